@@ -1,0 +1,102 @@
+"""Random changes of training images: rotation, zoom, shear, shift, flips, an erased square; a whole batch at once.
+
+All draws come from the generator that the caller passes, so an epoch's images depend on its key alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from committee.recipe import Augmentation
+
+
+def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+    """Changed copies of a batch.
+
+    Args:
+        images: (image, channel, height, width) float32, raw pixel values.
+        settings: how much of what; see `committee.recipe.Augmentation`.
+        generator: on the images' device.
+
+    Returns:
+        The same shape and type. Where an image moves away, `fill` decides: 0, or the nearest edge pixel.
+    """
+    if settings.rotation or settings.zoom or settings.shear or settings.shift or settings.flip_vertical:
+        images = warp(images, random_matrices(len(images), settings, images, generator), settings.fill)
+    elif settings.flip_horizontal:
+        flipped = _uniform(len(images), 0.0, 1.0, images, generator) < 0.5
+        images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+    if settings.cutout:
+        images = erase(images, settings.cutout, generator)
+    return images
+
+
+def random_matrices(count: int, settings: Augmentation, like: Tensor, generator: torch.Generator) -> Tensor:
+    """A random affine map an image: (image, 2, 3), output pixel -> input pixel, in pixels from the image's centre.
+
+    Args:
+        count: number of images.
+        settings: the ranges; each value is uniform in its range.
+        like: the images, for device and size.
+        generator: on the same device.
+    """
+    height, width = like.shape[2:]
+    angle = _uniform(count, -settings.rotation, settings.rotation, like, generator) * (math.pi / 180)
+    scale = 1 / _uniform(count, 1 - settings.zoom, 1 + settings.zoom, like, generator)
+    shear = _uniform(count, -settings.shear, settings.shear, like, generator)
+    across = _uniform(count, -settings.shift * width, settings.shift * width, like, generator)
+    down = _uniform(count, -settings.shift * height, settings.shift * height, like, generator)
+    mirror_x = _sign(count, settings.flip_horizontal, like, generator)
+    mirror_y = _sign(count, settings.flip_vertical, like, generator)
+    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+    rows = [
+        torch.stack([cosine * mirror_x, (cosine * shear + sine) * mirror_x, across], dim=1),
+        torch.stack([-sine * mirror_y, (cosine - sine * shear) * mirror_y, down], dim=1),
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def warp(images: Tensor, matrices: Tensor, fill: str) -> Tensor:
+    """Images under affine maps, sampled bilinearly.
+
+    Args:
+        images: (image, channel, height, width).
+        matrices: (image, 2, 3), output pixel -> input pixel, both (x right, y down) in pixels from the centre.
+        fill: "zero" or "edge", what lies outside.
+
+    Returns:
+        (image, channel, height, width), channels last in memory.
+    """
+    height, width = images.shape[2:]
+    size = torch.tensor([width / 2, height / 2], dtype=images.dtype, device=images.device)
+    # affine_grid works in units of half the image's size: x' = (row of the matrix * (w/2, h/2)) / (w/2)
+    unit = torch.cat([matrices[:, :, :2] * size, matrices[:, :, 2:]], dim=2) / size[:, None]
+    grid = functional.affine_grid(unit, list(images.shape), align_corners=False)
+    padding = "zeros" if fill == "zero" else "border"
+    warped = functional.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    return warped.contiguous(memory_format=torch.channels_last)
+
+
+def erase(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Images with one square of zeros each, its centre anywhere in the image (DeVries & Taylor 2017)."""
+    height, width = images.shape[2:]
+    top = (_uniform(len(images), 0, height, images, generator).floor() - side // 2)[:, None]
+    left = (_uniform(len(images), 0, width, images, generator).floor() - side // 2)[:, None]
+    y = torch.arange(height, device=images.device)[None]
+    x = torch.arange(width, device=images.device)[None]
+    rows, columns = (y >= top) & (y < top + side), (x >= left) & (x < left + side)
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+def _uniform(count: int, low: float, high: float, like: Tensor, generator: torch.Generator) -> Tensor:
+    drawn = torch.rand(count, generator=generator, device=like.device, dtype=torch.float32)
+    return drawn * (high - low) + low
+
+
+def _sign(count: int, random: bool, like: Tensor, generator: torch.Generator) -> Tensor:
+    drawn = _uniform(count, 0.0, 1.0, like, generator)
+    return torch.where(drawn < 0.5, -1.0, 1.0) if random else torch.ones_like(drawn)

@@ -1,0 +1,357 @@
+"""Recipes: what to train and how, as a typed, frozen value read from TOML.
+
+A recipe has seven sections besides its name and summary: `input`, `network`, `training`, `optimiser`, `schedule`,
+`augmentation`, `holdout`, `committee`. It selects from the enumerations below and never names an import path. Fields that
+a recipe leaves out take the defaults written here, so `committee recipes show NAME` prints every one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from committee.errors import RecipeError, nearest
+
+Activation = Literal["linear", "relu", "sigmoid", "tanh", "gelu", "silu"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- network: a list of layers, or a named backbone -------------------------------------------------------------------
+
+
+class Conv(_Section):
+    """A convolution with stride 1; "same" keeps the image size, "valid" loses kernel - 1 pixels."""
+
+    type: Literal["conv"] = "conv"
+    filters: int = Field(gt=0)
+    kernel: int = Field(default=3, gt=0)
+    padding: Literal["same", "valid"] = "same"
+    activation: Activation = "linear"
+    bias: bool = True
+
+
+class MaxPool(_Section):
+    """The largest value of each window; the stride is the window, an odd last row or column is dropped."""
+
+    type: Literal["maxpool"] = "maxpool"
+    size: int | tuple[int, int] = 2
+
+
+class BatchNorm(_Section):
+    """Batch normalisation of each channel (or unit), with scale and shift."""
+
+    type: Literal["batchnorm"] = "batchnorm"
+    momentum: float = Field(default=0.1, gt=0, le=1, description="share of the new batch in the running statistics")
+    epsilon: float = Field(default=1e-5, gt=0)
+
+
+class Dropout(_Section):
+    """Each value becomes 0 with this probability while training; the others are scaled up."""
+
+    type: Literal["dropout"] = "dropout"
+    rate: float = Field(ge=0, lt=1)
+
+
+class Dense(_Section):
+    """A fully connected layer; units = "classes" makes it the output layer (its softmax is part of the loss)."""
+
+    type: Literal["dense"] = "dense"
+    units: Annotated[int, Field(gt=0)] | Literal["classes"]
+    activation: Activation = "linear"
+
+
+class Flatten(_Section):
+    """All values of an image in one row."""
+
+    type: Literal["flatten"] = "flatten"
+
+
+class GlobalPool(_Section):
+    """One value a channel: the largest, or the mean."""
+
+    type: Literal["global_pool"] = "global_pool"
+    kind: Literal["max", "mean"] = "max"
+
+
+class ActivationLayer(_Section):
+    """An activation on its own, for orders such as convolution, batch normalisation, relu."""
+
+    type: Literal["activation"] = "activation"
+    kind: Activation
+
+
+Layer = Annotated[
+    Conv | MaxPool | BatchNorm | Dropout | Dense | Flatten | GlobalPool | ActivationLayer, Field(discriminator="type")
+]
+
+
+class Network(_Section):
+    """Either `layers`, or a named `backbone` with `widths`."""
+
+    backbone: Literal["compact"] | None = None
+    widths: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    layers: tuple[Layer, ...] = ()
+    initialiser: Literal["glorot_uniform", "he_uniform", "he_normal", "torch"] = "glorot_uniform"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Network:
+        if (self.backbone is None) == (not self.layers):
+            raise ValueError("give either layers or a backbone, not both and not neither")
+        if self.backbone == "compact" and len(self.widths) != 3:
+            raise ValueError(f"backbone compact takes three widths, such as [32, 64, 64]; got {list(self.widths)}")
+        if self.layers and not (isinstance(self.layers[-1], Dense) and self.layers[-1].units == "classes"):
+            raise ValueError('the last layer must be { type = "dense", units = "classes" }')
+        return self
+
+
+# --- the other sections -----------------------------------------------------------------------------------------------
+
+
+class Input(_Section):
+    """How pixels enter the network; the constants are computed on the member's own training images and stored with it.
+
+    none: as they are (0 to 255); unit: divided by the largest possible value; standardised: one mean and one standard
+    deviation over all training pixels.
+    """
+
+    scaling: Literal["none", "unit", "standardised"] = "unit"
+
+
+class Training(_Section):
+    """The loop: how long, on what loss, when to stop, which epoch's weights to keep."""
+
+    epochs: int = Field(default=10, gt=0)
+    batch: int = Field(default=128, gt=0)
+    loss: Literal["cross_entropy", "mean_squared_error"] = "cross_entropy"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    patience: int = Field(default=0, ge=0, description="epochs without a lower held-out loss before stopping; 0 = never")
+    keep: Literal["last", "best_held_out_accuracy", "best_held_out_loss"] = "last"
+
+
+class Optimiser(_Section):
+    """Adam, AdamW and Nadam use betas; SGD and RMSprop momentum; weight decay spares biases and normalisation."""
+
+    name: Literal["sgd", "adam", "adamw", "nadam", "adagrad", "adadelta", "rmsprop"] = "adamw"
+    rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    rho: float = Field(default=0.95, gt=0, lt=1, description="Adadelta's and RMSprop's decay")
+    epsilon: float = Field(default=1e-7, gt=0)
+
+
+class Schedule(_Section):
+    """The rate over the steps of a training.
+
+    constant; triangular: up over the share `warm_up` of all steps, then linearly to 0; cosine: up likewise, then a half
+    cosine to 0.
+    """
+
+    name: Literal["constant", "triangular", "cosine"] = "constant"
+    warm_up: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Augmentation(_Section):
+    """Random changes of every training image, drawn anew each epoch; 0 or false switches one off."""
+
+    rotation: float = Field(default=0.0, ge=0, le=180, description="degrees, either way")
+    zoom: float = Field(default=0.0, ge=0, lt=1, description="share, in or out")
+    shear: float = Field(default=0.0, ge=0, lt=1, description="tangent, either way")
+    shift: float = Field(default=0.0, ge=0, lt=1, description="share of width and of height, either way")
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    cutout: int = Field(default=0, ge=0, description="side of an erased square, pixels")
+    fill: Literal["zero", "edge"] = "zero"
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self != Augmentation(fill=self.fill)
+
+
+class Holdout(_Section):
+    """Which training images each member does not train on.
+
+    folds: balanced folds, so that every image is held out by members / folds members; fraction: a random share a member;
+    last: the last share of the images, the same for every member; none: every image is used, and nothing can be judged
+    without the test images.
+    """
+
+    kind: Literal["folds", "fraction", "last", "none"] = "folds"
+    folds: int = Field(default=5, ge=2)
+    fraction: float = Field(default=0.2, gt=0, lt=1)
+
+
+class CommitteeSection(_Section):
+    """How many members, how their probabilities become one, and whether a temperature is fitted out-of-fold."""
+
+    members: int = Field(default=5, gt=0)
+    combination: Literal["mean", "geometric", "weighted", "vote"] = "mean"
+    calibration: Literal["none", "temperature"] = "temperature"
+
+
+class Recipe(_Section):
+    """Everything that decides what is trained; equal recipes have equal digests."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    summary: str = ""
+    input: Input = Input()
+    network: Network
+    training: Training = Training()
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    augmentation: Augmentation = Augmentation()
+    holdout: Holdout = Holdout()
+    committee: CommitteeSection = CommitteeSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.holdout.kind == "none":
+            needs = {"training.patience": self.training.patience > 0, "training.keep": self.training.keep != "last"}
+            if faults := [name for name, wrong in needs.items() if wrong]:
+                raise ValueError(
+                    f"{' and '.join(faults)} need held-out images, but holdout.kind is none; set holdout.kind to folds, "
+                    "or patience to 0 and keep to last"
+                )
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of everything that decides the training; name and summary do not count."""
+        content = self.model_dump(mode="json", exclude={"name", "summary"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_toml(self) -> str:
+        """The complete recipe as TOML, every default written out."""
+        return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def shipped() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files("committee") / "recipes"
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def shipped_text(name: str) -> str:
+    """A shipped recipe as it was written, comments included."""
+    return (resources.files("committee") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def load(name_or_path: str, changes: Iterable[str] = ()) -> Recipe:
+    """A shipped recipe by name, or a TOML file by path, with changes such as ``"training.epochs=3"``.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, or faults in it (all of them in one message).
+    """
+    if name_or_path in shipped():
+        text, where = shipped_text(name_or_path), f"recipe {name_or_path}"
+    elif (path := Path(name_or_path)).suffix == ".toml" and path.is_file():
+        text, where = path.read_text(encoding="utf-8"), f"recipe {path}"
+    else:
+        names = shipped()
+        raise RecipeError(
+            f"there is no recipe {name_or_path!r}{nearest(name_or_path, names)}; give one of {', '.join(names)}, "
+            "or the path of a TOML file"
+        )
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where} is not valid TOML: {error}; correct it there") from error
+    for change in changes:
+        _apply(content, change)
+    return parse(content, where)
+
+
+def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from nested dictionaries.
+
+    Raises:
+        RecipeError: all faults at once, unknown fields with the nearest known name.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        faults = [_fault(fault, content) for fault in error.errors()]
+        number = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise RecipeError(f"{where} has {number}: {'; '.join(faults)}") from None
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    """Put ``section.field=value`` into the content; the value is read as TOML, else as a bare word."""
+    target, equals, spelling = change.partition("=")
+    section, dot, field = target.strip().partition(".")
+    if not equals or not dot or not field:
+        raise RecipeError(f"--set expects section.field=value, such as training.epochs=3; got {change!r}")
+    try:
+        value = tomllib.loads(f"value = {spelling}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = spelling.strip()
+    part = content.setdefault(section, {})
+    if not isinstance(part, dict):
+        raise RecipeError(f"--set {change}: {section!r} is not a section; sections are {', '.join(_sections())}")
+    part[field] = value
+    if section == "network" and field == "backbone":
+        part.pop("layers", None)
+
+
+def _sections() -> list[str]:
+    return [name for name, field in Recipe.model_fields.items() if name not in ("name", "summary") and field]
+
+
+def _fault(fault: Any, content: Mapping[str, Any]) -> str:
+    """One fault of a recipe in words: where, what was expected, what was got."""
+    types = {"conv", "maxpool", "batchnorm", "dropout", "dense", "flatten", "global_pool", "activation"}
+    location = [part for part in fault["loc"] if part not in types and part not in ("int", "constrained-int")]
+    place = ".".join(str(part) for part in location) or "the recipe"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        known = _known_fields(location[:-1], content)
+        section = ".".join(map(str, location[:-1])) or "a recipe"
+        return f"{place} is unknown{nearest(str(location[-1]), known)}, {section} has {', '.join(known)}"
+    if fault["type"] == "missing":
+        return f"{place} is missing"
+    if fault["type"] == "value_error":
+        return f"{place}: {message}"
+    got = fault["input"]
+    suggestion = ""
+    if fault["type"] == "literal_error" and isinstance(got, str):
+        suggestion = nearest(got, [word.strip("'") for word in fault["ctx"]["expected"].replace(" or ", ", ").split(", ")])
+    return f"{place}: {message[0].lower()}{message[1:]}, got {got!r}{suggestion}"
+
+
+def _known_fields(location: list[Any], content: Any) -> list[str]:
+    """The field names of the section (or layer) at a location."""
+    model: Any = Recipe
+    for part in location:
+        content = content[part] if isinstance(content, (dict, list)) else {}
+        if isinstance(part, int):
+            layers = {layer.model_fields["type"].default: layer for layer in get_args(get_args(Layer)[0])}
+            model = layers[content["type"]]
+        else:
+            annotation = model.model_fields[part].annotation
+            model = annotation if get_origin(annotation) not in (tuple, Union, UnionType) else model
+    return list(model.model_fields)
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: fields that are None are left out."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value

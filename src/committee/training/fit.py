@@ -1,0 +1,302 @@
+"""THE loop: one member, one device. Read this first.
+
+`fit` trains one network and keeps the weights that the recipe asks for. All its randomness comes from keys
+(seed, member, purpose, epoch), so an epoch can be repeated alone: a training that was cut off goes on from the state
+after its last whole epoch and ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from committee import seeds
+from committee.data.augment import augment
+from committee.data.dataset import Labels, Pixels
+from committee.models.architectures import Scaling, build, set_dropout_generator
+from committee.recipe import Recipe, Training
+from committee.training.optim import make_optimiser, rate_at
+
+PREDICTION_BATCH = 500
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became infinite or not a number; the member cannot go on."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one member is to learn, apart from the images.
+
+    Attributes:
+        train, held_out: positions in the images; the held-out ones may be empty.
+        classes: number of classes.
+        device: "cpu", "cuda", "mps" or "xpu".
+        precision: "bfloat16" (autocast; parameters and sums stay float32) or "float32".
+        first_epoch: epochs that the start weights have behind them; numbers the history and keys the draws.
+        start: weights to begin from instead of fresh ones.
+    """
+
+    recipe: Recipe
+    member: int
+    seed: int
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    classes: int
+    device: str
+    precision: str
+    first_epoch: int = 0
+    start: dict[str, Tensor] | None = None
+
+
+@dataclass
+class State:
+    """All that the loop needs to go on after an epoch; its tensors and numbers are what a checkpoint holds."""
+
+    epoch: int  # the last one done, numbered from 1 (and from first_epoch)
+    network: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    kept: dict[str, Tensor]
+    kept_epoch: int
+    best: float = -math.inf  # of what `keep` looks at, greater is better
+    lowest_loss: float = math.inf  # held-out; what patience looks at
+    epochs_since_lowest: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> dict[str, float | int]:
+        """The scalar part of the state."""
+        names = ("epoch", "kept_epoch", "best", "lowest_loss", "epochs_since_lowest")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained member: the network with the kept weights, and how it came about."""
+
+    network: nn.Module
+    kept_epoch: int
+    history: list[dict[str, Any]]
+    remark: str
+
+
+def fit(
+    pixels: Pixels,
+    labels: Labels,
+    task: Task,
+    *,
+    resume: State | None = None,
+    on_epoch: Callable[[State], None] = lambda state: None,
+    on_step: Callable[[int, int, int, float], None] = lambda epoch, step, steps, loss: None,
+) -> Fitted:
+    """Train one member.
+
+    Args:
+        pixels: (image, height, width, channel), all training images of the data set, possibly memory-mapped.
+        labels: (image,).
+        task: which of them to learn from, and how.
+        resume: the state after an earlier epoch of the same task.
+        on_epoch: called with the state after each epoch; its last history line is the epoch's.
+        on_step: called about twice a second with the epoch, its steps done, its steps in all, its mean loss so far.
+
+    Raises:
+        NonFiniteLossError: the loss became infinite or not a number.
+    """
+    recipe, training = task.recipe, task.recipe.training
+    images = on_device(pixels, task.device)
+    targets = torch.from_numpy(labels).to(task.device)
+    network = new_network(pixels, task)
+    optimiser = make_optimiser(recipe.optimiser, network)
+    state = resume or State(task.first_epoch, {}, {}, {}, task.first_epoch)
+    if resume:
+        network.load_state_dict(resume.network)
+        optimiser.load_state_dict(resume.optimiser)
+    last_epoch = task.first_epoch + training.epochs
+    steps = math.ceil(len(task.train) / training.batch)
+    remark = f"all {training.epochs} epochs"
+    while state.epoch < last_epoch:
+        if training.patience and state.epochs_since_lowest >= training.patience:
+            remark = f"held-out loss not lower for {training.patience} epochs"
+            break
+        epoch = state.epoch + 1
+        began, told = time.perf_counter(), 0.0
+        loss_sum = torch.zeros((), dtype=torch.float64, device=task.device if task.device != "mps" else "cpu")
+        right_sum, rate = 0, 0.0
+        network.train()
+        for step, (batch, wanted) in enumerate(epoch_batches(images, targets, task, epoch, network)):
+            rate = rate_at((epoch - 1 - task.first_epoch) * steps + step, steps * training.epochs, recipe.schedule, recipe.optimiser.rate)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.zero_grad(set_to_none=True)
+            with autocast(task.device, task.precision):
+                logits = network(batch)
+            loss = loss_of(logits.float(), wanted, training)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            loss_sum += loss.detach().to(loss_sum) * len(wanted)
+            right_sum += (logits.detach().argmax(1) == wanted).sum()  # type: ignore[assignment]
+            if (now := time.perf_counter()) - told > 0.5:
+                told = now
+                on_step(epoch, step + 1, steps, float(loss_sum) / ((step + 1) * training.batch))
+        train_loss = float(loss_sum) / len(task.train)
+        seconds = time.perf_counter() - began
+        if not math.isfinite(train_loss):
+            raise NonFiniteLossError(f"the training loss became {train_loss} in epoch {epoch}")
+        held_out_loss, held_out_accuracy = score(network, images, targets, task.held_out, task)
+        if held_out_loss is not None and not math.isfinite(held_out_loss):
+            raise NonFiniteLossError(f"the held-out loss became {held_out_loss} in epoch {epoch}")
+        line = {
+            "epoch": epoch,
+            "seconds": round(time.perf_counter() - began, 3),
+            "images_per_second": round(len(task.train) / seconds, 1),
+            "learning_rate": rate,
+            "train_loss": train_loss,
+            "train_accuracy": int(right_sum) / len(task.train),
+            "validation_loss": held_out_loss,
+            "validation_accuracy": held_out_accuracy,
+        }
+        state = after_epoch(state, line, network, optimiser, training)
+        on_epoch(state)
+    network.load_state_dict(state.kept)
+    return Fitted(network.eval(), state.kept_epoch, state.history, remark)
+
+
+def new_network(pixels: Pixels, task: Task) -> nn.Module:
+    """The member's network on its device: start weights, or fresh ones with the scaling of its own training images."""
+    height, width, channels = pixels.shape[1:]
+    generator = seeds.torch_generator(task.seed, "member", task.member, "weights")
+    network = build(task.recipe.network, (channels, height, width), task.classes, generator)
+    if task.start is not None:
+        network.load_state_dict(task.start)
+    else:
+        network[0] = scaling_of(pixels, task.train, task.recipe.input.scaling)
+    return network.to(task.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
+    """The input scaling, its constants taken from the member's own training images in blocks of 1,000."""
+    if kind == "none":
+        return Scaling()
+    if kind == "unit":
+        return Scaling(0.0, float(np.iinfo(pixels.dtype).max))
+    number, total, squares = 0, 0, 0
+    for start in range(0, len(train), 1000):
+        block = pixels[train[start : start + 1000]].astype(np.int64)
+        number, total, squares = number + block.size, total + int(block.sum()), squares + int((block * block).sum())
+    mean = total / number
+    return Scaling(mean, max(math.sqrt(max(squares / number - mean * mean, 0.0)), 1e-3))
+
+
+def on_device(pixels: Pixels, device: str) -> Tensor:
+    """The images as a tensor (image, height, width, channel): shared memory on the CPU, a copy elsewhere."""
+    if pixels.dtype == np.uint16:  # torch cannot index unsigned 16 bits: the same bits as signed, see `as_float`
+        pixels = pixels.view(np.int16)  # type: ignore[assignment]
+    return torch.from_numpy(pixels).to(device)
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """Gathered images (image, height, width, channel) -> float32 (image, channel, height, width), channels last."""
+    if pixels.dtype == torch.int16:
+        pixels = pixels.to(torch.int32) & 0xFFFF
+    return pixels.to(torch.float32).permute(0, 3, 1, 2)
+
+
+def epoch_batches(
+    images: Tensor, targets: Tensor, task: Task, epoch: int, network: nn.Module
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch: order, changes and dropout all keyed by (seed, member, purpose, epoch)."""
+    settings, size = task.recipe.augmentation, task.recipe.training.batch
+    key = (task.seed, "member", task.member)
+    order = seeds.numpy_generator(*key, "order", epoch).permutation(task.train)
+    changes = seeds.torch_generator(*key, "augmentation", epoch, device=task.device)
+    set_dropout_generator(network, seeds.torch_generator(*key, "dropout", epoch, device=task.device))
+    positions = torch.from_numpy(order).to(task.device)
+    for chosen in positions.split(size):
+        batch = as_float(images[chosen])
+        yield (augment(batch, settings, changes) if settings.active else batch), targets[chosen]
+
+
+def loss_of(logits: Tensor, wanted: Tensor, training: Training) -> Tensor:
+    """The mean loss of a batch: logits (image, class) float32, wanted (image,).
+
+    cross_entropy: in nats, with label smoothing; mean_squared_error: of the probabilities against 0 and 1, mean over
+    images and classes, as in Keras.
+    """
+    if training.loss == "cross_entropy":
+        return functional.cross_entropy(logits, wanted, label_smoothing=training.label_smoothing)
+    goal = functional.one_hot(wanted, logits.shape[1]).to(logits.dtype)
+    goal = goal * (1 - training.label_smoothing) + training.label_smoothing / logits.shape[1]
+    return functional.mse_loss(logits.softmax(1), goal)
+
+
+def after_epoch(
+    state: State, line: dict[str, Any], network: nn.Module, optimiser: torch.optim.Optimizer, training: Training
+) -> State:
+    """The state after one more epoch; whether its weights are kept, and how long the held-out loss has not fallen."""
+    epoch, loss, accuracy = line["epoch"], line["validation_loss"], line["validation_accuracy"]
+    score_of = {
+        "last": lambda: float(epoch),
+        "best_held_out_accuracy": lambda: accuracy,
+        "best_held_out_loss": lambda: -loss,
+    }
+    now = score_of[training.keep]()
+    better = now > state.best
+    weights = network.state_dict()
+    lower = loss is not None and loss < state.lowest_loss
+    return State(
+        epoch=epoch,
+        network=weights,
+        optimiser=optimiser.state_dict(),
+        kept={name: tensor.detach().clone() for name, tensor in weights.items()} if better else state.kept,
+        kept_epoch=epoch if better else state.kept_epoch,
+        best=now if better else state.best,
+        lowest_loss=loss if lower else state.lowest_loss,
+        epochs_since_lowest=0 if lower else state.epochs_since_lowest + 1,
+        history=[*state.history, line],
+    )
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+    """Mixed precision for a block, or nothing for float32."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@torch.no_grad()
+def predict_logits(network: nn.Module, images: Tensor, positions: NDArray[np.int64], device: str, precision: str) -> Tensor:
+    """Logits (position, class) float32 on the CPU, of images (image, height, width, channel) on the device.
+
+    Every batch has the same size, the last one filled up by repeating its last image: an image's logits do not depend
+    on how many others are asked for with it.
+    """
+    network.eval()
+    parts = []
+    size = PREDICTION_BATCH
+    for start in range(0, len(positions), size):
+        chosen = positions[start : start + size]
+        filled = np.concatenate([chosen, np.repeat(chosen[-1:], size - len(chosen))]) if len(positions) > size else chosen
+        with autocast(device, precision):
+            logits = network(as_float(images[torch.from_numpy(filled).to(device)]))
+        parts.append(logits[: len(chosen)].float().cpu())
+    return torch.cat(parts)
+
+
+def score(
+    network: nn.Module, images: Tensor, targets: Tensor, positions: NDArray[np.int64], task: Task
+) -> tuple[float | None, float | None]:
+    """Mean log-loss (nats) or squared error, and accuracy, on some images; None without any."""
+    if len(positions) == 0:
+        return None, None
+    logits = predict_logits(network, images, positions, task.device, task.precision)
+    wanted = targets[torch.from_numpy(positions).to(targets.device)].cpu()
+    plain = task.recipe.training.model_copy(update={"label_smoothing": 0.0})
+    return float(loss_of(logits, wanted, plain)), float((logits.argmax(1) == wanted).float().mean())

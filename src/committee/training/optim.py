@@ -1,0 +1,54 @@
+"""Optimisers by name, and schedules as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from committee.recipe import Optimiser, Schedule
+
+# How each optimiser of torch takes the recipe's fields. torch's and Keras's update rules agree for all of these, given
+# the same epsilon; Nadam is Dozat 2016 with the momentum schedule 0.5 * 0.96^(step / 250), as in both.
+OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Optimiser], dict[str, Any]]]] = {
+    "sgd": (torch.optim.SGD, lambda o: {"momentum": o.momentum, "nesterov": o.nesterov}),
+    "adam": (torch.optim.Adam, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
+    "adamw": (torch.optim.AdamW, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
+    "nadam": (torch.optim.NAdam, lambda o: {"betas": o.betas, "eps": o.epsilon, "foreach": True}),
+    "adagrad": (torch.optim.Adagrad, lambda o: {"eps": o.epsilon, "initial_accumulator_value": 0.1}),
+    "adadelta": (torch.optim.Adadelta, lambda o: {"rho": o.rho, "eps": o.epsilon}),
+    "rmsprop": (torch.optim.RMSprop, lambda o: {"alpha": o.rho, "eps": o.epsilon, "momentum": o.momentum}),
+}
+
+
+def make_optimiser(settings: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over a network's parameters; biases and normalisation are spared the weight decay."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    make, fields = OPTIMISERS[settings.name]
+    return make([group for group in groups if group["params"]], lr=settings.rate, **fields(settings))
+
+
+def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
+    """The learning rate of a step.
+
+    Args:
+        step: 0 for the first.
+        steps: of the whole training.
+        schedule: its shape; see `committee.recipe.Schedule`.
+        peak: the largest rate, the recipe's `optimiser.rate`.
+    """
+    if schedule.name == "constant" and not schedule.warm_up:
+        return peak
+    rising = schedule.warm_up * steps
+    if step < rising:
+        return peak * (step + 1) / (rising + 1)
+    left = (steps - step) / max(steps - rising, 1)  # 1 at the peak, towards 0 after the last step
+    shape = {"constant": 1.0, "triangular": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
+    return peak * shape[schedule.name]
