@@ -60,8 +60,8 @@ def test_metrics_by_hand() -> None:
     assert brier_score(probabilities, labels) == pytest.approx((0.08 + 0.72 + 0.02 + 2) / 4)
     # bins of a half: only [.5, 1] is filled; mean confidence .825, accuracy .5
     assert expected_calibration_error(probabilities, labels, bins=2) == pytest.approx(0.325)
-    # of a fifth: .8 and .9 and 1 in the last bin (two right of three), .6 in [.6, .8)
-    rows = reliability_bins(probabilities, labels, bins=5)
+    # of a third: .8 and .9 and 1 in the last bin (two right of three), .6 in [1/3, 2/3)
+    rows = reliability_bins(probabilities, labels, bins=3)
     assert [(row.images, row.accuracy) for row in rows] == [(1, 0.0), (3, pytest.approx(2 / 3))]
 
 

@@ -146,7 +146,7 @@ def agreement(member_probabilities: Probabilities, *, on: str) -> Agreement | No
         member_probabilities: (member, image, class); a row of NaN where a member must not be asked.
         on: "test" or "train"; goes into the result.
     """
-    asked = np.isfinite(member_probabilities).all(axis=2)
+    asked: NDArray[np.bool_] = np.asarray(np.isfinite(member_probabilities).all(axis=2))
     several = np.flatnonzero(asked.sum(axis=0) >= 2)
     if not len(several):
         return None
