@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import Labels
+from committee.errors import DataError
+from committee.recipe import Holdout
+from committee.seeds import numpy_generator
 
 
 def stratified_part(labels: Labels, fraction: float, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -28,3 +33,62 @@ def stratified_part(labels: Labels, fraction: float, rng: np.random.Generator) -
     sizes = np.minimum(np.maximum(sizes, counts > 1), counts - 1)
     chosen = [rng.permutation(np.flatnonzero(positions_class == c))[: sizes[c]] for c in range(len(classes))]
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
+
+
+def held_out_parts(
+    labels: Labels, holdout: Holdout, members: int, seed: int, class_names: Sequence[str]
+) -> list[NDArray[np.int64]]:
+    """Which training images each member does not train on.
+
+    Args:
+        labels: (image,) of the training images.
+        holdout: the recipe's section. Folds are stratified, and drawn anew for every round of `folds` members, so that
+            members / folds members hold out each image.
+        members: how many members.
+        seed: the run's root seed.
+        class_names: for messages.
+
+    Returns:
+        Sorted positions for each member; empty ones for "none".
+
+    Raises:
+        DataError: a class has fewer images than there are folds, or a part would be empty.
+    """
+    if holdout.kind == "none":
+        return [np.empty(0, dtype=np.int64)] * members
+    if holdout.kind == "folds":
+        counts = np.bincount(labels, minlength=len(class_names))
+        smallest = int(counts.argmin())
+        if counts[smallest] < holdout.folds:
+            raise DataError(
+                f"class {class_names[smallest]!r} has {counts[smallest]} training images, but {holdout.folds} folds need "
+                f"at least {holdout.folds} of each class; add images, or use fewer folds with --set holdout.folds=2"
+            )
+        rounds = -(-members // holdout.folds)
+        folds = [fold for number in range(rounds) for fold in stratified_folds(labels, holdout.folds, seed, number)]
+        return folds[:members]
+    size = round(holdout.fraction * len(labels))
+    if not 0 < size < len(labels):
+        raise DataError(
+            f"holdout.fraction {holdout.fraction} of {len(labels)} training images leaves one part empty; add images, or "
+            "change the fraction"
+        )
+    if holdout.kind == "last":
+        return [np.arange(len(labels) - size, len(labels))] * members
+    draws = [numpy_generator(seed, "member", member, "held out").permutation(len(labels)) for member in range(members)]
+    return [np.sort(draw[:size]) for draw in draws]
+
+
+def stratified_folds(labels: Labels, folds: int, seed: int, number: int) -> list[NDArray[np.int64]]:
+    """Disjoint parts of nearly equal size that cover all images, every class spread evenly over them.
+
+    Args:
+        labels: (image,).
+        folds: how many parts.
+        seed: the run's root seed.
+        number: which drawing of folds; every number gives another.
+    """
+    rng = numpy_generator(seed, "folds", number)
+    shuffled = rng.permutation(len(labels))
+    dealt = shuffled[np.argsort(labels[shuffled], kind="stable")]  # class after class, like cards to be dealt
+    return [np.sort(dealt[fold::folds]) for fold in range(folds)]

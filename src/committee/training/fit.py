@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +81,17 @@ class State:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far an epoch is: told about twice a second. `loss` is the mean so far."""
+
+    member: int
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A trained member: the network with the kept weights, and how it came about."""
 
@@ -96,18 +107,17 @@ def fit(
     task: Task,
     *,
     resume: State | None = None,
-    on_epoch: Callable[[State], None] = lambda state: None,
-    on_step: Callable[[int, int, int, float], None] = lambda epoch, step, steps, loss: None,
-) -> Fitted:
-    """Train one member.
+) -> Generator[Progress | State, None, Fitted]:
+    """Train one member: a generator that yields while it trains and returns the member.
 
     Args:
         pixels: (image, height, width, channel), all training images of the data set, possibly memory-mapped.
         labels: (image,).
         task: which of them to learn from, and how.
         resume: the state after an earlier epoch of the same task.
-        on_epoch: called with the state after each epoch; its last history line is the epoch's.
-        on_step: called about twice a second with the epoch, its steps done, its steps in all, its mean loss so far.
+
+    Yields:
+        Progress about twice a second; the State after each epoch, whose last history line is the epoch's.
 
     Raises:
         NonFiniteLossError: the loss became infinite or not a number.
@@ -134,7 +144,8 @@ def fit(
         right_sum, rate = 0, 0.0
         network.train()
         for step, (batch, wanted) in enumerate(epoch_batches(images, targets, task, epoch, network)):
-            rate = rate_at((epoch - 1 - task.first_epoch) * steps + step, steps * training.epochs, recipe.schedule, recipe.optimiser.rate)
+            done = (epoch - 1 - task.first_epoch) * steps + step
+            rate = rate_at(done, steps * training.epochs, recipe.schedule, recipe.optimiser.rate)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.zero_grad(set_to_none=True)
@@ -147,7 +158,7 @@ def fit(
             right_sum += (logits.detach().argmax(1) == wanted).sum()  # type: ignore[assignment]
             if (now := time.perf_counter()) - told > 0.5:
                 told = now
-                on_step(epoch, step + 1, steps, float(loss_sum) / ((step + 1) * training.batch))
+                yield Progress(task.member, epoch, step + 1, steps, float(loss_sum) / ((step + 1) * training.batch))
         train_loss = float(loss_sum) / len(task.train)
         seconds = time.perf_counter() - began
         if not math.isfinite(train_loss):
@@ -166,7 +177,7 @@ def fit(
             "validation_accuracy": held_out_accuracy,
         }
         state = after_epoch(state, line, network, optimiser, training)
-        on_epoch(state)
+        yield state
     network.load_state_dict(state.kept)
     return Fitted(network.eval(), state.kept_epoch, state.history, remark)
 

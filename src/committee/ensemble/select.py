@@ -1,0 +1,95 @@
+"""Members' weights and the committee-size curve, from out-of-fold probabilities."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.data.dataset import Labels
+from committee.ensemble.combine import Floats, combine
+from committee.evaluation.metrics import accuracy, log_loss
+from committee.evaluation.results import SizePoint
+
+
+def fit_weights(probabilities: Floats, labels: Labels, steps: int = 300) -> NDArray[np.float64]:
+    """Weights of the members that make the out-of-fold log-loss of their weighted mean least.
+
+    Exponentiated-gradient descent on the simplex (Kivinen & Warmuth 1997), from equal weights. An image that only one
+    member held out says nothing about weights; where no image was held out by two, the weights stay equal.
+
+    Args:
+        probabilities: (member, image, class) with rows of NaN where a member trained on the image.
+        labels: (image,).
+        steps: of the descent.
+
+    Returns:
+        (member,), not negative, summing to 1.
+    """
+    members = len(probabilities)
+    own = probabilities[:, np.arange(len(labels)), labels].astype(np.float64)
+    asked = ~np.isnan(own)
+    own = np.where(asked, own, 0.0)
+    several = asked.sum(axis=0) >= 2
+    weights = np.full(members, 1 / members)
+    if not several.any():
+        return weights
+    own, asked = own[:, several], asked[:, several]
+    for _ in range(steps):
+        mixed = np.clip(weights @ own, 1e-12, None)
+        present = weights @ asked
+        gradient = (asked / present - own / mixed).mean(axis=1)
+        weights = weights * np.exp(-2.0 * gradient)
+        weights /= weights.sum()
+    return weights
+
+
+def size_curve(
+    probabilities: Floats, labels: Labels, how: str, weights: Floats | None, rng: np.random.Generator, limit: int = 100
+) -> tuple[SizePoint, ...]:
+    """Accuracy and log-loss of committees of 1, 2, ... members: mean and range over subsets.
+
+    With rows of NaN, a committee of k is drawn image by image from the members that may judge the image, and the curve
+    ends with the largest k that every judged image allows.
+
+    Args:
+        probabilities: (member, image, class), rows of NaN where a member must not be asked.
+        labels: (image,).
+        how, weights: see `combine`.
+        rng: draws the subsets where there are more than `limit`.
+        limit: subsets a size.
+    """
+    asked = ~np.isnan(probabilities[:, :, 0])
+    judged = asked.any(axis=0)
+    if not judged.any():
+        return ()
+    probabilities, labels, asked = probabilities[:, judged], labels[judged], asked[:, judged]
+    largest = int(asked.sum(axis=0).min())
+    # Each image's members in one order: its own first, so that a subset of the first `largest` places serves all images.
+    order = np.argsort(~asked, axis=0, kind="stable")[:largest]
+    points = []
+    for size in range(1, largest + 1):
+        if comb(largest, size) <= limit:
+            subsets = [list(subset) for subset in combinations(range(largest), size)]
+        else:
+            subsets = [list(rng.choice(largest, size, replace=False)) for _ in range(limit)]
+        accuracies, losses = [], []
+        for subset in subsets:
+            chosen = np.zeros_like(asked)
+            np.put_along_axis(chosen, order[subset], True, axis=0)
+            combined = combine(np.where(chosen[:, :, None], probabilities, np.nan), how, weights)
+            accuracies.append(accuracy(combined, labels))
+            losses.append(log_loss(combined, labels))
+        points.append(
+            SizePoint(
+                members=size,
+                subsets=len(subsets),
+                accuracy=float(np.mean(accuracies)),
+                accuracy_low=min(accuracies),
+                accuracy_high=max(accuracies),
+                log_loss=float(np.mean(losses)),
+            )
+        )
+    return tuple(points)

@@ -1,0 +1,172 @@
+"""A job is one member's training as a value; executing it yields events and leaves the member's files.
+
+The contract of a runner: `run(jobs) -> Iterator[Event]`. Every job ends with exactly one Finished or Failed event; where
+and beside what it ran changes no bit of its files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from committee.data.dataset import Labels, Pixels
+from committee.recipe import Recipe
+from committee.training import store
+from committee.training.fit import Fitted, NonFiniteLossError, Progress, State, Task, fit, on_device, predict_logits
+
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One member's training.
+
+    Attributes:
+        folder: the member's folder in the run.
+        pixels, labels: NPY files of the data set's training images and labels, shared by all jobs.
+        held_out: positions that the member must not train on.
+        start: a weights file to go on from, or None; first_epoch then says how many epochs it has behind it.
+    """
+
+    recipe: Recipe
+    member: int
+    seed: int
+    folder: Path
+    pixels: Path
+    labels: Path
+    held_out: NDArray[np.int64]
+    classes: int
+    device: str
+    precision: str
+    start: Path | None = None
+    first_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """A member finished an epoch; `line` is its line of history.jsonl."""
+
+    member: int
+    line: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A member is trained and stored; `epochs` were needed."""
+
+    member: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A member stopped and cannot be used."""
+
+    member: int
+    why: str
+
+
+Event = Progress | EpochDone | Finished | Failed
+Runner = Callable[[Sequence[Job]], Iterator[Event]]
+
+
+def execute(job: Job) -> Iterator[Event]:
+    """Train one member where we are, from its checkpoint if there is one, and store it."""
+    pixels: Pixels = np.load(job.pixels, mmap_mode="c")  # copy on write: shared by all processes, never written to
+    labels: Labels = np.load(job.labels)
+    task = Task(
+        recipe=job.recipe,
+        member=job.member,
+        seed=job.seed,
+        train=np.setdiff1d(np.arange(len(labels)), job.held_out, assume_unique=True),
+        held_out=job.held_out,
+        classes=job.classes,
+        device=job.device,
+        precision=job.precision,
+        first_epoch=job.first_epoch,
+        start=store.read_tensors(job.start) if job.start else None,
+    )
+    with one_thread():
+        training = fit(pixels, labels, task, resume=store.read_checkpoint(job.folder))
+        saved = time.monotonic()
+        try:
+            while True:
+                event = next(training)
+                if isinstance(event, State):
+                    store.write_history(job.folder, event.history)
+                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                        store.write_checkpoint(job.folder, event)
+                        saved = time.monotonic()
+                    yield EpochDone(job.member, event.history[-1])
+                else:
+                    yield event
+        except StopIteration as end:
+            _store_member(job, task, end.value, pixels, labels)
+            yield Finished(job.member, len(end.value.history))
+        except NonFiniteLossError as error:
+            why = f"{error}; a lower optimiser.rate may help"
+            (job.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            store.write_json(job.folder / "member.json", {"member": job.member, "status": "failed", "remark": why})
+            yield Failed(job.member, why)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Pin the CPU's threads to one and flush denormals, as every member has it wherever it runs; then restore.
+
+    Sums are split among threads, so another number of threads would give other last bits.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
+
+
+def _store_member(job: Job, task: Task, fitted: Fitted, pixels: Pixels, labels: Labels) -> None:
+    """The files of a trained member; member.json last."""
+    probabilities = member_probabilities(fitted.network, pixels, job.device, job.precision)
+    parts = {"train": task.train, "held_out": task.held_out}
+    store.write_tensors(job.folder / "weights.safetensors", fitted.network.state_dict())
+    store.write_array(job.folder / "held_out.npy", job.held_out)
+    store.write_array(job.folder / "train_probabilities.npy", probabilities)
+    facts = {
+        "member": job.member,
+        "status": "finished",
+        "remark": fitted.remark,
+        "epochs": len(fitted.history),
+        "first_epoch": job.first_epoch,
+        "kept_epoch": fitted.kept_epoch,
+        "seconds": round(sum(line["seconds"] for line in fitted.history), 3),
+        **{name: part_score(probabilities[part], labels[part]) for name, part in parts.items()},
+    }
+    store.write_json(job.folder / "member.json", facts)
+    (job.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def member_probabilities(network: nn.Module, pixels: Pixels, device: str, precision: str) -> NDArray[np.float32]:
+    """One member's probabilities for images (image, height, width, channel): (image, class) float32."""
+    logits = predict_logits(network, on_device(pixels, device), np.arange(len(pixels)), device, precision)
+    probabilities: NDArray[np.float32] = logits.softmax(1).numpy()
+    return probabilities
+
+
+def part_score(probabilities: NDArray[np.float32], labels: Labels) -> dict[str, Any] | None:
+    """Images, log-loss in nats and accuracy of one member on a part; None where the part is empty."""
+    if len(labels) == 0:
+        return None
+    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    loss = float(-np.log(np.clip(own, 1e-12, 1)).mean())
+    return {"images": len(labels), "loss": loss, "accuracy": float((probabilities.argmax(1) == labels).mean())}

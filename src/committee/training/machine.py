@@ -1,0 +1,100 @@
+"""What this machine has: devices, precision, cores; and what stood where a run was trained."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from committee.errors import CommitteeError
+
+DEVICES = ("cuda", "mps", "xpu", "cpu")  # the order in which auto picks
+PRECISIONS = ("bfloat16", "float32")
+
+
+def pick_device(wanted: str = "auto") -> str:
+    """The device to train on: "auto" takes NVIDIA's or AMD's CUDA, Apple's MPS, Intel's XPU, else the CPU.
+
+    Raises:
+        CommitteeError: this machine, or this build of PyTorch, does not have it.
+    """
+    there = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "xpu": torch.xpu.is_available,
+        "cpu": lambda: True,
+    }
+    available = [device for device in DEVICES if there[device]()]
+    if wanted == "auto":
+        return available[0]
+    if wanted not in available:
+        raise CommitteeError(
+            f"--device must be auto or one that this machine and this PyTorch have ({', '.join(available)}); got {wanted!r}"
+        )
+    return wanted
+
+
+def pick_precision(wanted: str, device: str) -> str:
+    """bfloat16 where the device has it in hardware, else float32.
+
+    Raises:
+        CommitteeError: not a precision.
+    """
+    if wanted == "auto":
+        return "bfloat16" if has_bfloat16(device) else "float32"
+    if wanted not in PRECISIONS:
+        raise CommitteeError(f"--precision must be auto, {' or '.join(PRECISIONS)}; got {wanted!r}")
+    return wanted
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether matrix products in bfloat16 run in hardware there."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device == "xpu"
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def describe(device: str, precision: str, workers: int) -> dict[str, Any]:
+    """The environment of a run, for its record: versions, machine, device, precision, threads, workers."""
+    from importlib.metadata import version
+
+    return {
+        "committee": version("committee"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": cores(),
+        "device": device if device == "cpu" else f"{device} ({accelerator(device)})",
+        "precision": precision,
+        "workers": workers,
+        "threads a member": 1,
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        for line in facts.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def accelerator(device: str) -> str:
+    """The accelerator's name."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return "Apple" if device == "mps" else "Intel"

@@ -1,0 +1,13 @@
+"""Jobs in this process, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from committee.training.jobs import Event, Job, execute
+
+
+def run(jobs: Sequence[Job]) -> Iterator[Event]:
+    """Execute the jobs here, in their order."""
+    for job in jobs:
+        yield from execute(job)
