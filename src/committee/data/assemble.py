@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isqrt
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,22 @@ def assemble(raw: RawSet, *, name: str, source: str, seed: int, image_size: int 
     return ImageDataset(name, train, SealedTest(test), class_names, source, tuple(notes))
 
 
+def by_part(
+    pixels: NDArray[Any],
+    labels: NDArray[Any],
+    parts: NDArray[np.str_],
+    where: str,
+    class_names: tuple[str, ...] | None,
+    notes: tuple[str, ...],
+) -> RawSet:
+    """Images that were decoded together, told apart again: "train" and "val" to train with, "test" to test."""
+    is_test = parts == "test"
+    if not is_test.any():
+        return RawSet(RawPart(pixels, labels, where), None, class_names, notes)
+    train, test = (RawPart(pixels[chosen], labels[chosen], where) for chosen in (~is_test, is_test))
+    return RawSet(train, test, class_names, notes)
+
+
 def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
     chosen = stratified_part(images.labels, TEST_FRACTION, numpy_generator(seed, "split", "test"))
     kept = np.setdiff1d(np.arange(len(images)), chosen, assume_unique=True)
@@ -91,7 +107,7 @@ def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledI
     return train, test
 
 
-def as_pixels(arrays: Sequence[NDArray[Any]], where: Sequence[str]) -> list[Pixels]:
+def as_pixels(arrays: Sequence[NDArray[Any]], where: Sequence[str], pixel_range: int = 255) -> list[Pixels]:
     """Numbers of any kind -> 8- or 16-bit pixels, all arrays by the same rule.
 
     Unsigned 8 and 16 bits stay; booleans become 0 and 255; other integers must be 0 to 255 or 0 to 65535; floats must
@@ -100,6 +116,7 @@ def as_pixels(arrays: Sequence[NDArray[Any]], where: Sequence[str]) -> list[Pixe
     Args:
         arrays: shapes as in `RawPart.values`.
         where: a file name for each.
+        pixel_range: the range that integers of no particular kind are read in where 255 would do.
 
     Returns:
         (image, height, width, channel) arrays, uint8 or uint16.
@@ -112,7 +129,7 @@ def as_pixels(arrays: Sequence[NDArray[Any]], where: Sequence[str]) -> list[Pixe
     if kinds == {"b"}:
         return [array.astype(np.uint8) * np.uint8(255) for array in shaped]
     if all(array.dtype in (np.uint8, np.uint16) for array in shaped):
-        return promoted([array.astype(np.uint8 if array.itemsize == 1 else np.uint16, copy=False) for array in shaped])
+        return promoted([cast(Pixels, array.astype(array.dtype.newbyteorder("="), copy=False)) for array in shaped])
     if not kinds <= set("biuf"):
         raise DataError(f"{where[0]}: pixels must be numbers; got the type {shaped[0].dtype}")
     filled = [(array, place) for array, place in zip(shaped, where, strict=True) if array.size]
@@ -131,7 +148,9 @@ def as_pixels(arrays: Sequence[NDArray[Any]], where: Sequence[str]) -> list[Pixe
             )
         highest = max(highest, high)
     if "f" not in kinds:
-        return [array.astype(np.uint8 if highest <= 255 else np.uint16) for array in shaped]
+        if max(highest, pixel_range) <= 255:
+            return [array.astype(np.uint8) for array in shaped]
+        return [array.astype(np.uint16) for array in shaped]
     if highest <= 1:
         return [np.rint(array * 255).astype(np.uint8) for array in shaped]
     for array, place in filled:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,4 +156,4 @@ def checked_images(pixels: Pixels, labels: Labels, class_names: Sequence[str], w
             f"{where}: image {outside[0]} has label {labels[outside[0]]}, but labels must be 0 to {len(class_names) - 1} "
             f"({len(class_names)} classes); correct the label or the list of class names"
         )
-    return LabelledImages(np.ascontiguousarray(pixels), labels.astype(np.int64))
+    return LabelledImages(cast(Pixels, np.ascontiguousarray(pixels)), labels.astype(np.int64, copy=False))

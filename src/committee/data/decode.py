@@ -265,7 +265,7 @@ def _wide_colour(content: bytes, mode: str) -> NDArray[Any]:
         first = native[-1] if native[-1] in "BL" else sys.byteorder[0].upper()
         wanted = f"{mode};16{order}"
         image.tile = [
-            tile._replace(args=wanted if isinstance(tile.args, str) else (wanted, *tile.args[1:]))
+            tile._replace(args=(wanted, *tile.args[1:]) if isinstance(tile.args, tuple) else wanted)
             for tile in image.tile
         ]
         halves.append((order == first, np.asarray(image).astype(np.uint16)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -98,6 +99,47 @@ class Files:
         inside = "/".join(top) + "/"
         names = tuple(name[len(inside) :] for name in self.names)
         return replace(self, names=names, prefix=self.prefix + inside)
+
+
+PARTS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test", "t10k": "test",
+}  # fmt: skip
+"""Words for the parts of a data set, as folders and files are called."""
+
+
+def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
+    """The files of one format by part: "train" first, then "val" and "test" where their names say so.
+
+    A single file is the training part whatever it is called; otherwise files that name no part are left out.
+
+    Raises:
+        DataError: several files and none of training images, or files of several data sets side by side.
+    """
+    names = [name for name in files.names if name.lower().endswith(suffixes)]
+    if len(names) == 1:
+        return {"train": names}
+    found: dict[str, list[str]] = {}
+    folders = set()
+    for name in names:
+        folder, _, base = name.rpartition("/")
+        words = [*re.split("[^a-z0-9]+", base.lower()), *reversed(folder.lower().split("/"))]
+        part = next((PARTS[word] for word in words if word in PARTS), None)
+        if part is not None:
+            found.setdefault(part, []).append(name)
+            folders.add("/".join(word for word in folder.split("/") if word.lower() not in PARTS))
+    if "train" not in found:
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise DataError(
+            f"{files.where}: it holds {listed}, and none is called train; rename the training file or give its path"
+        )
+    if len(folders) > 1:
+        raise DataError(
+            f"{files.where}: there are data sets in several folders ({', '.join(sorted(folders))}); give the path of "
+            "one"
+        )
+    return {part: found[part] for part in ("train", "val", "test") if part in found}
 
 
 def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> NDArray[Any]:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
-from committee.data import arrays
-from committee.data.assemble import RawSet, assemble
-from committee.data.dataset import ImageDataset
-from committee.data.files import Files, open_files
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.data import arrays, folders, parquet, tables
+from committee.data.assemble import RawSet, as_pixels, assemble
+from committee.data.dataset import ImageDataset, Pixels
+from committee.data.decode import conformed, decode
+from committee.data.files import Files, open_files, open_zip
 from committee.errors import DataError
+
+_FORMATS = (
+    "IDX files (train-images-idx3-ubyte ...), an NPZ, CSV or Parquet file, class folders of PNG, JPEG, BMP, WebP or "
+    "TIFF "
+    "images, or a zip of these"
+)
+_UNLABELLED_ARRAYS = ("images", "x", "X", "x_test", "test_images")
 
 
 def read_dataset(path: Path, *, seed: int = 0, image_size: int | None = None) -> ImageDataset:
@@ -25,20 +38,121 @@ def read_dataset(path: Path, *, seed: int = 0, image_size: int | None = None) ->
         DataError: one sentence: which file, which row or member, what was expected, what was got, what to do.
         MissingExtraError: Parquet without the package pyarrow.
     """
+    if image_size is not None and not 1 <= image_size <= 4096:
+        raise DataError(f"image_size must be from 1 to 4096 pixels; got {image_size}")
     with open_files(path) as files:
-        raw = _raw(files.without_top_folder(), path, image_size)
-    name = path.resolve().name.removesuffix(".gz")
-    name = name if path.is_dir() else name.rpartition(".")[0] or name
+        raw = _raw(files.without_top_folder(), image_size)
+    whole = path.resolve().name
+    name = whole if path.is_dir() else whole.removesuffix(".gz").rpartition(".")[0] or whole
     return assemble(raw, name=name, source=str(path), seed=seed, image_size=image_size)
 
 
-def _raw(files: Files, path: Path, image_size: int | None) -> RawSet:
+def _raw(files: Files, image_size: int | None) -> RawSet:
+    """The first format whose files are there; images come last, since other formats may have pictures beside them."""
     if not files.names:
-        raise DataError(
-            f"{files.where}: there are no files in it; a folder, zip or file of labelled images is expected"
-        )
+        raise DataError(f"{files.where}: there are no files in it; {_FORMATS} are expected")
     if arrays.idx_files(files):
         return arrays.read_idx_set(files)
     if arrays.array_names(files):
         return arrays.read_npy_set(files)
-    raise DataError(f"{files.where}: unknown format")
+    archives = _ending(files, ".npz")
+    if archives:
+        if len(archives) > 1:
+            raise DataError(
+                f"{files.where}: there are several NPZ files ({', '.join(archives[:5])}); give the path of one"
+            )
+        return arrays.read_npz_set(files, archives[0])
+    if _ending(files, ".parquet"):
+        return parquet.read_parquet_set(files, image_size)
+    images = folders.image_names(files)
+    if _ending(files, ".csv", ".csv.gz") and not any("/" in name for name in images):
+        return tables.read_csv_set(files)
+    if images:
+        return folders.read_folder_set(files, image_size)
+    raise DataError(f"{files.label(files.names[0])}: no labelled images were found; {_FORMATS} are expected")
+
+
+def _ending(files: Files, *suffixes: str) -> list[str]:
+    return [name for name in files.names if name.lower().endswith(suffixes)]
+
+
+def read_images(
+    paths: Sequence[Path], *, image_shape: tuple[int, int, int], pixel_range: int
+) -> tuple[list[str], Pixels]:
+    """Read images to classify, in the form of a training's images; labels, where there are any, are ignored.
+
+    Args:
+        paths: image files; NPY, NPZ, CSV, Parquet or IDX files; folders (with their subfolders) and zips of these.
+        image_shape: height, width, channels of the training's images; others are resized and converted.
+        pixel_range: 255 where the training's pixels have 8 bits, 65535 where 16.
+
+    Returns:
+        A name for each image (``"folder/file.png"``, ``"array.npy[3]"``, counted from 0) and the pixels
+        (image, height, width, channel), uint8 or uint16.
+
+    Raises:
+        DataError: a path that holds no images, or an image that cannot be read; it is named.
+    """
+    names: list[str] = []
+    blocks: list[Pixels] = []
+    for path in paths:
+        with open_files(path) as files:
+            found = list(folders.image_names(files))
+            for name in found:
+                block = decode(files.read(name), files.label(name))[None]
+                names.append(name)
+                blocks.append(conformed(block, image_shape, pixel_range))
+            is_npz = path.suffix.lower() == ".npz"
+            for name in [] if found else [_array_of_images(files)] if is_npz else _holding_arrays(files):
+                block = _pixels(files, name, image_shape, pixel_range)
+                base = path.name if is_npz else name
+                names += [f"{base}[{i}]" for i in range(len(block))]
+                blocks.append(conformed(block, image_shape, pixel_range))
+                found.append(name)
+        if not found:
+            raise DataError(
+                f"{path}: there are no images to classify; image, NPY, NPZ, CSV, Parquet or IDX files are expected"
+            )
+    if not names:
+        raise DataError("there are no images to classify; give at least one path")
+    return names, cast(Pixels, np.concatenate(blocks))
+
+
+def _array_of_images(members: Files) -> str:
+    """The member of an NPZ that holds images: the one with a known name, or the only one."""
+    npy = arrays.array_names(members)
+    known = [npy[name] for name in _UNLABELLED_ARRAYS if name in npy]
+    if not known and len(npy) != 1:
+        raise DataError(
+            f"{members.where}: one array of images is expected, called {', '.join(_UNLABELLED_ARRAYS)} or alone; "
+            f"it has {', '.join(sorted(npy)[:12]) or 'none'}"
+        )
+    return known[0] if known else next(iter(npy.values()))
+
+
+def _holding_arrays(files: Files) -> list[str]:
+    """The files with arrays of images; of IDX files those of images, not those of labels."""
+    npy = arrays.array_names(files)
+    idx = [name for (_, kind), name in sorted(arrays.idx_files(files).items()) if kind == "images"]
+    return [*npy.values(), *idx, *_ending(files, ".npz", ".csv", ".csv.gz", ".parquet")]
+
+
+def _pixels(files: Files, name: str, image_shape: tuple[int, int, int], pixel_range: int) -> Pixels:
+    lower = name.lower()
+    if lower.endswith(".parquet"):
+        contents = parquet.read_parquet(files, name).contents
+        rows = [decode(content, f"{files.label(name)} row {row}") for row, content in enumerate(contents, start=1)]
+        return cast(Pixels, np.concatenate([conformed(row[None], image_shape, pixel_range) for row in rows]))
+    values: NDArray[Any]
+    if lower.endswith(".npz"):
+        with open_zip(files, name) as members:
+            values = arrays.read_npy(members, _array_of_images(members))
+    elif lower.endswith(".npy"):
+        values = arrays.read_npy(files, name)
+    elif lower.endswith((".csv", ".csv.gz")):
+        values, _ = tables.read_csv(files, name)
+    else:
+        values = arrays.read_idx(files, name)
+    if values.shape in (image_shape, image_shape[:2]):
+        values = values.reshape(1, *image_shape[:2], -1)
+    return as_pixels([values], [files.label(name)], pixel_range)[0]
