@@ -1,1 +1,75 @@
-"""Committees of small convolutional networks for small labelled images."""
+"""Committees of small convolutional networks for small labelled images.
+
+>>> import committee
+>>> dataset = committee.load_dataset("mnist-5k")
+>>> results = committee.train(dataset, committee.load_recipe("compact"), "runs/first")
+>>> results.test.accuracy, results.test.accuracy_interval
+>>> committee.load("runs/first").predict(images)
+
+The names below are loaded when they are first used, so that importing the package is cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from committee.comparison import compare_runs
+    from committee.data.catalog import load_dataset
+    from committee.data.dataset import ImageDataset
+    from committee.data.readers import read_images
+    from committee.ensemble.committee import Committee, load
+    from committee.errors import CommitteeError
+    from committee.estimator import CommitteeClassifier
+    from committee.evaluation.results import Results
+    from committee.recipe import Recipe
+    from committee.recipe import load as load_recipe
+    from committee.run import Setting, evaluate, train
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Committee": "ensemble.committee",
+    "CommitteeClassifier": "estimator",
+    "CommitteeError": "errors",
+    "ImageDataset": "data.dataset",
+    "Recipe": "recipe",
+    "Results": "evaluation.results",
+    "Setting": "run",
+    "compare_runs": "comparison",
+    "evaluate": "run",
+    "load": "ensemble.committee",
+    "load_dataset": "data.catalog",
+    "load_recipe": "recipe:load",
+    "read_images": "data.readers",
+    "train": "run",
+}
+
+__all__ = [
+    "Committee",
+    "CommitteeClassifier",
+    "CommitteeError",
+    "ImageDataset",
+    "Recipe",
+    "Results",
+    "Setting",
+    "compare_runs",
+    "evaluate",
+    "load",
+    "load_dataset",
+    "load_recipe",
+    "read_images",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'committee' has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].partition(":")
+    return getattr(import_module(f"committee.{module}"), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

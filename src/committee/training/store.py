@@ -262,3 +262,21 @@ def verify(run: Path) -> None:
         if hashlib.sha256(path.read_bytes()).hexdigest() != facts["sha256"]:
             raise RunError(f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again")
 
+
+
+def weights_digest(run: Path) -> str:
+    """SHA-256 over the members' weights files of a finished run: equal digests, equal members."""
+    files = read_manifest(run)["files"]
+    weights = [facts["sha256"] for name, facts in sorted(files.items()) if name.endswith("/weights.safetensors")]
+    return hashlib.sha256("".join(weights).encode()).hexdigest()
+
+
+def free_folder(parent: Path, name: str, identity: Mapping[str, Any]) -> Path:
+    """The folder for a training that was given none: the one that holds it already, else the first free name."""
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        path = folder / "identity.json"
+        if not folder.exists() or (path.exists() and not differing(read_json(path), identity)):
+            return folder
+        number += 1

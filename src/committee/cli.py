@@ -1,0 +1,380 @@
+"""The command line: parse, call, print; nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from committee import __version__
+from committee.errors import CommitteeError
+
+
+class _Group(click.Group):
+    """Prints an error of this package as one sentence, without a traceback, and exits with status 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except CommitteeError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(2)
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from committee.errors import nearest
+
+        name = args[0] if args else ""
+        if name and self.get_command(context, name) is None and not name.startswith("-"):
+            commands = self.list_commands(context)
+            raise click.UsageError(f"there is no command {name!r}{nearest(name, commands)}; there are {', '.join(commands)}")
+        return super().resolve_command(context, args)
+
+
+def _example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add an example to a command's help, its lines kept as they are."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
+        return function
+
+    return add
+
+
+_folder = click.Path(path_type=Path, file_okay=False)
+_run_argument = click.argument("run", type=_folder)
+_data_dir = click.option("--data-dir", type=_folder, help="Folder that holds a catalogue data set's files.")
+_image_size = click.option("--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side.")
+_seed = click.option("--seed", type=int, default=0, show_default=True, help="The root of all randomness.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+_device = click.option("--device", default="auto", show_default=True, help="auto, cuda, mps, xpu or cpu.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="committee")
+@_example("committee train mnist-5k")
+def main() -> None:
+    """Turn small labelled images into an honest committee of small convolutional networks."""
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("data")
+@click.option("--recipe", help="A shipped recipe or a TOML file; see committee recipes list.  [default: compact]")
+@click.option("--members", type=click.IntRange(1), help="Members of the committee, instead of the recipe's number.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs a member, instead of the recipe's number.")
+@click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe.")
+@_seed
+@click.option("--workers", type=click.IntRange(0), default=0, help="Processes on the CPU; changes no result.  [default: one a core]")
+@_device
+@click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
+@_data_dir
+@_image_size
+@click.option("--out", type=_folder, help="The run folder.  [default: runs/DATA-RECIPE-seedS]")
+@click.option("--from", "continued", type=_folder, help="Go on from this finished run, for --epochs more epochs.")
+@click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
+@_json
+@_example(
+    "committee train mnist-5k\n"
+    "committee train photos/ --members 10 --epochs 20 --out runs/photos\n"
+    "committee train mnist --recipe ensemble-cnn --set training.patience=10"
+)
+def train(
+    data: str,
+    recipe: str | None,
+    members: int | None,
+    epochs: int | None,
+    changes: Sequence[str],
+    seed: int,
+    workers: int,
+    device: str,
+    precision: str,
+    data_dir: Path | None,
+    image_size: int | None,
+    out: Path | None,
+    continued: Path | None,
+    keep_sealed: bool,
+    as_json: bool,
+) -> None:
+    """Train a committee on DATA: a catalogue name or a path.
+
+    The same command again goes on where it stopped: members that are finished are kept. DATA may be a folder of class
+    folders, IDX files, NPZ, CSV, Parquet, or a zip of any of these; without a test part, a fifth is set aside.
+    """
+    from committee import recipe as recipes
+    from committee import run as runs
+    from committee import terminal
+    from committee.data.catalog import load_dataset
+    from committee.errors import RunError
+    from committee.training import store
+
+    if continued is not None:
+        store.verify(continued)
+        recipe = recipe or str(continued / "recipe.toml")
+        seed = store.read_json(continued / "identity.json")["seed"]
+    changes = list(changes)
+    changes += [f"committee.members={members}"] if members else []
+    changes += [f"training.epochs={epochs}"] if epochs else []
+    chosen = recipes.load(recipe or "compact", changes)
+    dataset = load_dataset(data, data_dir=data_dir, seed=seed, image_size=image_size)
+    reload = {"data": data, "data_dir": str(data_dir.resolve()) if data_dir else None, "seed": seed, "image_size": image_size}
+    setting = runs.Setting(seed, device, precision, workers, _command_line(), tuple(reload.items()))
+    identity = runs.identity_of(dataset, chosen, runs.settled(setting, chosen), continued)
+    folder = out or store.free_folder(Path("runs"), f"{dataset.name}-{chosen.name}-seed{seed}", identity)
+    watcher = terminal.watcher(
+        chosen.committee.members, chosen.training.epochs, may_stop_early=chosen.training.patience > 0
+    )
+    if (folder / store.MANIFEST).exists():
+        click.echo(f"{folder} already holds this training; showing its results.", err=True)
+    else:
+        click.echo(_announcement(dataset, chosen, runs.settled(setting, chosen), folder), err=True)
+    try:
+        with watcher:
+            results = runs.train(
+                dataset, chosen, folder, setting, keep_sealed=keep_sealed, continued=continued, on_event=watcher
+            )
+    except KeyboardInterrupt:
+        kept = len(list(folder.glob("members/*/member.json")))
+        click.echo(
+            f"Interrupted; {kept} of {chosen.committee.members} members are finished and kept in {folder}. "
+            "Give the same command again to go on.",
+            err=True,
+        )
+        raise SystemExit(130) from None
+    except RunError as error:
+        raise error
+    _show(folder, results, as_json)
+
+
+def _announcement(dataset: Any, recipe: Any, setting: Any, folder: Path) -> str:
+    """What is about to be trained, in two lines."""
+    height, width, channels = dataset.image_shape
+    return (
+        f"{dataset.name}: {len(dataset.train):,} training images, {len(dataset.test):,} sealed test images, "
+        f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})\n"
+        f"Recipe {recipe.name}: {recipe.committee.members} members, {recipe.training.epochs} epochs at most, on "
+        f"{setting.device} in {setting.precision}, {setting.workers} at a time; into {folder}"
+    )
+
+
+def _show(folder: Path, results: Any, as_json: bool) -> None:
+    """The end of a training or an evaluation."""
+    from rich.console import Console
+
+    from committee import terminal
+    from committee.training import store
+
+    if as_json:
+        manifest = store.read_manifest(folder)
+        summary = {name: value for name, value in manifest.items() if name != "files"}
+        click.echo(json.dumps({"run": str(folder), "report": str(folder / "report.html"), **summary}))
+        return
+    Console().print(terminal.members_table(results))
+    for line in terminal.closing_lines(results):
+        click.echo(line)
+    click.echo(f"Report: {folder / 'report.html'}")
+
+
+def _command_line() -> str:
+    """The command as it was given, to be given again."""
+    import shlex
+
+    return shlex.join(["committee", *sys.argv[1:]])
+
+
+# --- data, recipes, models --------------------------------------------------------------------------------------------
+
+
+@main.group(cls=_Group)
+@_example("committee data info mnist-5k")
+def data() -> None:
+    """Look at data sets."""
+
+
+@data.command("info")
+@click.argument("name_or_path", metavar="DATA")
+@_data_dir
+@_image_size
+@_seed
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the picture.  [default: NAME.png]")
+@_json
+@_example("committee data info photos.zip --picture photos.png")
+def data_info(
+    name_or_path: str, data_dir: Path | None, image_size: int | None, seed: int, picture: Path | None, as_json: bool
+) -> None:
+    """Shapes, counts a class and a digest of DATA, and a picture of samples and class means."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from committee.data.catalog import load_dataset
+    from committee.data.inspect import describe, sample_pictures
+    from committee.report import plots
+
+    dataset = load_dataset(name_or_path, data_dir=data_dir, seed=seed, image_size=image_size)
+    facts = describe(dataset)
+    picture = picture or Path(f"{dataset.name}.png")
+    samples, means = sample_pictures(dataset)
+    plots.samples_and_means(samples, means, dataset.class_names).savefig(picture)
+    if as_json:
+        click.echo(json.dumps({**facts, "picture": str(picture)}))
+        return
+    height, width, channels = dataset.image_shape
+    table = Table(title=f"{dataset.name}: {facts['images']:,} images of {height}x{width}x{channels}, {facts['bits']} bits")
+    for heading in ("class", "training images", "sealed test images"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for name, count in facts["counts"].items():
+        table.add_row(Text(name), f"{count['train']:,}", f"{count['test']:,}")
+    Console().print(table)
+    click.echo(f"Source: {dataset.source}")
+    for note in dataset.notes:
+        click.echo(f"Note: {note}")
+    click.echo(f"Digest: {facts['digest']}")
+    click.echo(f"Picture: {picture}")
+
+
+@main.group(cls=_Group)
+@_example("committee recipes list")
+def recipes() -> None:
+    """List, show and check recipes."""
+
+
+@recipes.command("list")
+@_example("committee recipes list")
+def recipes_list() -> None:
+    """The shipped recipes."""
+    from committee import recipe as all_recipes
+
+    for name in all_recipes.shipped():
+        click.echo(f"{name:16} {all_recipes.load(name).summary}")
+
+
+@recipes.command("show")
+@click.argument("recipe")
+@click.option("--complete", is_flag=True, help="Every field, defaults written out.")
+@_example("committee recipes show ensemble-cnn > mine.toml")
+def recipes_show(recipe: str, complete: bool) -> None:
+    """Print RECIPE, a shipped one or a file, as TOML."""
+    from committee import recipe as all_recipes
+
+    chosen = all_recipes.load(recipe)
+    if complete or recipe not in all_recipes.shipped():
+        click.echo(chosen.to_toml(), nl=False)
+    else:
+        click.echo(all_recipes.shipped_text(recipe), nl=False)
+
+
+@recipes.command("check")
+@click.argument("recipe")
+@_example("committee recipes check mine.toml")
+def recipes_check(recipe: str) -> None:
+    """Say whether RECIPE is valid; all faults at once."""
+    from committee import recipe as all_recipes
+
+    chosen = all_recipes.load(recipe)
+    click.echo(f"{chosen.name} is valid; digest {chosen.digest()}")
+
+
+@main.group(cls=_Group)
+@_example("committee models summary compact")
+def models() -> None:
+    """Look at networks."""
+
+
+@models.command("summary")
+@click.argument("recipe")
+@click.option("--image-shape", nargs=3, type=click.IntRange(1), default=(28, 28, 1), show_default=True, metavar="HEIGHT WIDTH CHANNELS")
+@click.option("--classes", type=click.IntRange(2), default=10, show_default=True)
+@_example("committee models summary ensemble-cnn\ncommittee models summary compact --image-shape 32 32 3 --classes 5")
+def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int) -> None:
+    """The layers of RECIPE's network: output shapes, parameters, multiply-adds."""
+    from rich.console import Console
+
+    from committee import recipe as all_recipes
+    from committee.models.summary import layer_table
+    from committee.terminal import layers_table
+
+    chosen = all_recipes.load(recipe)
+    height, width, channels = image_shape
+    title = f"{chosen.name}, a member, for images of {height}x{width}x{channels} in {classes} classes"
+    Console().print(layers_table(title, layer_table(chosen.network, image_shape, classes)))
+
+
+# --- using runs -------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@_run_argument
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output.")
+@_device
+@_example("committee predict runs/mnist-5k-compact-seed0 digit.png\ncommittee predict RUN images/ --format csv --out answers.csv")
+def predict(run: Path, paths: Sequence[Path], form: str, out: Path | None, device: str) -> None:
+    """Classify images with the committee of RUN.
+
+    PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet or IDX files. Each image
+    gets its class, the committee's probabilities, and the disagreement: the share of members whose own choice differs.
+    """
+    from committee import predictions
+    from committee.data.readers import read_images
+    from committee.ensemble.committee import load
+
+    committee = load(run, device=device)
+    names, pixels = read_images(paths, image_shape=committee.image_shape, pixel_range=committee.pixel_range)
+    predictions.write(predictions.judge(committee, names, pixels), form, out)
+
+
+@main.command()
+@_run_argument
+@click.argument("data", required=False)
+@_data_dir
+@_json
+@_example("committee train mnist-5k --keep-sealed --out runs/a\ncommittee evaluate runs/a")
+def evaluate(run: Path, data: str | None, data_dir: Path | None, as_json: bool) -> None:
+    """Open the test images of RUN, once training and all choices are done, and write its report anew.
+
+    DATA is where its data set is now, if not where it was.
+    """
+    from committee import run as runs
+    from committee.data.catalog import load_dataset
+    from committee.training import store
+
+    store.read_manifest(run)
+    where = store.read_json(run / "data.json")["reload"]
+    where |= {"data": data} if data else {}
+    where["data_dir"] = data_dir or (Path(where["data_dir"]) if where.get("data_dir") else None)
+    _show(run, runs.evaluate(run, load_dataset(**where)), as_json)
+
+
+@main.command()
+@click.argument("run_a", type=_folder)
+@click.argument("run_b", type=_folder)
+@click.option("--on", type=click.Choice(["test", "out-of-fold"]), default="test", show_default=True, help="Which images.")
+@_json
+@_example("committee compare runs/a runs/b")
+def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
+    """Compare two runs on the same images: difference, interval, exact McNemar test, verdict."""
+    from committee import comparing
+
+    comparison = comparing.compare_runs(run_a, run_b, on)
+    click.echo(comparing.as_json(comparison) if as_json else comparing.in_words(comparison, run_a, run_b, on))
+
+
+@main.command()
+@_run_argument
+@_example("committee report runs/mnist-5k-compact-seed0")
+def report(run: Path) -> None:
+    """Write tables, figures and report.html of RUN anew from its files; nothing is trained or opened."""
+    from committee.conclude import write_report
+    from committee.training import store
+
+    store.read_manifest(run)
+    click.echo(f"Report: {write_report(run)}")

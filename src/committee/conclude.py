@@ -1,0 +1,310 @@
+"""From trained members to results and report: what a run's probabilities say about it.
+
+Reads the members' files, judges them out of fold, opens the test images if asked to, and writes committee.json,
+results.json, pictures, tables, figures, report.html and, last, the manifest. Nothing is trained here, and nothing that
+the test images show flows back into the committee.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from committee import recipe as recipes
+from committee import seeds
+from committee.data.dataset import ImageDataset, Labels, Pixels, open_test
+from committee.data.inspect import sample_pictures
+from committee.ensemble.calibrate import fit_temperature, temper
+from committee.ensemble.combine import combine, out_of_fold
+from committee.ensemble.committee import Committee, load_network
+from committee.ensemble.select import fit_weights, size_curve
+from committee.errors import TrainingError
+from committee.evaluation.metrics import expected_calibration_error, judge, log_loss
+from committee.evaluation.mistakes import agreement, galleries
+from committee.evaluation.results import Calibration, MemberRow, PartScore, Results, TestOpening
+from committee.recipe import Recipe
+from committee.report import html
+from committee.training import store
+from committee.training.jobs import part_score
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the members say about one part of the images.
+
+    Attributes:
+        part: "train" (out of fold) or "test".
+        pixels, labels: the part's images.
+        members: (member, image, class), rows of NaN where a member trained on the image.
+        committee: (image, class), rows of NaN where no member may judge.
+    """
+
+    part: str
+    pixels: Pixels
+    labels: Labels
+    members: NDArray[np.float32]
+    committee: NDArray[np.float64]
+
+    @property
+    def judged(self) -> NDArray[np.int64]:
+        """Positions of the images that at least one member may judge."""
+        return np.flatnonzero(~np.isnan(self.committee[:, 0]))
+
+
+def conclude(run: Path, dataset: ImageDataset, *, open_for: str | None, seconds_training: float, command: str) -> Results:
+    """Judge the members of a run and write everything that follows from them.
+
+    Args:
+        run: the run folder, its members trained.
+        dataset: what it was trained on.
+        open_for: why the test images are opened, for the record; None keeps them sealed.
+        seconds_training: wall time of the training.
+        command: how the run was started.
+
+    Raises:
+        TrainingError: no member finished.
+    """
+    began = time.monotonic()
+    recipe = recipes.load(str(run / "recipe.toml"))
+    facts = [store.read_json(store.member_folder(run, m) / "member.json") for m in range(recipe.committee.members)]
+    used = [fact["member"] for fact in facts if fact["status"] == "finished"]
+    if not used:
+        raise TrainingError(f"no member could be trained: {facts[0]['remark']}; change the recipe and give another --out")
+    folders = [store.member_folder(run, member) for member in used]
+    trained = np.stack([store.read_array(folder / "train_probabilities.npy") for folder in folders])
+    held_out = [store.read_array(folder / "held_out.npy") for folder in folders]
+    honest = out_of_fold(trained, held_out)
+    committee = form_committee(run, recipe, dataset, used, honest)
+    evidence = [Evidence("train", dataset.train.pixels, dataset.train.labels, honest, committee.combine(honest))]
+    store.write_array(run / "out_of_fold_probabilities.npy", evidence[0].committee)
+    if open_for is not None:
+        evidence.append(test_evidence(run, dataset, committee, folders, open_for))
+    results = Results(
+        **judgements(evidence, committee, dataset.class_names, seeds.numpy_generator(recipe.committee.members, "sizes")),
+        members=tuple(member_row(fact, evidence, used) for fact in facts),
+        committee_train=judge(committee.combine(trained), dataset.train.labels, dataset.class_names),
+        out_of_fold_remark=out_of_fold_remark(recipe, evidence[0]),
+        galleries=write_pictures(run, dataset, evidence),
+        test_openings=test_openings(run),
+        seconds_training=round(seconds_training, 3),
+        seconds_total=round(seconds_training + time.monotonic() - began, 3),
+    )
+    store.write_json(run / "results.json", results.model_dump(mode="json"))
+    store.write_text(run / "command.txt", command + "\n")
+    write_report(run)
+    return results
+
+
+def form_committee(
+    run: Path, recipe: Recipe, dataset: ImageDataset, used: Sequence[int], honest: NDArray[np.float32]
+) -> Committee:
+    """The committee of the members that finished: weights and temperature from their out-of-fold probabilities."""
+    labels = dataset.train.labels
+    combination = recipe.committee.combination
+    judged = np.flatnonzero(~np.isnan(honest[:, :, 0]).all(axis=0))
+    weights = fit_weights(honest, labels) if combination == "weighted" else None
+    temperature = None
+    if recipe.committee.calibration == "temperature" and len(judged):
+        temperature = fit_temperature(combine(honest[:, judged], combination, weights), labels[judged])
+    store.write_json(
+        run / "committee.json",
+        {
+            "members": list(used),
+            "combination": combination,
+            "weights": None if weights is None else [float(weight) for weight in weights],
+            "temperature": temperature,
+        },
+    )
+    height, width, channels = dataset.image_shape
+    identity = store.read_json(run / "identity.json")
+    shape, classes, device = (channels, height, width), len(dataset.class_names), identity["device"]
+    return Committee(
+        networks=tuple(
+            load_network(store.member_folder(run, member), recipe, shape, classes, device) for member in used
+        ),
+        class_names=dataset.class_names,
+        image_shape=dataset.image_shape,
+        pixel_range=dataset.pixel_range,
+        combination=combination,
+        weights=weights,
+        temperature=temperature or 1.0,
+        device=device,
+        precision=identity["precision"],
+    )
+
+
+def test_evidence(
+    run: Path, dataset: ImageDataset, committee: Committee, folders: Sequence[Path], open_for: str
+) -> Evidence:
+    """Open the test images, let every member judge them, and store what it said."""
+    images = open_test(dataset, run / "test_record.jsonl", open_for, members=len(folders))
+    members = committee.member_probabilities(images.pixels)
+    for folder, probabilities in zip(folders, members, strict=True):
+        store.write_array(folder / "test_probabilities.npy", probabilities)
+    combined = committee.combine(members)
+    store.write_array(run / "test_labels.npy", images.labels)
+    store.write_array(run / "test_probabilities.npy", combined)
+    return Evidence("test", images.pixels, images.labels, members, combined)
+
+
+def judgements(
+    evidence: Sequence[Evidence], committee: Committee, class_names: Sequence[str], rng: np.random.Generator
+) -> dict[str, Any]:
+    """The fields of Results that come from probabilities and labels alone."""
+    own, test = evidence[0], evidence[1] if len(evidence) > 1 else None
+    judged = own.judged
+    curve = partial(size_curve, how=committee.combination, weights=committee.weights, rng=rng)
+    asked = ~np.isnan(own.members[:, judged, 0])
+    return {
+        "out_of_fold": judge(own.committee[judged], own.labels[judged], class_names) if len(judged) else None,
+        "out_of_fold_members": float(asked.sum(axis=0).mean()) if len(judged) else None,
+        "test": judge(test.committee, test.labels, class_names) if test else None,
+        "calibration": calibration_of(own, test, committee) if committee.temperature != 1.0 else None,
+        "sizes_out_of_fold": curve(own.members, own.labels),
+        "sizes_test": curve(test.members, test.labels) if test else (),
+        "agreement": agreement((test or own).members, on=(test or own).part),
+    }
+
+
+def calibration_of(own: Evidence, test: Evidence | None, committee: Committee) -> Calibration:
+    """What the temperature changes, out of fold and, once opened, on the test images: each before and after."""
+    judged = own.judged
+
+    def before_after(probabilities: NDArray[np.float64], labels: Labels, measure: Any) -> tuple[float, float]:
+        return measure(temper(probabilities, 1 / committee.temperature), labels), measure(probabilities, labels)
+
+    seen, labels = own.committee[judged], own.labels[judged]
+    return Calibration(
+        temperature=committee.temperature,
+        fitted_on=len(judged),
+        out_of_fold_log_loss=before_after(seen, labels, log_loss),
+        out_of_fold_calibration_error=before_after(seen, labels, expected_calibration_error),
+        test_log_loss=before_after(test.committee, test.labels, log_loss) if test else None,
+        test_calibration_error=before_after(test.committee, test.labels, expected_calibration_error) if test else None,
+    )
+
+
+def member_row(fact: dict[str, Any], evidence: Sequence[Evidence], used: Sequence[int]) -> MemberRow:
+    """A member's row of the training summary, from its member.json and, once opened, the test images."""
+    if fact["status"] != "finished":
+        nothing = {"epochs": 0, "kept_epoch": 0, "seconds": 0.0, "train": None, "held_out": None, "test": None}
+        return MemberRow(**fact, **nothing)
+    names = ("member", "status", "remark", "epochs", "kept_epoch", "seconds", "train", "held_out")
+    test = evidence[1] if len(evidence) > 1 else None
+    score = part_score(test.members[used.index(fact["member"])], test.labels) if test else None
+    return MemberRow(**{name: fact[name] for name in names}, test=PartScore(**score) if score else None)
+
+
+def out_of_fold_remark(recipe: Recipe, own: Evidence) -> str:
+    """What the out-of-fold figures rest on, in words."""
+    judged, images = len(own.judged), len(own.labels)
+    if not judged:
+        return "no images were held out, so nothing can be judged without the test images"
+    remarks = [f"each of {judged:,} training images is judged only by members that did not train on it"]
+    if judged < images:
+        remarks.append(f"{images - judged:,} images were never held out and are left out")
+    if recipe.training.keep != "last" or recipe.training.patience:
+        remarks.append("the members' epochs were chosen on the same held-out images, so the figures are slightly flattering")
+    return "; ".join(remarks)
+
+
+def write_pictures(run: Path, dataset: ImageDataset, evidence: Sequence[Evidence]) -> tuple[Any, ...]:
+    """pictures.npz: the images that the report shows; returns the galleries that name them."""
+    samples, means = sample_pictures(dataset)
+    pictures: dict[str, NDArray[Any]] = {"samples": samples, "class_means": means}
+    shown = []
+    for part in reversed(evidence):
+        if len(part.judged):
+            seen = galleries(part.committee, part.members, part.labels, part=part.part)
+            shown += seen.galleries
+            pictures[part.part] = part.pixels[np.asarray(seen.positions, dtype=np.int64)]
+    store.write_arrays(run / "pictures.npz", pictures)
+    return tuple(shown)
+
+
+def test_openings(run: Path) -> tuple[TestOpening, ...]:
+    """The lines of the run's test record."""
+    path = run / "test_record.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return tuple(TestOpening.model_validate_json(line) for line in lines)
+
+
+def read_results(run: Path) -> Results:
+    """The figures of a finished run.
+
+    Raises:
+        RunError: the folder is missing, unfinished or damaged.
+    """
+    store.read_manifest(run)
+    return Results.model_validate(store.read_json(run / "results.json"))
+
+
+def write_report(run: Path) -> Path:
+    """Tables, figures and report.html from the files of the run folder alone, then the manifest.
+
+    Raises:
+        RunError: a file of the run is missing or damaged.
+    """
+    results = Results.model_validate(store.read_json(run / "results.json"))
+    data, identity = store.read_json(run / "data.json"), store.read_json(run / "identity.json")
+    environment = store.read_json(run / "environment.json")
+    recipe = recipes.load(str(run / "recipe.toml"))
+    command = (run / "command.txt").read_text(encoding="utf-8").strip()
+    histories = [store.read_history(store.member_folder(run, row.member)) for row in results.members]
+    page = html.write_report(
+        run,
+        results=results,
+        facts={
+            "title": f"{data['name']}: a committee of {recipe.committee.members} by the recipe {recipe.name}",
+            "dataset": data,
+            "recipe": recipe.model_dump(mode="json", exclude_none=True),
+            "recipe_toml": recipe.to_toml(),
+            "recipe_digest": recipe.digest(),
+            "environment": environment,
+            "seed": identity["seed"],
+            "command": command,
+            "version": environment["committee"],
+        },
+        class_names=data["class_names"],
+        histories=histories,
+        pictures=store.read_arrays(run / "pictures.npz"),
+    )
+    store.write_manifest(run, summary(results, data, identity, recipe))
+    return page
+
+
+def summary(results: Results, data: dict[str, Any], identity: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """The run in short, as the manifest and `--json` give it."""
+
+    def short(judgement: Any) -> dict[str, Any] | None:
+        if judgement is None:
+            return None
+        interval = [judgement.accuracy_interval.low, judgement.accuracy_interval.high]
+        return {
+            "accuracy": judgement.accuracy,
+            "interval": interval,
+            "images": judgement.images,
+            "errors": judgement.errors,
+            "log_loss": judgement.log_loss,
+        }
+
+    return {
+        "data": data["name"],
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest(),
+        "seed": identity["seed"],
+        "members": sum(row.status == "finished" for row in results.members),
+        "failed_members": [row.member for row in results.members if row.status != "finished"],
+        "test": short(results.test),
+        "out_of_fold": short(results.out_of_fold),
+        "test_openings": len(results.test_openings),
+        "seconds_training": results.seconds_training,
+        "seconds_total": results.seconds_total,
+    }

@@ -1,0 +1,126 @@
+"""A committee's answers about new images, as a table, JSON, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.data.dataset import Pixels
+from committee.ensemble.committee import Committee
+from committee.errors import CommitteeError, require
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers about images.
+
+    Attributes:
+        names: one an image, such as ``"digit.png"`` or ``"array.npy[3]"``.
+        probabilities: (image, class), the committee's.
+        disagreement: (image,), the share of members whose own first choice differs from the committee's.
+    """
+
+    names: Sequence[str]
+    class_names: Sequence[str]
+    probabilities: NDArray[np.float64]
+    disagreement: NDArray[np.float64]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary an image: image, prediction, probability, disagreement, probabilities by class name."""
+        return [
+            {
+                "image": name,
+                "prediction": self.class_names[int(row.argmax())],
+                "probability": float(row.max()),
+                "disagreement": float(disagreement),
+                "probabilities": {c: float(p) for c, p in zip(self.class_names, row, strict=True)},
+            }
+            for name, row, disagreement in zip(self.names, self.probabilities, self.disagreement, strict=True)
+        ]
+
+
+def judge(committee: Committee, names: Sequence[str], pixels: Pixels) -> Predictions:
+    """Ask a committee about images (image, height, width, channel)."""
+    members = committee.member_probabilities(pixels)
+    combined = committee.combine(members)
+    choices = combined.argmax(axis=1)
+    disagreement = (members.argmax(axis=2) != choices).mean(axis=0)
+    return Predictions(names, committee.class_names, combined, disagreement)
+
+
+def write(predictions: Predictions, form: str, out: Path | None) -> None:
+    """Write predictions as "table", "json", "csv" or "parquet" to a file, or to standard output.
+
+    Raises:
+        CommitteeError: Parquet without a file, or a file that cannot be written.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    if form == "parquet" and out is None:
+        raise CommitteeError("Parquet is not for the terminal; give a file with --out answers.parquet")
+    try:
+        if form == "table" and out is None:
+            _print_table(predictions)
+        elif form == "parquet" and out is not None:
+            _write_parquet(predictions, out)
+        else:
+            text = {"table": _csv, "csv": _csv, "json": _json}[form](predictions)
+            if out is None:
+                print(text, end="")
+            else:
+                out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommitteeError(f"{out} cannot be written ({error.strerror}); give another --out") from error
+
+
+def _print_table(predictions: Predictions) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for heading in ("image", "prediction", "probability", "next", "probability", "disagreement"):
+        table.add_column(heading, justify="right" if heading in ("probability", "disagreement") else "left")
+    for name, row, disagreement in zip(
+        predictions.names, predictions.probabilities, predictions.disagreement, strict=True
+    ):
+        first, second = np.argsort(-row, kind="stable")[:2]
+        cells = [name, predictions.class_names[first], f"{row[first]:.4f}", predictions.class_names[second]]
+        table.add_row(*map(Text, [*cells, f"{row[second]:.4f}", f"{disagreement:.0%}"]))
+    Console().print(table)
+
+
+def _flat(predictions: Predictions) -> dict[str, list[Any]]:
+    """Columns: image, prediction, probability, disagreement, then one a class."""
+    records = predictions.records()
+    columns = {name: [record[name] for record in records] for name in ("image", "prediction", "probability", "disagreement")}
+    return columns | {
+        f"p({name})": [float(p) for p in predictions.probabilities[:, position]]
+        for position, name in enumerate(predictions.class_names)
+    }
+
+
+def _csv(predictions: Predictions) -> str:
+    columns = _flat(predictions)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return file.getvalue()
+
+
+def _json(predictions: Predictions) -> str:
+    return json.dumps(predictions.records(), ensure_ascii=False, indent=1) + "\n"
+
+
+def _write_parquet(predictions: Predictions, out: Path) -> None:
+    arrow = require("pyarrow", extra="parquet", purpose="Writing Parquet")
+    parquet = require("pyarrow.parquet", extra="parquet", purpose="Writing Parquet")
+    parquet.write_table(arrow.table(_flat(predictions)), out)

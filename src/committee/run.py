@@ -1,0 +1,224 @@
+"""From a data set and a recipe to a finished run folder: the order of the stages.
+
+`train` trains the members that the folder lacks, wherever the setting says, and then concludes (conclude.py). `evaluate`
+concludes again, with the test images of a run that kept them sealed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.conclude import conclude, read_results
+from committee.data.dataset import ImageDataset
+from committee.data.inspect import describe
+from committee.data.splits import held_out_parts
+from committee.errors import RunError
+from committee.evaluation.results import Results
+from committee.models.architectures import plan
+from committee.recipe import Recipe
+from committee.training import machine, run_inline, run_processes, store
+from committee.training.jobs import Event, Failed, Job, Runner
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything besides recipe and data that decides where and how a run is trained.
+
+    Attributes:
+        seed: the root of all randomness.
+        device, precision: "auto", or one of `committee.training.machine`.
+        workers: processes on the CPU, 0 for one a core; changes no result.
+        command: how the run was started, for its record.
+        reload: the arguments of `load_dataset` that give the data set again, for `committee evaluate`.
+    """
+
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 0
+    command: str = ""
+    reload: tuple[tuple[str, Any], ...] = ()
+
+
+def train(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    out: Path,
+    setting: Setting,
+    *,
+    keep_sealed: bool = False,
+    continued: Path | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Results:
+    """Train a committee into a run folder; members that are already there are kept.
+
+    Args:
+        dataset: its training images are used, its test images only at the end.
+        recipe: what to train.
+        out: the run folder: a new one, or one that the same training began or finished.
+        setting: seed, device, precision, workers.
+        keep_sealed: leave the test images sealed.
+        continued: a finished run whose members are trained on for the recipe's epochs.
+        on_event: called with every event of the training.
+
+    Raises:
+        RunError: the folder holds another training, or `continued` does not fit.
+        DataError: a class has fewer images than there are folds.
+        RecipeError: the network does not fit the images.
+        TrainingError: no member could be trained.
+    """
+    began = time.monotonic()
+    setting = settled(setting, recipe)
+    height, width, channels = dataset.image_shape
+    plan(recipe.network, (channels, height, width), len(dataset.class_names))  # a misfit is told before a file is written
+    parts = held_out_parts(
+        dataset.train.labels, recipe.holdout, recipe.committee.members, setting.seed, dataset.class_names
+    )
+    store.begin(out, identity_of(dataset, recipe, setting, continued))
+    if (out / store.MANIFEST).exists():
+        return read_results(out)
+    store.write_text(out / "recipe.toml", recipe.to_toml())
+    store.write_json(out / "environment.json", machine.describe(setting.device, setting.precision, setting.workers))
+    store.write_json(out / "data.json", describe(dataset) | {"reload": dict(setting.reload)})
+    store.write_array(out / "train_labels.npy", dataset.train.labels)
+    clock = out / "seconds_training.json"  # of all sessions, where the run was interrupted
+    before = store.read_json(clock) if clock.exists() else 0.0
+    try:
+        train_members(dataset, recipe, out, setting, parts, continued, on_event)
+    finally:
+        seconds = before + time.monotonic() - began
+        store.write_json(clock, round(seconds, 3))
+    open_for = None if keep_sealed else "the end of training"
+    return conclude(out, dataset, open_for=open_for, seconds_training=seconds, command=setting.command)
+
+
+def settled(setting: Setting, recipe: Recipe) -> Setting:
+    """The setting with every "auto" decided for this machine."""
+    device = machine.pick_device(setting.device)
+    precision = machine.pick_precision(setting.precision, device)
+    workers = setting.workers or (machine.cores() if device == "cpu" else 1)
+    return replace(setting, device=device, precision=precision, workers=min(workers, recipe.committee.members))
+
+
+def identity_of(dataset: ImageDataset, recipe: Recipe, setting: Setting, continued: Path | None) -> dict[str, Any]:
+    """What makes a training this one: with the same identity, the same weights."""
+    train_digest, test_digest = dataset.part_digests()
+    environment = machine.describe(setting.device, setting.precision, setting.workers)
+    return {
+        "recipe": recipe.digest(),
+        "training images": train_digest,
+        "test images": test_digest,
+        "seed": setting.seed,
+        "device": setting.device,
+        "precision": setting.precision,
+        "committee": environment["committee"],
+        "torch": environment["torch"],
+        "goes on from": store.weights_digest(continued) if continued else None,
+    }
+
+
+def train_members(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    out: Path,
+    setting: Setting,
+    parts: Sequence[NDArray[np.int64]],
+    continued: Path | None,
+    on_event: Callable[[Event], None],
+) -> None:
+    """Train every member that the run folder does not hold yet; a failed one is recorded and the others go on."""
+    missing = [m for m in range(len(parts)) if not (store.member_folder(out, m) / "member.json").exists()]
+    if not missing:
+        return
+    with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as shared:
+        jobs = list(make_jobs(dataset, recipe, out, setting, parts, missing, Path(shared), continued))
+        for event in pick_runner(setting, len(jobs))(jobs):
+            if isinstance(event, Failed):
+                fact = {"member": event.member, "status": "failed", "remark": event.why}
+                store.write_json(store.member_folder(out, event.member) / "member.json", fact)
+            on_event(event)
+
+
+def make_jobs(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    out: Path,
+    setting: Setting,
+    parts: Sequence[NDArray[np.int64]],
+    members: Sequence[int],
+    shared: Path,
+    continued: Path | None,
+) -> Iterator[Job]:
+    """One job for each of these members; the images go to `shared` as files that all workers map into memory."""
+    np.save(shared / "pixels.npy", dataset.train.pixels)
+    np.save(shared / "labels.npy", dataset.train.labels)
+    for member in members:
+        start, first_epoch = start_of(continued, member, parts[member]) if continued else (None, 0)
+        yield Job(
+            recipe=recipe,
+            member=member,
+            seed=setting.seed,
+            folder=store.member_folder(out, member),
+            pixels=shared / "pixels.npy",
+            labels=shared / "labels.npy",
+            held_out=parts[member],
+            classes=len(dataset.class_names),
+            device=setting.device,
+            precision=setting.precision,
+            start=start,
+            first_epoch=first_epoch,
+        )
+
+
+def start_of(continued: Path, member: int, held_out: NDArray[np.int64]) -> tuple[Path, int]:
+    """The weights file from which a member goes on, and how many epochs it has behind it.
+
+    Raises:
+        RunError: that run has no such member, or it held out other images.
+    """
+    folder = store.member_folder(continued, member)
+    if not (folder / "weights.safetensors").exists():
+        raise RunError(f"{folder} holds no finished member to go on from; give --members as in that run, or train anew")
+    if not np.array_equal(store.read_array(folder / "held_out.npy"), held_out):
+        raise RunError(
+            f"member {member} of {continued} held out other images; go on with the same data, seed, members and hold-out, "
+            "so that no member is judged on images it has seen"
+        )
+    fact = store.read_json(folder / "member.json")
+    return folder / "weights.safetensors", fact["first_epoch"] + fact["epochs"]
+
+
+def pick_runner(setting: Setting, jobs: int) -> Runner:
+    """Processes on the CPU where more than one can work, else this process."""
+    workers = min(setting.workers, jobs)
+    return partial(run_processes.run, workers=workers) if setting.device == "cpu" and workers > 1 else run_inline.run
+
+
+def evaluate(run: Path, dataset: ImageDataset) -> Results:
+    """Open the test images of a run that kept them sealed, and write its results and report anew.
+
+    Raises:
+        RunError: the folder is not a finished run, or it was trained on other images.
+    """
+    results = read_results(run)
+    identity = store.read_json(run / "identity.json")
+    train_digest, test_digest = dataset.part_digests()
+    if (train_digest, test_digest) != (identity["training images"], identity["test images"]):
+        raise RunError(f"{run} was trained on other images than {dataset.name} has now; give the data set of the training")
+    command = (run / "command.txt").read_text(encoding="utf-8").strip()
+    return conclude(
+        run,
+        dataset,
+        open_for="committee evaluate",
+        seconds_training=results.seconds_training,
+        command=command,
+    )

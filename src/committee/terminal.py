@@ -1,0 +1,238 @@
+"""What the terminal shows: progress while members train, and tables afterwards. All progress goes to standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from committee.evaluation.results import Judgement, Results
+from committee.models.architectures import PlannedLayer
+from committee.models.summary import spell, totals
+from committee.report.tables import SummaryRow, cell, percent, shown_columns, summary_rows
+from committee.training.fit import Progress as Step
+from committee.training.jobs import EpochDone, Event, Failed, Finished
+
+
+class Watcher(AbstractContextManager["Watcher"], Protocol):
+    """Shows a training's events."""
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+
+
+def watcher(members: int, epochs: int, *, may_stop_early: bool) -> Watcher:
+    """Bars on a terminal, plain lines elsewhere."""
+    kind = Bars if sys.stderr.isatty() else Lines
+    return kind(members, epochs, may_stop_early)
+
+
+class Clock:
+    """How long the whole committee still needs, from the epochs done so far (all that this session trains)."""
+
+    def __init__(self, members: int, epochs: int, may_stop_early: bool) -> None:
+        self.began = time.monotonic()
+        self.epochs = epochs
+        self.left = members * epochs
+        self.done = 0.0
+        self.part: dict[int, float] = {}  # share of the running epoch that each member has done
+        self.at_most = "at most " if may_stop_early else ""
+        self.seen: dict[int, int] = {}
+
+    def take(self, event: Event) -> None:
+        """Count an event."""
+        member = event.member
+        if isinstance(event, Step):
+            self.part[member] = event.step / event.steps
+        elif isinstance(event, EpochDone):
+            self.part[member] = 0.0
+            self.seen[member] = self.seen.get(member, 0) + 1
+            self.done += 1
+            self.left -= 1
+        else:
+            self.left -= self.epochs - self.seen.get(member, 0)
+            self.part.pop(member, None)
+
+    def time_left(self) -> str:
+        """In words, such as "3 min 20 s left"; nothing before there is a ground for it."""
+        fresh = sum(self.part.values())
+        if self.done + fresh < 0.2:
+            return ""
+        rate = (time.monotonic() - self.began) / (self.done + fresh)
+        return f"{self.at_most}{duration(max(self.left - fresh, 0) * rate)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "8 s", "3 min 20 s", "1 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Lines(Watcher):
+    """A line an epoch, for logs and pipes."""
+
+    def __init__(self, members: int, epochs: int, may_stop_early: bool) -> None:
+        self.clock = Clock(members, epochs, may_stop_early)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        """Print a line for an epoch, a finished or a failed member."""
+        self.clock.take(event)
+        if isinstance(event, EpochDone):
+            left = self.clock.time_left()
+            print(f"member {event.member:02d}  {epoch_line(event)}{'  ' + left if left else ''}", file=sys.stderr, flush=True)
+        elif isinstance(event, Finished):
+            print(f"member {event.member:02d}  finished after {event.epochs} epochs", file=sys.stderr, flush=True)
+        elif isinstance(event, Failed):
+            print(f"member {event.member:02d}  FAILED: {event.why}", file=sys.stderr, flush=True)
+
+
+def epoch_line(event: EpochDone) -> str:
+    """An epoch in one line: number, seconds, losses and accuracies, speed."""
+    line = event.line
+    held_out = ""
+    if line["validation_loss"] is not None:
+        held_out = f"  held out {line['validation_loss']:.4f} {line['validation_accuracy']:.4f}"
+    return (
+        f"epoch {line['epoch']:3d}  {line['seconds']:6.1f} s  loss {line['train_loss']:.4f}  "
+        f"accuracy {line['train_accuracy']:.4f}{held_out}  {line['images_per_second']:,.0f} images/s"
+    )
+
+
+class Bars(Watcher):
+    """A bar for each running member, and one for the committee."""
+
+    def __init__(self, members: int, epochs: int, may_stop_early: bool) -> None:
+        self.clock = Clock(members, epochs, may_stop_early)
+        self.epochs = epochs
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+            console=Console(stderr=True),
+        )
+        self.whole = self.progress.add_task("[bold]committee", total=members * epochs, facts="")
+        self.bars: dict[int, TaskID] = {}
+        self.facts: dict[int, str] = {}
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Move the member's bar and the committee's."""
+        self.clock.take(event)
+        member = event.member
+        if member not in self.bars and isinstance(event, (Step, EpochDone)):
+            self.bars[member] = self.progress.add_task(f"member {member:02d}", total=self.epochs, facts="")
+        if isinstance(event, Step):
+            done = self.clock.seen.get(member, 0)
+            facts = self.facts.get(member, f"loss {event.loss:.4f}")
+            self.progress.update(
+                self.bars[member],
+                completed=done + event.step / event.steps,
+                facts=f"epoch {event.epoch:<3d} {facts}",
+            )
+        elif isinstance(event, EpochDone):
+            line = event.line
+            accuracy = line["train_accuracy"] if line["validation_accuracy"] is None else line["validation_accuracy"]
+            which = "accuracy" if line["validation_accuracy"] is None else "held-out accuracy"
+            self.facts[member] = (
+                f"loss {line['train_loss']:.4f}  {which} {percent(accuracy)}  {line['images_per_second']:,.0f} images/s"
+            )
+            self.progress.update(self.bars[member], completed=self.clock.seen[member])
+        else:
+            if member in self.bars:
+                self.progress.remove_task(self.bars.pop(member))
+            if isinstance(event, Failed):
+                self.progress.console.print(Text(f"member {member:02d} failed: {event.why}", style="red"))
+            else:
+                self.progress.console.print(Text(f"member {member:02d} finished: {self.facts.get(member, '')}"))
+        total = self.clock.done + self.clock.left
+        self.progress.update(
+            self.whole,
+            completed=self.clock.done + sum(self.clock.part.values()),
+            total=max(total, 1),
+            facts=self.clock.time_left(),
+        )
+
+
+# --- after the training -----------------------------------------------------------------------------------------------
+
+STYLES = {"mean": "bold", "spread": "dim", "failed": "red", "committee": "bold green", "out_of_fold": "cyan"}
+
+
+def members_table(results: Results) -> Table:
+    """The training summary: a row a member, mean and spread, out of fold, the committee."""
+    rows = summary_rows(results)
+    columns = shown_columns(rows)
+    table = Table(title="Members and committee; a member's losses and accuracies are those of its kept epoch")
+    for field, heading in columns:
+        table.add_column(heading, justify="left" if field == "label" else "right")
+    previous: SummaryRow | None = None
+    for row in rows:
+        if previous is not None and row.kind != previous.kind and row.kind in ("mean", "out_of_fold"):
+            table.add_section()
+        table.add_row(*(Text(cell(row, field)) for field, _ in columns), style=STYLES.get(row.kind, ""))
+        previous = row
+    return table
+
+
+def judgement_line(what: str, judgement: Judgement) -> str:
+    """An accuracy with its interval, as one line."""
+    low, high = percent(judgement.accuracy_interval.low), percent(judgement.accuracy_interval.high)
+    errors = "1 error" if judgement.errors == 1 else f"{judgement.errors:,} errors"
+    return f"{what}: {percent(judgement.accuracy)}  (95 % interval {low} to {high}; {errors} in {judgement.images:,} images)"
+
+
+def closing_lines(results: Results) -> list[str]:
+    """What a run reached, in lines."""
+    lines = []
+    if results.out_of_fold:
+        lines.append(judgement_line("Committee, out of fold", results.out_of_fold))
+    if results.test:
+        lines.append(judgement_line("Committee, test images", results.test))
+    openings = len(results.test_openings)
+    times = {0: "are still sealed", 1: "were opened once, after training"}.get(openings, f"were opened {openings} times")
+    lines.append(f"The test images {times}.")
+    if failed := [row for row in results.members if row.status != "finished"]:
+        lines += [f"Member {row.member:02d} failed and is left out: {row.remark}." for row in failed]
+    lines.append(f"Training took {duration(results.seconds_training)}, everything {duration(results.seconds_total)}.")
+    return lines
+
+
+def layers_table(title: str, layers: Sequence[PlannedLayer]) -> Table:
+    """A network's layers: output shape, parameters, multiply-adds."""
+    table = Table(title=title, show_footer=True)
+    parameters, multiply_adds = totals(list(layers))
+    table.add_column("layer", footer="all")
+    table.add_column("output", justify="right")
+    table.add_column("parameters", justify="right", footer=f"{parameters:,}")
+    table.add_column("multiply-adds", justify="right", footer=f"{multiply_adds:,}")
+    for layer in layers:
+        table.add_row(layer.name, spell(layer.output), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
+    return table
