@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from committee.data.dataset import Pixels
 from committee.data.files import MAX_BYTES
@@ -23,7 +23,7 @@ LONGEST_SIDE = 96
 
 MAX_IMAGE_PIXELS = 64_000_000
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "MPO")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -49,6 +49,8 @@ def probe(content: bytes, label: str) -> Picture:
     """
     with _opened(content, label) as image:
         width, height = image.size
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer Pillows have exchanged them already
+            width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
         if _orientation(image, content) >= 5:
             width, height = height, width
         mode, bits = _target(image)
@@ -70,13 +72,14 @@ def decode(content: bytes, label: str) -> Pixels:
     with _opened(content, label) as opened:
         mode, bits = _target(opened)
         try:
+            opened.load()
             if bits == 16 and mode != "L":
                 pixels = _wide_colour(content, mode)
             elif bits == 16:
                 pixels = _wide_grey(opened, label)
             else:
                 pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
-            pixels = _turned(pixels, _orientation(opened, content))
+            pixels = _turned(pixels, _orientation(opened, content))  # none is left where Pillow has turned a TIFF
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise DataError(
                 f"{label}: the image is damaged or cut off ({error}); replace or remove the file"

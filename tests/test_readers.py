@@ -1,0 +1,553 @@
+"""The same images in every format are the same data set; faults get one sentence that names the place."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from committee.data.dataset import open_test
+from committee.data.inspect import describe, sample_pictures
+from committee.data.readers import read_dataset, read_images
+from committee.errors import DataError
+
+Part = tuple[NDArray[Any], NDArray[Any]]
+NAMES = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Part, Part]:
+    """Real handwritten digits, 8x8: 300 to train and 100 to test."""
+    from sklearn.datasets import load_digits
+
+    values, labels = load_digits(return_X_y=True)
+    pixels = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    return (pixels[:300], labels[:300]), (pixels[300:400], labels[300:400])
+
+
+# Writers: each writes both parts (or only the training part) and returns the path to read.
+
+
+def idx_bytes(array: NDArray[Any]) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def write_idx(folder: Path, train: Part, test: Part | None) -> Path:
+    for name, part in (("train", train), ("t10k", test)):
+        if part is not None:
+            (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(part[0])))
+            (folder / f"{name}-labels.idx1-ubyte").write_bytes(idx_bytes(part[1]))
+    return folder
+
+
+def write_npz(folder: Path, train: Part, test: Part | None) -> Path:
+    arrays = {"x_train": train[0], "y_train": train[1]}
+    if test is not None:
+        arrays |= {"x_test": test[0], "y_test": test[1]}
+    np.savez_compressed(folder / "set.npz", **arrays)
+    return folder / "set.npz"
+
+
+def write_medmnist(folder: Path, train: Part, test: Part | None) -> Path:
+    arrays = {"train_images": train[0][:200], "train_labels": train[1][:200, None]}
+    arrays |= {"val_images": train[0][200:], "val_labels": train[1][200:, None]}
+    if test is not None:
+        arrays |= {"test_images": test[0], "test_labels": test[1][:, None]}
+    np.savez(folder / "set.npz", **arrays)
+    return folder / "set.npz"
+
+
+def csv_text(part: Part, header: bool = True) -> str:
+    lines = [",".join(map(str, [label, *image.ravel()])) for image, label in zip(*part, strict=True)]
+    pixels = part[0][0].size
+    return "\n".join([*(["label," + ",".join(f"pixel{i}" for i in range(pixels))] if header else []), *lines]) + "\n"
+
+
+def write_csv(folder: Path, train: Part, test: Part | None) -> Path:
+    (folder / "train.csv").write_text(csv_text(train))
+    if test is not None:
+        (folder / "test.csv").write_text(csv_text(test))
+    return folder
+
+
+def png(image: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_parquet(folder: Path, train: Part, test: Part | None) -> Path:
+    (folder / "data").mkdir()
+    for name, part in (("train", train), ("test", test)):
+        if part is None:
+            continue
+        images = [{"bytes": png(image), "path": None} for image in part[0]]
+        features = {"image": {"_type": "Image"}, "label": {"names": list(NAMES), "_type": "ClassLabel"}}
+        struct_type = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        table = pa.table({"image": pa.array(images, struct_type), "label": pa.array(part[1])})
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        half = len(images) // 2
+        for shard, rows in enumerate((table[:half], table[half:])):
+            pq.write_table(rows, folder / "data" / f"{name}-{shard:05}-of-00002.parquet")
+    return folder
+
+
+def image_files(train: Part, test: Part | None) -> dict[str, bytes]:
+    parts = {"": train} if test is None else {"train/": train, "test/": test}
+    return {
+        f"{prefix}{label}/{i}.png": png(image)
+        for prefix, part in parts.items()
+        for i, (image, label) in enumerate(zip(*part, strict=True))
+    }
+
+
+def write_folders(folder: Path, train: Part, test: Part | None) -> Path:
+    for name, content in image_files(train, test).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def write_zip(folder: Path, train: Part, test: Part | None) -> Path:
+    with zipfile.ZipFile(folder / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in image_files(train, test).items():
+            archive.writestr(f"my digits/{name}", content)
+        archive.writestr("__MACOSX/my digits/._0.png", b"clutter")
+    return folder / "set.zip"
+
+
+def write_zip_of_idx(folder: Path, train: Part, test: Part | None) -> Path:
+    (folder / "inner").mkdir()
+    write_idx(folder / "inner", train, test)
+    with zipfile.ZipFile(folder / "set.zip", "w") as archive:
+        for file in (folder / "inner").iterdir():
+            archive.write(file, file.name)
+    return folder / "set.zip"
+
+
+WRITERS = [
+    write_idx,
+    write_npz,
+    write_medmnist,
+    write_csv,
+    write_parquet,
+    write_folders,
+    write_zip,
+    write_zip_of_idx,
+]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_every_format_gives_the_same_data_set(
+    write: Callable[..., Path], tmp_path: Path, digits: tuple[Part, Part]
+) -> None:
+    reference_folder, folder = tmp_path / "reference", tmp_path / "digits"
+    reference_folder.mkdir()
+    folder.mkdir()
+    reference = read_dataset(write_npz(reference_folder, *digits))
+    dataset = read_dataset(write(folder, *digits))
+    assert dataset.class_names == NAMES
+    assert dataset.image_shape == (8, 8, 1)
+    assert dataset.pixel_range == 255
+    assert (len(dataset.train), len(dataset.test)) == (300, 100)
+    assert dataset.digest() == reference.digest()
+    assert dataset.part_digests() == reference.part_digests()
+    tested = open_test(dataset, tmp_path / "record.jsonl", "test")
+    assert tested.counts(10) == np.bincount(digits[1][1], minlength=10).tolist()
+
+
+@pytest.mark.parametrize("write", [write_idx, write_npz, write_csv, write_parquet, write_folders, write_zip])
+def test_without_a_test_part_a_seeded_stratified_fifth_is_sealed(
+    write: Callable[..., Path], tmp_path: Path, digits: tuple[Part, Part]
+) -> None:
+    path = write(tmp_path, digits[0], None)
+    dataset, again, other = (read_dataset(path, seed=seed) for seed in (1, 1, 2))
+    assert len(dataset.test) == 60
+    counts = zip(dataset.test.counts(10), np.bincount(digits[0][1]), strict=True)
+    assert all(abs(tested - count / 5) < 1 for tested, count in counts)
+    assert "stratified fifth" in " ".join(dataset.notes)
+    assert dataset.part_digests() == again.part_digests() != other.part_digests()
+    assert dataset.digest() == other.digest()
+
+
+def test_the_digest_sees_a_changed_pixel_and_a_changed_name(tmp_path: Path, digits: tuple[Part, Part]) -> None:
+    (pixels, labels), test = digits
+    digests = set()
+    for change in ("nothing", "pixel", "label", "order"):
+        images, classes = pixels.copy(), labels.copy()
+        if change == "pixel":
+            images[7, 3, 3] ^= 1
+        elif change == "label":
+            classes[7] = (classes[7] + 1) % 10
+        elif change == "order":
+            images, classes = images[::-1], classes[::-1]
+        digests.add(read_dataset(write_npz(tmp_path, (images, classes), test)).digest())
+    assert len(digests) == 3
+
+
+def test_kaggle_test_csv_without_labels_is_left_out(tmp_path: Path, digits: tuple[Part, Part]) -> None:
+    write_csv(tmp_path, *digits)
+    rows = [line.partition(",")[2] for line in (tmp_path / "test.csv").read_text().splitlines()]
+    (tmp_path / "test.csv").write_text("\n".join(rows))
+    (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n")
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset.train), len(dataset.test)) == (240, 60)
+    assert "test.csv has no labels" in " ".join(dataset.notes)
+
+
+def test_names_as_labels_and_a_label_column_anywhere(tmp_path: Path, digits: tuple[Part, Part]) -> None:
+    names = np.array([f"digit {label}" for label in digits[0][1]])
+    lines = [
+        ",".join([*map(str, image.ravel() / 255), f'"{name}"']) for image, name in zip(digits[0][0], names, strict=True)
+    ]
+    (tmp_path / "set.csv").write_text(",".join(f"p{i}" for i in range(64)) + ",Class\n" + "\n".join(lines))
+    by_csv = read_dataset(tmp_path / "set.csv")
+    np.savez(tmp_path / "set.npz", X=digits[0][0].reshape(-1, 64), y=names)
+    assert by_csv.class_names == tuple(f"digit {label}" for label in range(10))
+    assert by_csv.digest() == read_dataset(tmp_path / "set.npz").digest()
+
+
+def test_integer_classes_sort_by_number_and_given_names_are_kept(tmp_path: Path, digits: tuple[Part, Part]) -> None:
+    (pixels, labels), _ = digits
+    np.savez(tmp_path / "a.npz", images=pixels, labels=labels * 5)
+    assert read_dataset(tmp_path / "a.npz").class_names[:4] == ("0", "5", "10", "15")
+    names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+    np.savez(tmp_path / "b.npz", images=pixels / 255, labels=np.eye(10)[labels], class_names=names)
+    named = read_dataset(tmp_path / "b.npz")
+    assert named.class_names == tuple(names)
+    assert named.train.pixels.max() == 255
+
+
+# Image files: what people's pictures are like.
+
+
+def wide_png(pixels: NDArray[Any], claimed: tuple[int, int] | None = None) -> bytes:
+    """A 16-bit colour PNG, which Pillow cannot write; its header may claim another height and width."""
+    channels = pixels.shape[2]
+    height, width = claimed or pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    packed = (struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def folder_of(path: Path, *pictures: bytes | Image.Image, suffix: str = ".png", **options: Any) -> Path:
+    """Two classes with four copies of each picture."""
+    for name in ("cat", "dog"):
+        (path / name).mkdir(parents=True, exist_ok=True)
+        for i, picture in enumerate(pictures * 4):
+            file = path / name / f"{i}{suffix}"
+            if isinstance(picture, bytes):
+                file.write_bytes(picture)
+            else:
+                picture.save(file, **options)
+    return path
+
+
+def ramp(*shape: int, bits: int = 8) -> NDArray[Any]:
+    values = np.linspace(0, 2**bits - 1, int(np.prod(shape))).reshape(shape)
+    return values.astype(np.uint8 if bits == 8 else np.uint16)
+
+
+GREY_PALETTE = Image.fromarray(ramp(6, 5)).convert("P")
+COLOUR = Image.fromarray(ramp(6, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("picture", "suffix", "shape", "bits"),
+    [
+        (Image.fromarray(ramp(6, 5)), ".bmp", (6, 5, 1), 8),
+        (Image.fromarray(ramp(6, 5) > 99), ".png", (6, 5, 1), 8),
+        (Image.fromarray(ramp(6, 5, bits=16)), ".png", (6, 5, 1), 16),
+        (Image.fromarray(ramp(6, 5, bits=16)), ".tiff", (6, 5, 1), 16),
+        (Image.fromarray(ramp(6, 5, 2)), ".png", (6, 5, 2), 8),
+        (COLOUR, ".tif", (6, 5, 3), 8),
+        (COLOUR, ".webp", (6, 5, 3), 8),
+        (Image.fromarray(ramp(6, 5, 4)), ".png", (6, 5, 4), 8),
+        (wide_png(ramp(6, 5, 3, bits=16)), ".png", (6, 5, 3), 16),
+        (wide_png(ramp(6, 5, 4, bits=16)), ".png", (6, 5, 4), 16),
+        (GREY_PALETTE, ".png", (6, 5, 1), 8),
+        (COLOUR.convert("P"), ".png", (6, 5, 3), 8),
+    ],
+    ids=str,
+)
+def test_image_files_keep_their_channels_depth_and_pixels(
+    picture: bytes | Image.Image, suffix: str, shape: tuple[int, int, int], bits: int, tmp_path: Path
+) -> None:
+    dataset = read_dataset(folder_of(tmp_path, picture, suffix=suffix, **({"lossless": True} if "w" in suffix else {})))
+    assert dataset.image_shape == shape
+    assert dataset.pixel_range == 2**bits - 1
+    expected = ramp(*shape[: 3 if shape[2] > 1 else 2], bits=bits).reshape(shape)
+    if isinstance(picture, Image.Image) and picture.mode == "1":
+        expected = np.where(expected > 99, 255, 0)
+    elif isinstance(picture, Image.Image) and picture.mode == "P" and shape[2] == 3:
+        expected = np.asarray(picture.convert("RGB"))
+    assert np.array_equal(dataset.train.pixels[0], expected)
+
+
+def test_palette_with_transparency_becomes_rgb_with_alpha(tmp_path: Path) -> None:
+    folder_of(tmp_path, COLOUR.convert("P"), transparency=0)
+    assert read_dataset(tmp_path).image_shape == (6, 5, 4)
+
+
+UPRIGHT: list[Callable[[NDArray[Any]], NDArray[Any]]] = [
+    lambda a: a,
+    np.fliplr,
+    lambda a: np.rot90(a, 2),
+    np.flipud,
+    np.transpose,
+    lambda a: np.rot90(a, -1),
+    lambda a: np.rot90(a, 2).T,
+    np.rot90,
+]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_exif_rotation_is_applied(orientation: int, suffix: str, tmp_path: Path) -> None:
+    picture = Image.fromarray(ramp(6, 5))
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    folder_of(tmp_path, picture, suffix=suffix, exif=exif)
+    upright = UPRIGHT[orientation - 1](ramp(6, 5))
+    assert np.array_equal(read_dataset(tmp_path).train.pixels[0, ..., 0], upright)
+
+
+def test_differing_sizes_become_the_most_common_one(tmp_path: Path) -> None:
+    small, large = (Image.fromarray(ramp(*size)) for size in ((10, 8), (40, 30)))
+    dataset = read_dataset(folder_of(tmp_path, small, small, large))
+    assert dataset.image_shape == (10, 8, 1)
+    assert "2 different sizes to 10x8" in " ".join(dataset.notes)
+    assert read_dataset(tmp_path, image_size=12).image_shape == (12, 12, 1)
+
+
+def test_large_images_shrink_to_96_in_every_format(tmp_path: Path) -> None:
+    picture = Image.fromarray(ramp(300, 150))
+    by_folder = read_dataset(folder_of(tmp_path / "images", picture))
+    assert by_folder.image_shape == (96, 48, 1)
+    np.savez(tmp_path / "set.npz", X=np.stack([np.asarray(picture)] * 8), y=["cat"] * 4 + ["dog"] * 4)
+    assert read_dataset(tmp_path / "set.npz").digest() == by_folder.digest()
+
+
+def test_eight_bits_among_sixteen_are_stretched(tmp_path: Path) -> None:
+    folder_of(tmp_path, Image.fromarray(ramp(6, 5, bits=16)), Image.fromarray(ramp(6, 5)))
+    pixels = read_dataset(tmp_path).train.pixels
+    assert pixels.dtype == np.uint16
+    assert set(pixels.reshape(len(pixels), -1).max(axis=1).tolist()) == {65535}
+
+
+# Faults: one sentence each.
+
+
+def digit_images(count: int = 20) -> Part:
+    return np.arange(count * 16, dtype=np.uint8).reshape(count, 4, 4), np.arange(count) % 2
+
+
+def npz(path: Path, **arrays: Any) -> Path:
+    np.savez(path / "set.npz", **arrays)
+    return path / "set.npz"
+
+
+def text(path: Path, content: str, name: str = "set.csv") -> Path:
+    (path / name).write_text(content)
+    return path / name
+
+
+def binary(path: Path, content: bytes, name: str) -> Path:
+    (path / name).write_bytes(content)
+    return path / name
+
+
+def idx_pair(path: Path, images: bytes, labels: bytes) -> Path:
+    binary(path, images, "train-images-idx3-ubyte")
+    binary(path, labels, "train-labels-idx1-ubyte")
+    return path
+
+
+def huge_npy(path: Path) -> Path:
+    header = str({"descr": "<f8", "fortran_order": False, "shape": (2**32,)}).encode().ljust(117) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+    with zipfile.ZipFile(path / "set.npz", "w") as archive:
+        archive.writestr("X.npy", content)
+        archive.writestr("y.npy", content)
+    return path / "set.npz"
+
+
+def corrupt_zip(path: Path) -> Path:
+    write_zip(path, digit_images(), None)
+    content = bytearray((path / "set.zip").read_bytes())
+    content[60:90] = bytes(30)
+    return binary(path, bytes(content), "bad.zip")
+
+
+def parquet(path: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path / "set.parquet")
+    return path / "set.parquet"
+
+
+X, Y = digit_images()
+WITH_NAN = np.where(np.arange(20)[:, None, None] == 3, np.nan, X / 255)
+ROWS = "label,a,b,c,d\n0,1,2,3,4\n1,5,6,7,8\n"
+PNGS = [png(image) for image in X]
+STRANGER = np.where(np.arange(20) == 9, 7, Y)
+
+BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "no such path": (lambda p: p / "none", "none: there is no such file or folder; check the path"),
+    "empty folder": (lambda p: p, "there are no files in it"),
+    "unknown format": (lambda p: text(p, "x", "a.txt").parent, "a.txt: no labelled images were found"),
+    "empty arrays": (lambda p: npz(p, X=X[:0], y=Y[:0]), "set.npz [X]: there are no images"),
+    "single class": (lambda p: npz(p, X=X, y=Y * 0 + 3), "there is a single class ('3')"),
+    "label out of range": (
+        lambda p: npz(p, X=X, y=STRANGER, class_names=["cat", "dog"]),
+        "image 9 has label 7, but labels must be 0 to 1",
+    ),
+    "NaN": (lambda p: npz(p, X=WITH_NAN, y=Y), "set.npz [X]: image 3 (counted from 0) holds NaN"),
+    "out of range": (lambda p: npz(p, X=X - 1.0, y=Y), "got values from -1 to 254"),
+    "fractions": (lambda p: npz(p, X=X / 2, y=Y), "got fractions in values up to 127.5"),
+    "missing key": (lambda p: npz(p, x_train=X), "the array 'y_train' that belongs to 'x_train' is missing"),
+    "no arrays": (lambda p: npz(p, pictures=X), "x_train and y_train"),
+    "numbers differ": (lambda p: npz(p, X=X, y=Y[:-1]), "there are 20 images, but 19 labels"),
+    "pickle": (lambda p: npz(p, X=X, y=np.array([{}] * 20)), "which is never read"),
+    "not square": (lambda p: npz(p, X=X.reshape(40, 8), y=np.tile(Y, 2)), "a row of 8 pixels is no square image"),
+    "huge header": (huge_npy, "X.npy: its header asks for 34,359,738,368 bytes"),
+    "test class unknown": (
+        lambda p: npz(p, x_train=X, y_train=Y, x_test=X, y_test=STRANGER),
+        "the test part has 1 image(s) of the class '7', the training part none",
+    ),
+    "mixed parts": (
+        lambda p: npz(p, x_train=X, y_train=Y, x_test=np.stack([X] * 3, 3), y_test=Y),
+        "mixed channels: the training images have 1, the test images",
+    ),
+    "truncated IDX": (
+        lambda p: idx_pair(p, idx_bytes(X)[:-20], idx_bytes(Y)),
+        "train-images-idx3-ubyte: the file is cut off: its header promises 320 bytes of data, 300 are there",
+    ),
+    "truncated gz": (
+        lambda p: (
+            (
+                binary(idx_pair(p, b"", idx_bytes(Y)), gzip.compress(idx_bytes(X))[:-30], "train-images-idx3-ubyte.gz")
+                and (p / "train-images-idx3-ubyte").unlink()
+            )
+            or p
+        ),
+        "train-images-idx3-ubyte.gz: the file is cut off: its header promises 320 bytes of data",
+    ),
+    "no IDX": (lambda p: idx_pair(p, b"<html>", idx_bytes(Y)), "this is not an IDX file: it begins with 3c 68 74 6d"),
+    "long IDX": (
+        lambda p: idx_pair(p, idx_bytes(X) + b"x", idx_bytes(Y)),
+        "there is more data than the header's shape",
+    ),
+    "IDX numbers differ": (lambda p: idx_pair(p, idx_bytes(X), idx_bytes(Y[:7])), "there are 20 images, but 7 labels"),
+    "IDX labels missing": (
+        lambda p: binary(p, idx_bytes(X), "train-images-idx3-ubyte").parent,
+        "the labels file that belongs to it is missing",
+    ),
+    "corrupt zip": (corrupt_zip, "bad.zip: my digits/0/0.png: the file cannot be read (Bad CRC-32"),
+    "no zip": (lambda p: text(p, "no zip", "a.zip"), "a.zip: this is not a readable zip"),
+    "CSV columns": (lambda p: text(p, ROWS + "1,2,3,4\n"), "set.csv: row 4 has 4 columns, but the first row has 5"),
+    "CSV word": (lambda p: text(p, ROWS + "1,2,x,4,5\n"), "set.csv: row 4, column 3 holds 'x', which is no number"),
+    "CSV NaN": (lambda p: text(p, ROWS + "1,2,3,nan,5\n"), "set.csv: row 4, column 4 holds 'nan', which is no pixel"),
+    "CSV no label": (lambda p: text(p, ROWS + ",2,3,4,5\n"), "set.csv: row 4 has no label"),
+    "CSV width": (lambda p: text(p, "label,a,b\n1,2,3\n"), "the first row has 3 columns"),
+    "CSV header only": (lambda p: text(p, "label,a,b,c,d\n"), "there are no images below the header"),
+    "CSV unlabelled": (lambda p: text(p, ",".join("abcdefghi") + "\n1,2,3,4,5,6,7,8,9\n"), "there is no label column"),
+    "Parquet unlabelled": (lambda p: parquet(p, image=PNGS), "set.parquet: there is no label column"),
+    "Parquet no image": (lambda p: parquet(p, label=Y), "there is no column of encoded images"),
+    "Parquet hole": (
+        lambda p: parquet(p, image=[*PNGS[:5], None], label=Y[:6]),
+        "row 6 has nothing in the column 'image'",
+    ),
+    "Parquet bad image": (
+        lambda p: parquet(p, image=[*PNGS[:5], b"x"], label=Y[:6]),
+        "set.parquet row 6: this is no readable image",
+    ),
+    "no Parquet": (lambda p: text(p, "x", "a.parquet"), "a.parquet: this is no readable Parquet file"),
+    "unreadable image": (lambda p: folder_of(p, PNGS[0], b"x"), "cat/1.png: this is no readable image"),
+    "cut-off image": (lambda p: folder_of(p, PNGS[0], PNGS[1][:-20]), "cat/1.png: the image is damaged or"),
+    "mixed channels": (lambda p: folder_of(p, PNGS[0], COLOUR), "cat/0.png is grey, "),
+    "loose image": (
+        lambda p: binary(folder_of(p, PNGS[0]), PNGS[0], "loose.png").parent,
+        "loose.png: the image lies outside",
+    ),
+    "bomb": (
+        lambda p: folder_of(p, wide_png(ramp(1, 1, 3), claimed=(9000, 9000))),
+        "cat/0.png: the image has 9000x9000 pixels, more than the limit of 64,000,000",
+    ),
+    "great bomb": (
+        lambda p: folder_of(p, wide_png(ramp(1, 1, 3), claimed=(60000, 60000))),
+        "cat/0.png: the image is larger than the limit of 64,000,000 pixels",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_named_in_one_sentence(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
+    path = make(tmp_path)
+    with pytest.raises(DataError) as caught:
+        read_dataset(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Images to classify.
+
+
+def test_read_images_takes_what_people_have(tmp_path: Path, digits: tuple[Part, Part]) -> None:
+    (pixels, labels), _ = digits
+    pixels, labels = pixels[:4], labels[:4]
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    for i, image in enumerate(pixels):
+        (tmp_path / "folder" / "sub" / f"{i}.png").write_bytes(png(image))
+    np.save(tmp_path / "a.npy", pixels)
+    np.savez(tmp_path / "b.npz", x_test=pixels / 255, y_test=labels)
+    (tmp_path / "c.csv").write_text(csv_text((pixels, labels)))
+    (tmp_path / "d.csv").write_text("\n".join(",".join(map(str, image.ravel())) for image in pixels))
+    pq.write_table(pa.table({"image": [png(image) for image in pixels]}), tmp_path / "e.parquet")
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(pixels))
+    inputs = ["folder", "a.npy", "b.npz", "c.csv", "d.csv", "e.parquet", "t10k-images-idx3-ubyte", "folder/sub/3.png"]
+    names, read = read_images([tmp_path / name for name in inputs], image_shape=(8, 8, 1), pixel_range=255)
+    assert np.array_equal(read[..., 0], np.concatenate([*[pixels] * 7, pixels[3:]]))
+    assert (names[0], names[5], names[8], names[-1]) == ("sub/0.png", "a.npy[1]", "b.npz[0]", "3.png")
+
+
+def test_read_images_converts_to_the_form_of_the_training(tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 10, 4), (200, 100, 50, 0), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((4, 4), 7, np.uint8)).save(tmp_path / "b.png")
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    _, grey = read_images(paths, image_shape=(6, 6, 1), pixel_range=255)
+    luma = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
+    assert (grey.shape, grey.dtype, set(grey[0].ravel()), set(grey[1].ravel())) == ((2, 6, 6, 1), np.uint8, {luma}, {7})
+    _, colour = read_images(paths, image_shape=(6, 6, 3), pixel_range=65535)
+    assert (colour[0, 0, 0] == np.array([200, 100, 50]) * 257).all()
+    _, opaque = read_images(paths[1:], image_shape=(6, 6, 4), pixel_range=255)
+    assert opaque[0, 0, 0].tolist() == [7, 7, 7, 255]
+    with pytest.raises(DataError, match="there are no images to classify"):
+        read_images([text(tmp_path, "x", "notes.txt")], image_shape=(6, 6, 1), pixel_range=255)
+
+
+def test_describe_and_samples_show_training_images_only(tmp_path: Path, digits: tuple[Part, Part]) -> None:
+    train, test = digits
+    dataset = read_dataset(write_npz(tmp_path, train, (test[0] * 0 + 255, test[1])))
+    shown = describe(dataset)
+    assert (shown["images"], shown["classes"], shown["shape"], shown["bits"]) == (400, 10, [8, 8, 1], 8)
+    assert shown["counts"]["3"] == {"train": int((train[1] == 3).sum()), "test": int((test[1] == 3).sum())}
+    assert json.loads(json.dumps(shown)) == shown
+    samples, means = sample_pictures(dataset, per_class=40)
+    threes = train[0][train[1] == 3]
+    assert np.array_equal(samples[3, : len(threes), ..., 0], threes)
+    assert not samples[3, len(threes) :].any()
+    assert np.array_equal(means[3, ..., 0], np.rint(threes.mean(axis=0)))
