@@ -21,6 +21,7 @@ TIMEOUT = 20.0
 _BLOCK = 2**18
 _MAX_FILE = 2 * 2**30
 _ATTEMPTS = 3
+_HTML = "it answers with an HTML page instead of the file"
 
 
 class _Bar(Protocol):
@@ -93,13 +94,12 @@ def _transfer(address: str, part: Path, before: int, timeout: float, bar: _Bar) 
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             if answer.headers.get_content_type() == "text/html":
-                return "it answers with an HTML page instead of the file"
+                return _HTML
             if answer.status != 206:
                 before = 0
             length = answer.headers.get("Content-Length")
             total = before + int(length) if length and length.isdigit() else None
-            with part.open("ab" if before else "wb") as file:
-                return _copy(answer, file, before, total, bar)
+            return _copy(answer, part, before, total, bar)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:  # the part is already as long as the file, or longer: its checksum decides
@@ -111,15 +111,21 @@ def _transfer(address: str, part: Path, before: int, timeout: float, bar: _Bar) 
         return f"the connection broke ({error or type(error).__name__})"
 
 
-def _copy(answer: BinaryIO, file: BinaryIO, done: int, total: int | None, bar: _Bar) -> str | None:
-    while block := answer.read(_BLOCK):
-        if done == 0 and block[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            return "it answers with an HTML page instead of the file"
-        file.write(block)
-        done += len(block)
-        bar(done, total)
-        if done > _MAX_FILE:
-            return f"it sends more than {_MAX_FILE:,} bytes"
+def _copy(answer: BinaryIO, part: Path, done: int, total: int | None, bar: _Bar) -> str | None:
+    """Write an answer's body behind the first `done` bytes of `part`; what an error page says is never written."""
+    block = answer.read(_BLOCK)
+    if done == 0 and block[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return _HTML
+    if not block and not total:
+        return "the answer is empty"
+    with part.open("ab" if done else "wb") as file:
+        while block:
+            file.write(block)
+            done += len(block)
+            bar(done, total)
+            if done > _MAX_FILE:
+                return f"it sends more than {_MAX_FILE:,} bytes"
+            block = answer.read(_BLOCK)
     if total is not None and done < total:
         return f"the file was cut off: {total:,} bytes were expected, {done:,} were received"
     return None
