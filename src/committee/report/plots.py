@@ -1,0 +1,368 @@
+"""Figures: a table in, a `matplotlib.figure.Figure` out; nothing is computed, saved or shown here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from committee.evaluation.mistakes import ConfusedPair
+from committee.evaluation.results import ClassRow, Gallery, Interval, ReliabilityBin, SizePoint
+from committee.report.pictures import displayable
+from committee.report.style import (
+    BLUE,
+    DIFFERENCES,
+    ERRORS,
+    INK,
+    LEGEND,
+    MUTED,
+    OCHRE,
+    PALE,
+    RIGHT,
+    RULE,
+    SMALL,
+    VERMILION,
+    accuracy_scale,
+    bare,
+    count_axis,
+    finish,
+    label,
+    loss_scale,
+    new_figure,
+    percent_axis,
+    rows_style,
+    style,
+)
+
+History = Sequence[Mapping[str, Any]]
+
+
+def loss_curves(histories: Sequence[History], kept_epochs: Sequence[int | None]) -> Figure:
+    """Training and held-out loss of every member against epochs, a dot at the epoch whose weights were kept."""
+    figure, axes = new_figure(*SMALL, title="Loss in nats")
+    for history, kept in zip(histories, kept_epochs, strict=True):
+        _curve(axes, history, "train_loss", OCHRE, len(histories))
+        _curve(axes, history, "validation_loss", BLUE, len(histories))
+        _dot(axes, history, "validation_loss" if _has(history, "validation_loss") else "train_loss", kept)
+    loss_scale(axes)
+    count_axis(axes, "epoch")
+    kinds = {"training": OCHRE, "held out": BLUE}
+    if not any(_has(history, "validation_loss") for history in histories):
+        del kinds["held out"]
+    handles = [Line2D([], [], color=colour, lw=1.8, label=name) for name, colour in kinds.items()]
+    axes.legend(handles=[*handles, _kept_handle(BLUE if len(kinds) > 1 else OCHRE)], **LEGEND)
+    return finish(figure)
+
+
+def accuracy_curves(
+    histories: Sequence[History], kept_epochs: Sequence[int | None], out_of_fold: float | None
+) -> Figure:
+    """Held-out accuracy of every member against epochs, with the committee's out-of-fold accuracy as a line."""
+    figure, axes = new_figure(*SMALL, title="Held-out accuracy")
+    for history, kept in zip(histories, kept_epochs, strict=True):
+        _curve(axes, history, "validation_accuracy", BLUE, len(histories))
+        _dot(axes, history, "validation_accuracy", kept)
+    handles = [Line2D([], [], color=BLUE, lw=1.8, label="a member"), _kept_handle(BLUE)]
+    if out_of_fold is not None:
+        axes.axhline(out_of_fold, color=INK, lw=1.1, ls=(0, (5, 3)), zorder=4)
+        handles.append(Line2D([], [], color=INK, lw=1.1, ls=(0, (5, 3)), label="committee, out of fold"))
+    accuracy_scale(axes)
+    count_axis(axes, "epoch")
+    axes.legend(handles=handles, **{**LEGEND, "loc": "lower right"})
+    return finish(figure)
+
+
+def member_accuracies(members: Sequence[float], committee: float, interval: Interval, part: str) -> Figure:
+    """Each member's accuracy as a dot, the committee's with its interval, on one line each."""
+    figure, axes = new_figure(4.8, 1.75, title=f"Accuracy on the {part} images")
+    axes.plot([interval.low, interval.high], [0, 0], color=BLUE, lw=5, alpha=0.28, solid_capstyle="round")
+    axes.plot([committee], [0], "o", color=BLUE, ms=9, mec="white", mew=1.2)
+    names = ["committee"]
+    if members:
+        axes.plot(members, [1] * len(members), "o", color=OCHRE, ms=7.5, alpha=0.65, mec="white", mew=0.8)
+        names.append("members" if len(members) > 1 else "member")
+    axes.set_ylim(-0.55, len(names) - 0.45)
+    axes.set_yticks(range(len(names)), names)
+    rows_style(axes)
+    percent_axis(axes.xaxis, 5)
+    return finish(figure)
+
+
+def size_accuracy(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
+    """Accuracy against the number of members: the mean over subsets, and a band from the lowest to the highest."""
+    figure, axes = new_figure(*SMALL, title="Accuracy")
+    for (name, points), (colour, marker) in zip(curves.items(), _PARTS, strict=False):
+        x = [point.members for point in points]
+        low, high = [point.accuracy_low for point in points], [point.accuracy_high for point in points]
+        axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+        axes.plot(x, [point.accuracy for point in points], color=colour, lw=1.8, marker=marker, ms=5, label=name)
+    percent_axis(axes.yaxis, 6)
+    count_axis(axes, "members in the committee")
+    axes.legend(**{**LEGEND, "loc": "lower right"})
+    return finish(figure)
+
+
+def size_loss(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
+    """Log-loss against the number of members, mean over subsets."""
+    figure, axes = new_figure(*SMALL, title="Log-loss in nats")
+    for (name, points), (colour, marker) in zip(curves.items(), _PARTS, strict=False):
+        losses = [point.log_loss for point in points]
+        axes.plot([point.members for point in points], losses, color=colour, lw=1.8, marker=marker, ms=5, label=name)
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    count_axis(axes, "members in the committee")
+    axes.legend(**LEGEND)
+    return finish(figure)
+
+
+def reliability(rows: Sequence[tuple[ReliabilityBin, Interval]]) -> Figure:
+    """Share of right answers against the probability stated with its interval, and how many images a bin has."""
+    figure = Figure(figsize=(4.8, 4.6), layout="constrained", facecolor="white")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+    for axes, title in ((upper, "Share that is right"), (lower, "Images (log scale)")):
+        style(axes, title)
+    upper.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)))
+    for row, interval in rows:
+        upper.plot([row.confidence] * 2, [interval.low, interval.high], color=BLUE, lw=1.4, alpha=0.45)
+    upper.plot(
+        [r.confidence for r, _ in rows], [r.accuracy for r, _ in rows], "o", color=BLUE, ms=6, mec="white", mew=0.8
+    )
+    lower.bar([r.low for r, _ in rows], [r.images for r, _ in rows], [0.92 * (r.high - r.low) for r, _ in rows],
+              align="edge", color=BLUE, alpha=0.55)  # fmt: skip
+    lower.set_yscale("log")
+    lower.yaxis.set_minor_locator(NullLocator())
+    lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    lower.set_ylim(bottom=0.7)
+    start = min(0.5, *(math.floor(10 * r.low) / 10 for r, _ in rows)) if rows else 0.0
+    upper.set_xlim(start, 1.012)
+    upper.set_ylim(-0.02, 1.03)
+    for axis in (upper.yaxis, upper.xaxis):
+        percent_axis(axis, 6)
+    lower.set_xlabel("probability of the predicted class")
+    return finish(figure)
+
+
+def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
+    """Counts by true (row) and predicted class (column); errors coloured by their share of the row, right ones grey.
+
+    Counts are written up to 60 classes, the share of each row that is right up to 25.
+    """
+    counts = np.array(matrix, dtype=np.int64)
+    n = len(counts)
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    diagonal = np.eye(n, dtype=bool)
+    shares = np.ma.masked_where(diagonal | (counts == 0), counts / totals)
+    most = float(shares.max()) if shares.count() else 1.0
+    names = [label(name, number, 14) for number, name in enumerate(class_names)]
+    longest = max(map(len, names))
+    side = min(12.0, max(5.2, 0.46 * n + 0.075 * longest + 0.8)) if n <= 20 else min(13.0, 4.2 + 0.19 * n)
+    cell = 72 * (side - 1.3) / n  # points
+    figure, axes = new_figure(side, 0.97 * side, title="")
+    axes.imshow(np.where(diagonal, 1.0, np.nan), cmap=RIGHT)
+    axes.imshow(shares, cmap=ERRORS, vmin=0, vmax=most, interpolation="nearest")
+    if n <= 60:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            text = f"{counts[row, column]:,}" if n <= 20 else f"{counts[row, column]}"
+            light = row != column and shares[row, column] > 0.5 * most
+            size = min(10.0, 0.34 * cell, 1.5 * cell / len(text))
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if light else INK)
+    if n <= 25:
+        rights = [100 * float(counts[row, row] / totals[row, 0]) for row in range(n)]
+        for row in range(n):
+            text = f"{math.floor(10 * rights[row]) / 10:.1f} %" if counts[row].any() else ""
+            axes.text(n - 0.35, row, text, va="center", fontsize=min(9.0, 0.34 * cell), color=MUTED)
+        axes.text(n - 0.35, -0.8, "right", va="center", fontsize=min(9.0, 0.34 * cell), color=MUTED)
+    ticks = range(n) if n <= 60 else range(0, n, math.ceil(n / 40))
+    size = min(10.0, max(5.0, 0.42 * cell))
+    turned = longest * size * 0.55 > 0.95 * cell
+    axes.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90 if turned else 0, fontsize=size)
+    axes.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=size)
+    axes.tick_params(length=0, labelcolor=INK)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.grid(visible=False)
+    axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.grid(visible=True, which="minor", color=PALE, lw=0.8)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_visible(False)
+    return finish(figure)
+
+
+def pairs(rows: Sequence[ConfusedPair]) -> Figure:
+    """The most confused pairs of classes, as bars with the number of images and their share of the true class."""
+    figure, axes = new_figure(4.8, 0.6 + 0.33 * max(len(rows), 1), title="Images of one class taken for another")
+    names = [f"{label(row.true, None, 16)} → {label(row.predicted, None, 16)}" for row in rows]
+    axes.barh(range(len(rows)), [row.images for row in rows], color=VERMILION, alpha=0.8, height=0.62)
+    for place, row in enumerate(rows):
+        axes.annotate(f"{row.images:,}  ({100 * row.share:.1f} %)", (row.images, place), (5, 0), va="center",
+                      textcoords="offset points", fontsize=9, color=INK)  # fmt: skip
+    axes.set_yticks(range(len(rows)), names)
+    axes.tick_params(axis="y", labelsize=9.5, labelcolor=INK, length=0)
+    axes.set_xlim(0, 1.28 * max((row.images for row in rows), default=1))
+    axes.xaxis.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    axes.invert_yaxis()
+    return finish(figure)
+
+
+def agreement(matrix: Sequence[Sequence[float | None]], labels: Sequence[str]) -> Figure:
+    """Per cent of images on which two members give different classes."""
+    shares = np.array([[math.nan if share is None else share for share in row] for row in matrix], dtype=np.float64)
+    n = len(shares)
+    below = np.tril(np.ones((n, n), dtype=bool), -1)
+    differ = np.ma.masked_where(~below | np.isnan(shares), 100 * (1 - shares))
+    figure, axes = new_figure(4.8, 4.3, title="Images on which two members differ, %")
+    axes.imshow(differ, cmap=DIFFERENCES, vmin=0, vmax=max(float(differ.max()), 1e-9) if differ.count() else 1)
+    if n <= 16:
+        for row, column in zip(*np.nonzero(below), strict=True):
+            known = not np.ma.getmaskarray(differ)[row, column]
+            text = f"{differ[row, column]:.2g}" if known else "–"
+            dark = known and differ[row, column] > 0.6 * differ.max()
+            axes.text(column, row, text, ha="center", va="center", fontsize=min(9, 90 / n),
+                      color="white" if dark else INK if known else MUTED)  # fmt: skip
+    step = max(1, math.ceil(n / 16))
+    axes.set_xticks(range(0, n - 1, step), labels[:-1:step])
+    axes.set_yticks(range(1, n, step), labels[1::step])
+    axes.set_xlim(-0.5, n - 1.5)
+    axes.set_ylim(n - 0.5, 0.5)
+    axes.set_xlabel("member")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return finish(figure)
+
+
+def classes(rows: Sequence[ClassRow]) -> Figure:
+    """Precision and recall of each class, as two dots on a line."""
+    figure, axes = new_figure(4.8, 0.9 + 0.26 * len(rows), title="Precision and recall of each class")
+    for place, row in enumerate(rows):
+        if row.precision is not None and row.recall is not None:
+            axes.plot([row.precision, row.recall], [place] * 2, color=RULE, lw=2.5, zorder=1, solid_capstyle="round")
+    for field, colour, marker in (("recall", BLUE, "o"), ("precision", OCHRE, "D")):
+        known = [(getattr(row, field), place) for place, row in enumerate(rows) if getattr(row, field) is not None]
+        axes.plot([value for value, _ in known], [place for _, place in known], marker, color=colour,
+                  ms=6.5 if marker == "o" else 5.2, mec="white", mew=0.7, label=field, ls="none")  # fmt: skip
+    axes.set_yticks(range(len(rows)), [label(row.name, number, 18) for number, row in enumerate(rows)])
+    rows_style(axes)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    percent_axis(axes.xaxis, 5)
+    axes.legend(**{**LEGEND, "loc": "best"})
+    return finish(figure)
+
+
+def samples_and_means(samples: NDArray[Any], means: NDArray[Any], class_names: Sequence[str]) -> Figure:
+    """A row a class: its mean image, then its first images.
+
+    Args:
+        samples: (class, sample, height, width, channel), uint8 or uint16.
+        means: (class, height, width, channel), the same type.
+        class_names: one name a class.
+    """
+    shown, average = displayable(samples), displayable(means)
+    columns, (height, width) = shown.shape[1], shown.shape[2:4]
+    cell = max(0.24, min(0.52, 26 / len(shown)))
+    figure, axes = new_figure(1.6 + cell * (columns + 1.4), 0.5 + cell * len(shown) * height / width, title="")
+    for row in range(len(shown)):
+        _tile(axes, average[row], -1.4, row)
+        for column in range(columns):
+            _tile(axes, shown[row, column], column, row)
+    for x, heading in ((-1.4, "mean"), (-0.46, f"the first {columns} images")):
+        axes.text(x, -0.62, heading, fontsize=9, color=MUTED, va="bottom", ha="left" if x > -1 else "center")
+    axes.set_xlim(-1.9, columns - 0.5)
+    axes.set_ylim(len(shown) - 0.5, -1.2)
+    axes.set_yticks(range(len(shown)), [label(name, number, 16) for number, name in enumerate(class_names)])
+    axes.set_aspect(height / width)
+    bare(axes)
+    return finish(figure)
+
+
+def class_means(means: NDArray[Any], class_names: Sequence[str]) -> Figure:
+    """The mean image of each class; (class, height, width, channel), uint8 or uint16."""
+    shown = displayable(means)
+    columns = min(10, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure, axes = new_figure(0.8 * columns + 0.1, 1.02 * rows + 0.1, title="")
+    for number, name in enumerate(class_names):
+        column, row = number % columns, number // columns
+        _tile(axes, shown[number], column, 1.28 * row)
+        axes.text(column, 1.28 * row + 0.5, label(name, number, 12), ha="center", va="top", fontsize=8.5, color=INK)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(1.28 * rows - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.set_aspect("equal")
+    bare(axes)
+    return finish(figure)
+
+
+def gallery(shown: Gallery, images: NDArray[Any], class_names: Sequence[str]) -> Figure:
+    """The images of a gallery with true → predicted class and the probability of each.
+
+    Args:
+        shown: whose pictures' slots are rows of `images`.
+        images: (slot, height, width, channel), uint8 or uint16.
+        class_names: one name a class.
+    """
+    pixels, columns = displayable(images), 10
+    rows = max(1, math.ceil(len(shown.pictures) / columns))
+    title = f"{shown.title}: true → predicted, probability of each"
+    figure, axes = new_figure(9.2, 1.36 * rows + 0.4, title=title)
+    for place, picture in enumerate(shown.pictures):
+        column, row = place % columns, 1.55 * (place // columns)
+        _tile(axes, pixels[picture.slot], column, row)
+        names = " → ".join(label(class_names[number], number, 9) for number in (picture.true, picture.predicted))
+        chances = f"{picture.probability_true:.3f}   {picture.probability_predicted:.3f}"
+        colour = VERMILION if picture.true != picture.predicted else BLUE
+        size = min(8.0, 90 / len(names))
+        axes.text(column, row + 0.49, names, ha="center", va="top", fontsize=size, color=colour)
+        axes.text(column, row + 0.72, chances, ha="center", va="top", fontsize=6.5, color=MUTED)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(1.55 * rows - 0.45, -0.5)
+    axes.set_yticks([])
+    axes.set_aspect("equal")
+    bare(axes)
+    return finish(figure)
+
+
+_PARTS = ((BLUE, "o"), (OCHRE, "D"))
+
+
+def _tile(axes: Axes, image: NDArray[np.uint8], x: float, y: float) -> None:
+    height, width = image.shape[:2]
+    half_x, half_y = 0.46 * min(1, width / height), 0.46 * min(1, height / width)
+    axes.imshow(image, extent=(x - half_x, x + half_x, y + half_y, y - half_y), interpolation="nearest", aspect="auto")
+
+
+def _has(history: History, field: str) -> bool:
+    return any(line.get(field) is not None for line in history)
+
+
+def _number(line: Mapping[str, Any], field: str) -> float:
+    value = line.get(field)
+    return math.nan if value is None or not math.isfinite(value) else float(value)
+
+
+def _curve(axes: Axes, history: History, field: str, colour: str, members: int) -> None:
+    epochs, values = [int(line["epoch"]) for line in history], [_number(line, field) for line in history]
+    if any(map(math.isfinite, values)):
+        few = members <= 2
+        marker = "." if len(epochs) == 1 else ""
+        axes.plot(epochs, values, color=colour, lw=1.8 if few else 1.1, alpha=1 if few else 0.6, marker=marker)
+
+
+def _dot(axes: Axes, history: History, field: str, kept: int | None) -> None:
+    for line in history:
+        if kept is not None and line["epoch"] == kept and math.isfinite(_number(line, field)):
+            colour = OCHRE if field == "train_loss" else BLUE
+            axes.plot([kept], [_number(line, field)], "o", color=colour, ms=6, mec="white", mew=0.9, zorder=5)
+
+
+def _kept_handle(colour: str) -> Line2D:
+    return Line2D([], [], ls="none", marker="o", color=colour, ms=6, mec="white", mew=0.9, label="kept epoch")
