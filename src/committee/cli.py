@@ -32,7 +32,9 @@ class _Group(click.Group):
         name = args[0] if args else ""
         if name and self.get_command(context, name) is None and not name.startswith("-"):
             commands = self.list_commands(context)
-            raise click.UsageError(f"there is no command {name!r}{nearest(name, commands)}; there are {', '.join(commands)}")
+            raise click.UsageError(
+                f"there is no command {name!r}{nearest(name, commands)}; there are {', '.join(commands)}"
+            )
         return super().resolve_command(context, args)
 
 
@@ -40,7 +42,9 @@ def _example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add an example to a command's help, its lines kept as they are."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
+        function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n" + "\n".join(
+            f"  {line}" for line in text.splitlines()
+        )
         return function
 
     return add
@@ -49,7 +53,9 @@ def _example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 _folder = click.Path(path_type=Path, file_okay=False)
 _run_argument = click.argument("run", type=_folder)
 _data_dir = click.option("--data-dir", type=_folder, help="Folder that holds a catalogue data set's files.")
-_image_size = click.option("--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side.")
+_image_size = click.option(
+    "--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side."
+)
 _seed = click.option("--seed", type=int, default=0, show_default=True, help="The root of all randomness.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 _device = click.option("--device", default="auto", show_default=True, help="auto, cuda, mps, xpu or cpu.")
@@ -72,7 +78,12 @@ def main() -> None:
 @click.option("--epochs", type=click.IntRange(1), help="Epochs a member, instead of the recipe's number.")
 @click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe.")
 @_seed
-@click.option("--workers", type=click.IntRange(0), default=0, help="Processes on the CPU; changes no result.  [default: one a core]")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    help="Processes on the CPU; changes no result.  [default: one a core]",
+)
 @_device
 @click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
 @_data_dir
@@ -112,7 +123,6 @@ def train(
     from committee import run as runs
     from committee import terminal
     from committee.data.catalog import load_dataset
-    from committee.errors import RunError
     from committee.training import store
 
     if continued is not None:
@@ -124,7 +134,12 @@ def train(
     changes += [f"training.epochs={epochs}"] if epochs else []
     chosen = recipes.load(recipe or "compact", changes)
     dataset = load_dataset(data, data_dir=data_dir, seed=seed, image_size=image_size)
-    reload = {"data": data, "data_dir": str(data_dir.resolve()) if data_dir else None, "seed": seed, "image_size": image_size}
+    reload = {
+        "data": data,
+        "data_dir": str(data_dir.resolve()) if data_dir else None,
+        "seed": seed,
+        "image_size": image_size,
+    }
     setting = runs.Setting(seed, device, precision, workers, _command_line(), tuple(reload.items()))
     identity = runs.identity_of(dataset, chosen, runs.settled(setting, chosen), continued)
     folder = out or store.free_folder(Path("runs"), f"{dataset.name}-{chosen.name}-seed{seed}", identity)
@@ -148,8 +163,6 @@ def train(
             err=True,
         )
         raise SystemExit(130) from None
-    except RunError as error:
-        raise error
     _show(folder, results, as_json)
 
 
@@ -203,7 +216,11 @@ def data() -> None:
 @_data_dir
 @_image_size
 @_seed
-@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the picture.  [default: NAME.png]")
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the picture.  [default: NAME.png]",
+)
 @_json
 @_example("committee data info photos.zip --picture photos.png")
 def data_info(
@@ -227,7 +244,9 @@ def data_info(
         click.echo(json.dumps({**facts, "picture": str(picture)}))
         return
     height, width, channels = dataset.image_shape
-    table = Table(title=f"{dataset.name}: {facts['images']:,} images of {height}x{width}x{channels}, {facts['bits']} bits")
+    table = Table(
+        title=f"{dataset.name}: {facts['images']:,} images of {height}x{width}x{channels}, {facts['bits']} bits"
+    )
     for heading in ("class", "training images", "sealed test images"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for name, count in facts["counts"].items():
@@ -290,7 +309,14 @@ def models() -> None:
 
 @models.command("summary")
 @click.argument("recipe")
-@click.option("--image-shape", nargs=3, type=click.IntRange(1), default=(28, 28, 1), show_default=True, metavar="HEIGHT WIDTH CHANNELS")
+@click.option(
+    "--image-shape",
+    nargs=3,
+    type=click.IntRange(1),
+    default=(28, 28, 1),
+    show_default=True,
+    metavar="HEIGHT WIDTH CHANNELS",
+)
 @click.option("--classes", type=click.IntRange(2), default=10, show_default=True)
 @_example("committee models summary ensemble-cnn\ncommittee models summary compact --image-shape 32 32 3 --classes 5")
 def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int) -> None:
@@ -313,10 +339,17 @@ def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int)
 @main.command()
 @_run_argument
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output."
+)
 @_device
-@_example("committee predict runs/mnist-5k-compact-seed0 digit.png\ncommittee predict RUN images/ --format csv --out answers.csv")
+@_example(
+    "committee predict runs/mnist-5k-compact-seed0 digit.png\n"
+    "committee predict RUN images/ --format csv --out answers.csv"
+)
 def predict(run: Path, paths: Sequence[Path], form: str, out: Path | None, device: str) -> None:
     """Classify images with the committee of RUN.
 
@@ -357,7 +390,9 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, as_json: bool) 
 @main.command()
 @click.argument("run_a", type=_folder)
 @click.argument("run_b", type=_folder)
-@click.option("--on", type=click.Choice(["test", "out-of-fold"]), default="test", show_default=True, help="Which images.")
+@click.option(
+    "--on", type=click.Choice(["test", "out-of-fold"]), default="test", show_default=True, help="Which images."
+)
 @_json
 @_example("committee compare runs/a runs/b")
 def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -30,11 +29,15 @@ def compare_runs(run_a: Path, run_b: Path, on: str = "test") -> Comparison:
     for run in (run_a, run_b):
         store.read_manifest(run)
         if on == "test" and not (run / "test_probabilities.npy").exists():
-            raise RunError(f"the test images of {run} are still sealed; open them with committee evaluate, or use --on out-of-fold")
+            raise RunError(
+                f"the test images of {run} are still sealed; open them with committee evaluate, or use --on out-of-fold"
+            )
     digests = [store.read_json(run / "identity.json")[images] for run in (run_a, run_b)]
     labels_a, labels_b = (store.read_array(run / f"{labels_name}_labels.npy") for run in (run_a, run_b))
     if digests[0] != digests[1] or not np.array_equal(labels_a, labels_b):
-        raise RunError(f"{run_a} and {run_b} do not have the same {images} in the same order; compare runs on one data set")
+        raise RunError(
+            f"{run_a} and {run_b} do not have the same {images} in the same order; compare runs on one data set"
+        )
     file = "test_probabilities.npy" if on == "test" else "out_of_fold_probabilities.npy"
     a, b = (store.read_array(run / file) for run in (run_a, run_b))
     judged = ~(np.isnan(a[:, 0]) | np.isnan(b[:, 0]))
@@ -45,11 +48,7 @@ def compare_runs(run_a: Path, run_b: Path, on: str = "test") -> Comparison:
 
 def as_json(comparison: Comparison) -> str:
     """All figures as one JSON object."""
-    fields = {
-        name: value.model_dump() if hasattr(value, "model_dump") else value
-        for name, value in vars(comparison).items()
-    }
-    return json.dumps(fields if fields else dataclasses.asdict(comparison))
+    return json.dumps(vars(comparison), default=lambda interval: interval.model_dump())
 
 
 def in_words(comparison: Comparison, run_a: Path, run_b: Path, on: str) -> str:
@@ -63,7 +62,8 @@ def in_words(comparison: Comparison, run_a: Path, run_b: Path, on: str) -> str:
         f"  log-loss {c.log_loss_a:.4f}  {run_a}",
         f"B  {percent(c.accuracy_b)} ({percent(c.accuracy_interval_b.low)} to {percent(c.accuracy_interval_b.high)})"
         f"  log-loss {c.log_loss_b:.4f}  {run_b}",
-        f"accuracy  {100 * c.accuracy_difference:+.2f} points ({100 * difference.low:+.2f} to {100 * difference.high:+.2f})",
+        f"accuracy  {100 * c.accuracy_difference:+.2f} points "
+        f"({100 * difference.low:+.2f} to {100 * difference.high:+.2f})",
         f"log-loss  {c.log_loss_difference:+.4f} nats ({loss.low:+.4f} to {loss.high:+.4f})",
         f"only A right {c.only_a_right:,}, only B right {c.only_b_right:,}, both right {c.both_right:,}, "
         f"both wrong {c.both_wrong:,}; exact McNemar p = {c.mcnemar_p:.3g}",

@@ -28,7 +28,7 @@ from committee.ensemble.select import fit_weights, size_curve
 from committee.errors import TrainingError
 from committee.evaluation.metrics import expected_calibration_error, judge, log_loss
 from committee.evaluation.mistakes import agreement, galleries
-from committee.evaluation.results import Calibration, MemberRow, PartScore, Results, TestOpening
+from committee.evaluation.results import Calibration, Gallery, MemberRow, PartScore, Results, TestOpening
 from committee.recipe import Recipe
 from committee.report import html
 from committee.training import store
@@ -58,7 +58,9 @@ class Evidence:
         return np.flatnonzero(~np.isnan(self.committee[:, 0]))
 
 
-def conclude(run: Path, dataset: ImageDataset, *, open_for: str | None, seconds_training: float, command: str) -> Results:
+def conclude(
+    run: Path, dataset: ImageDataset, *, open_for: str | None, seconds_training: float, command: str
+) -> Results:
     """Judge the members of a run and write everything that follows from them.
 
     Args:
@@ -76,7 +78,9 @@ def conclude(run: Path, dataset: ImageDataset, *, open_for: str | None, seconds_
     facts = [store.read_json(store.member_folder(run, m) / "member.json") for m in range(recipe.committee.members)]
     used = [fact["member"] for fact in facts if fact["status"] == "finished"]
     if not used:
-        raise TrainingError(f"no member could be trained: {facts[0]['remark']}; change the recipe and give another --out")
+        raise TrainingError(
+            f"no member could be trained: {facts[0]['remark']}; change the recipe and give another --out"
+        )
     folders = [store.member_folder(run, member) for member in used]
     trained = np.stack([store.read_array(folder / "train_probabilities.npy") for folder in folders])
     held_out = [store.read_array(folder / "held_out.npy") for folder in folders]
@@ -87,7 +91,9 @@ def conclude(run: Path, dataset: ImageDataset, *, open_for: str | None, seconds_
     if open_for is not None:
         evidence.append(test_evidence(run, dataset, committee, folders, open_for))
     results = Results(
-        **judgements(evidence, committee, dataset.class_names, seeds.numpy_generator(recipe.committee.members, "sizes")),
+        **judgements(
+            evidence, committee, dataset.class_names, seeds.numpy_generator(recipe.committee.members, "sizes")
+        ),
         members=tuple(member_row(fact, evidence, used) for fact in facts),
         committee_train=judge(committee.combine(trained), dataset.train.labels, dataset.class_names),
         out_of_fold_remark=out_of_fold_remark(recipe, evidence[0]),
@@ -211,15 +217,17 @@ def out_of_fold_remark(recipe: Recipe, own: Evidence) -> str:
     if judged < images:
         remarks.append(f"{images - judged:,} images were never held out and are left out")
     if recipe.training.keep != "last" or recipe.training.patience:
-        remarks.append("the members' epochs were chosen on the same held-out images, so the figures are slightly flattering")
+        remarks.append(
+            "the members' epochs were chosen on the same held-out images, so the figures are slightly flattering"
+        )
     return "; ".join(remarks)
 
 
-def write_pictures(run: Path, dataset: ImageDataset, evidence: Sequence[Evidence]) -> tuple[Any, ...]:
+def write_pictures(run: Path, dataset: ImageDataset, evidence: Sequence[Evidence]) -> tuple[Gallery, ...]:
     """pictures.npz: the images that the report shows; returns the galleries that name them."""
     samples, means = sample_pictures(dataset)
     pictures: dict[str, NDArray[Any]] = {"samples": samples, "class_means": means}
-    shown = []
+    shown: list[Gallery] = []
     for part in reversed(evidence):
         if len(part.judged):
             seen = galleries(part.committee, part.members, part.labels, part=part.part)

@@ -100,7 +100,9 @@ def _print_table(predictions: Predictions) -> None:
 def _flat(predictions: Predictions) -> dict[str, list[Any]]:
     """Columns: image, prediction, probability, disagreement, then one a class."""
     records = predictions.records()
-    columns = {name: [record[name] for record in records] for name in ("image", "prediction", "probability", "disagreement")}
+    columns = {
+        name: [record[name] for record in records] for name in ("image", "prediction", "probability", "disagreement")
+    }
     return columns | {
         f"p({name})": [float(p) for p in predictions.probabilities[:, position]]
         for position, name in enumerate(predictions.class_names)

@@ -1,8 +1,8 @@
 """Recipes: what to train and how, as a typed, frozen value read from TOML.
 
 A recipe has seven sections besides its name and summary: `input`, `network`, `training`, `optimiser`, `schedule`,
-`augmentation`, `holdout`, `committee`. It selects from the enumerations below and never names an import path. Fields that
-a recipe leaves out take the defaults written here, so `committee recipes show NAME` prints every one of them.
+`augmentation`, `holdout`, `committee`. It selects from the enumerations below and never names an import path. Fields
+that a recipe leaves out take the defaults written here, so `committee recipes show NAME` prints every one of them.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ class Training(_Section):
     batch: int = Field(default=128, gt=0)
     loss: Literal["cross_entropy", "mean_squared_error"] = "cross_entropy"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    patience: int = Field(default=0, ge=0, description="epochs without a lower held-out loss before stopping; 0 = never")
+    patience: int = Field(
+        default=0, ge=0, description="epochs without a lower held-out loss before stopping; 0 = never"
+    )
     keep: Literal["last", "best_held_out_accuracy", "best_held_out_loss"] = "last"
 
 
@@ -185,9 +187,9 @@ class Augmentation(_Section):
 class Holdout(_Section):
     """Which training images each member does not train on.
 
-    folds: balanced folds, so that every image is held out by members / folds members; fraction: a random share a member;
-    last: the last share of the images, the same for every member; none: every image is used, and nothing can be judged
-    without the test images.
+    folds: balanced folds, so that every image is held out by members / folds members; fraction: a random share a
+    member; last: the last share of the images, the same for every member; none: every image is used,
+    and nothing can be judged without the test images.
     """
 
     kind: Literal["folds", "fraction", "last", "none"] = "folds"
@@ -223,8 +225,8 @@ class Recipe(_Section):
             needs = {"training.patience": self.training.patience > 0, "training.keep": self.training.keep != "last"}
             if faults := [name for name, wrong in needs.items() if wrong]:
                 raise ValueError(
-                    f"{' and '.join(faults)} need held-out images, but holdout.kind is none; set holdout.kind to folds, "
-                    "or patience to 0 and keep to last"
+                    f"{' and '.join(faults)} need held-out images, but holdout.kind is none; set holdout.kind to "
+                    "folds, or patience to 0 and keep to last"
                 )
         return self
 
@@ -330,7 +332,9 @@ def _fault(fault: Any, content: Mapping[str, Any]) -> str:
     got = fault["input"]
     suggestion = ""
     if fault["type"] == "literal_error" and isinstance(got, str):
-        suggestion = nearest(got, [word.strip("'") for word in fault["ctx"]["expected"].replace(" or ", ", ").split(", ")])
+        suggestion = nearest(
+            got, [word.strip("'") for word in fault["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        )
     return f"{place}: {message[0].lower()}{message[1:]}, got {got!r}{suggestion}"
 
 

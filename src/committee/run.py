@@ -1,6 +1,6 @@
 """From a data set and a recipe to a finished run folder: the order of the stages.
 
-`train` trains the members that the folder lacks, wherever the setting says, and then concludes (conclude.py). `evaluate`
+`train` trains the members that the folder lacks, wherever the setting says, then concludes (conclude.py). `evaluate`
 concludes again, with the test images of a run that kept them sealed.
 """
 
@@ -79,7 +79,9 @@ def train(
     began = time.monotonic()
     setting = settled(setting, recipe)
     height, width, channels = dataset.image_shape
-    plan(recipe.network, (channels, height, width), len(dataset.class_names))  # a misfit is told before a file is written
+    plan(
+        recipe.network, (channels, height, width), len(dataset.class_names)
+    )  # a misfit is told before a file is written
     parts = held_out_parts(
         dataset.train.labels, recipe.holdout, recipe.committee.members, setting.seed, dataset.class_names
     )
@@ -190,8 +192,8 @@ def start_of(continued: Path, member: int, held_out: NDArray[np.int64]) -> tuple
         raise RunError(f"{folder} holds no finished member to go on from; give --members as in that run, or train anew")
     if not np.array_equal(store.read_array(folder / "held_out.npy"), held_out):
         raise RunError(
-            f"member {member} of {continued} held out other images; go on with the same data, seed, members and hold-out, "
-            "so that no member is judged on images it has seen"
+            f"member {member} of {continued} held out other images; go on with the same data, seed, members and "
+            "hold-out, so that no member is judged on images it has seen"
         )
     fact = store.read_json(folder / "member.json")
     return folder / "weights.safetensors", fact["first_epoch"] + fact["epochs"]
@@ -213,7 +215,9 @@ def evaluate(run: Path, dataset: ImageDataset) -> Results:
     identity = store.read_json(run / "identity.json")
     train_digest, test_digest = dataset.part_digests()
     if (train_digest, test_digest) != (identity["training images"], identity["test images"]):
-        raise RunError(f"{run} was trained on other images than {dataset.name} has now; give the data set of the training")
+        raise RunError(
+            f"{run} was trained on other images than {dataset.name} has now; give the data set of the training"
+        )
     command = (run / "command.txt").read_text(encoding="utf-8").strip()
     return conclude(
         run,

@@ -99,7 +99,11 @@ class Lines(Watcher):
         self.clock.take(event)
         if isinstance(event, EpochDone):
             left = self.clock.time_left()
-            print(f"member {event.member:02d}  {epoch_line(event)}{'  ' + left if left else ''}", file=sys.stderr, flush=True)
+            print(
+                f"member {event.member:02d}  {epoch_line(event)}{'  ' + left if left else ''}",
+                file=sys.stderr,
+                flush=True,
+            )
         elif isinstance(event, Finished):
             print(f"member {event.member:02d}  finished after {event.epochs} epochs", file=sys.stderr, flush=True)
         elif isinstance(event, Failed):
@@ -206,7 +210,8 @@ def judgement_line(what: str, judgement: Judgement) -> str:
     """An accuracy with its interval, as one line."""
     low, high = percent(judgement.accuracy_interval.low), percent(judgement.accuracy_interval.high)
     errors = "1 error" if judgement.errors == 1 else f"{judgement.errors:,} errors"
-    return f"{what}: {percent(judgement.accuracy)}  (95 % interval {low} to {high}; {errors} in {judgement.images:,} images)"
+    interval = f"95 % interval {low} to {high}; {errors} in {judgement.images:,} images"
+    return f"{what}: {percent(judgement.accuracy)}  ({interval})"
 
 
 def closing_lines(results: Results) -> list[str]:
@@ -217,7 +222,9 @@ def closing_lines(results: Results) -> list[str]:
     if results.test:
         lines.append(judgement_line("Committee, test images", results.test))
     openings = len(results.test_openings)
-    times = {0: "are still sealed", 1: "were opened once, after training"}.get(openings, f"were opened {openings} times")
+    times = {0: "are still sealed", 1: "were opened once, after training"}.get(
+        openings, f"were opened {openings} times"
+    )
     lines.append(f"The test images {times}.")
     if failed := [row for row in results.members if row.status != "finished"]:
         lines += [f"Member {row.member:02d} failed and is left out: {row.remark}." for row in failed]

@@ -104,7 +104,7 @@ def open_test(dataset: ImageDataset, record: Path, purpose: str, **details: Any)
 
     Args:
         dataset: whose test images.
-        record: the run's test record; a line (JSON: time, purpose, images, details) is appended before anything is read.
+        record: the run's test record; a line of JSON (time, purpose, images, details) is appended first.
         purpose: why it is opened, in words.
         details: further values for the line.
     """
@@ -149,11 +149,13 @@ def checked_images(pixels: Pixels, labels: Labels, class_names: Sequence[str], w
     if len(pixels) == 0:
         raise DataError(f"{where}: there are no images; give at least two classes with several images each")
     if labels.shape != (len(pixels),):
-        raise DataError(f"{where}: there are {len(pixels)} images and labels of shape {labels.shape}; one label an image is expected")
+        raise DataError(
+            f"{where}: there are {len(pixels)} images and labels of shape {labels.shape}; give one label an image"
+        )
     outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(outside):
         raise DataError(
-            f"{where}: image {outside[0]} has label {labels[outside[0]]}, but labels must be 0 to {len(class_names) - 1} "
-            f"({len(class_names)} classes); correct the label or the list of class names"
+            f"{where}: image {outside[0]} has label {labels[outside[0]]}, but labels must be 0 to "
+            f"{len(class_names) - 1} ({len(class_names)} classes); correct the label or the list of class names"
         )
     return LabelledImages(cast(Pixels, np.ascontiguousarray(pixels)), labels.astype(np.int64, copy=False))

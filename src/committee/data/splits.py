@@ -61,8 +61,9 @@ def held_out_parts(
         smallest = int(counts.argmin())
         if counts[smallest] < holdout.folds:
             raise DataError(
-                f"class {class_names[smallest]!r} has {counts[smallest]} training images, but {holdout.folds} folds need "
-                f"at least {holdout.folds} of each class; add images, or use fewer folds with --set holdout.folds=2"
+                f"class {class_names[smallest]!r} has {counts[smallest]} training images, but "
+                f"{holdout.folds} folds need at least {holdout.folds} of each class; "
+                "add images, or use fewer folds with --set holdout.folds=2"
             )
         rounds = -(-members // holdout.folds)
         folds = [fold for number in range(rounds) for fold in stratified_folds(labels, holdout.folds, seed, number)]
@@ -70,8 +71,8 @@ def held_out_parts(
     size = round(holdout.fraction * len(labels))
     if not 0 < size < len(labels):
         raise DataError(
-            f"holdout.fraction {holdout.fraction} of {len(labels)} training images leaves one part empty; add images, or "
-            "change the fraction"
+            f"holdout.fraction {holdout.fraction} of {len(labels)} training images leaves one part empty; add images, "
+            "or change the fraction"
         )
     if holdout.kind == "last":
         return [np.arange(len(labels) - size, len(labels))] * members

@@ -18,7 +18,7 @@ def temper(probabilities: Floats, temperature: float) -> NDArray[np.float64]:
     """
     logarithms = np.log(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-12, 1.0)) / temperature
     powers: NDArray[np.float64] = np.exp(logarithms - logarithms.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def fit_temperature(probabilities: Floats, labels: Labels) -> float:

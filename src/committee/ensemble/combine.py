@@ -1,7 +1,7 @@
 """The only place where members become one: (member, image, class) -> (image, class).
 
-A row of NaN means that a member must not be asked about an image (it trained on it); the others decide. An image that no
-member may judge has a row of NaN in the result.
+A row of NaN means that a member must not be asked about an image (it trained on it); the others decide. An image that
+no member may judge has a row of NaN in the result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _mean(probabilities: Floats, share: Floats) -> NDArray[np.float64]:
 def _geometric(probabilities: Floats, share: Floats) -> NDArray[np.float64]:
     logarithms = np.log(np.clip(probabilities, 1e-12, 1.0))
     powers: NDArray[np.float64] = np.exp(np.einsum("mic,mi->ic", logarithms, share))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _vote(probabilities: Floats, share: Floats) -> NDArray[np.float64]:

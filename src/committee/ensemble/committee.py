@@ -57,15 +57,17 @@ class Committee:
         expected = np.uint8 if self.pixel_range == 255 else np.uint16
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != self.image_shape or pixels.dtype != expected:
             raise DataError(
-                f"images must be an array (image, {', '.join(map(str, self.image_shape))}) of {np.dtype(expected)}; got "
-                f"{pixels.shape} of {pixels.dtype}; committee.data.readers.read_images converts files and arrays"
+                f"images must be an array (image, {', '.join(map(str, self.image_shape))}) of {np.dtype(expected)}; "
+                f"got {pixels.shape} of {pixels.dtype}; committee.data.readers.read_images converts files and arrays"
             )
         if len(pixels) == 0:
             return np.empty((len(self.networks), 0, len(self.class_names)), dtype=np.float32)
 
+        contiguous: Pixels = np.ascontiguousarray(pixels)  # type: ignore[assignment]
+
         def judge(network: nn.Module) -> NDArray[np.float32]:
             torch.set_flush_denormal(True)  # a thread's own setting; as in training
-            return member_probabilities(network, np.ascontiguousarray(pixels), self.device, self.precision)
+            return member_probabilities(network, contiguous, self.device, self.precision)
 
         with one_thread(), ThreadPoolExecutor(machine.cores() if self.device == "cpu" else 1) as pool:
             return np.stack(list(pool.map(judge, self.networks)))
@@ -111,7 +113,9 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
     recipe = recipes.load(str(run / "recipe.toml"))
     height, width, channels = data["shape"]
     networks = [
-        load_network(store.member_folder(run, member), recipe, (channels, height, width), len(data["class_names"]), where)
+        load_network(
+            store.member_folder(run, member), recipe, (channels, height, width), len(data["class_names"]), where
+        )
         for member in facts["members"]
     ]
     return Committee(
@@ -127,7 +131,9 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
     )
 
 
-def load_network(folder: Path, recipe: recipes.Recipe, shape: tuple[int, int, int], classes: int, device: str) -> nn.Module:
+def load_network(
+    folder: Path, recipe: recipes.Recipe, shape: tuple[int, int, int], classes: int, device: str
+) -> nn.Module:
     """One member's network, (channel, height, width) images, with its stored weights.
 
     Raises:
@@ -141,8 +147,8 @@ def load_network(folder: Path, recipe: recipes.Recipe, shape: tuple[int, int, in
         wanted = tuple(expected[name].shape) if name in expected else "nothing"
         if there != wanted:
             raise RunError(
-                f"{folder / 'weights.safetensors'}: tensor {name} should be {wanted} and is {there}; the file belongs to "
-                "another recipe, restore it or train again"
+                f"{folder / 'weights.safetensors'}: tensor {name} should be {wanted} and is {there}; the file "
+                "belongs to another recipe, restore it or train again"
             )
     network.load_state_dict(tensors)
     moved: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -67,7 +67,7 @@ def size_curve(
         return ()
     probabilities, labels, asked = probabilities[:, judged], labels[judged], asked[:, judged]
     largest = int(asked.sum(axis=0).min())
-    # Each image's members in one order: its own first, so that a subset of the first `largest` places serves all images.
+    # Each image's members in one order, those that may judge it first: a subset of the first places serves all images.
     order = np.argsort(~asked, axis=0, kind="stable")[:largest]
     points = []
     for size in range(1, largest + 1):

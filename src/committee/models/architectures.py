@@ -1,4 +1,4 @@
-"""Networks as plain `nn.Module`s, built from a recipe's list of layers; a backbone is a function that writes such a list.
+"""Networks as plain `nn.Module`s, built from a recipe's list of layers; a backbone is a function that writes one.
 
 A network takes raw pixels, (image, channel, height, width) float32 in 0..255 (0..65535 for 16 bits), scales them itself
 and returns logits, (image, class). Its weights file is therefore all that a prediction needs.
@@ -152,8 +152,8 @@ def plan(network: Network, image_shape: Shape, classes: int) -> list[PlannedLaye
         except _MisfitError as misfit:
             size = " x ".join(map(str, image_shape))
             raise RecipeError(
-                f"layer {number} of the network ({layer.type}) {misfit}, for images of (channels, height, width) {size}; "
-                "change the layer, use larger images (input image size), or take the recipe compact, which fits any size"
+                f"layer {number} of the network ({layer.type}) {misfit}, for {size} (channels, height, width); "
+                "change the layer, use larger images (--image-size), or take the recipe compact, which fits any size"
             ) from None
         shape = planned[-1].output
     return planned
@@ -193,7 +193,9 @@ def _place(layer: Layer, shape: Shape, classes: int) -> PlannedLayer:
             raise _MisfitError("needs a flat row but gets an image; put a flatten or global_pool layer before it")
         units = classes if layer.units == "classes" else layer.units
         weights = shape[0] * units
-        return PlannedLayer(layer, f"dense {units}{_suffix(layer.activation)}", shape, (units,), weights + units, weights)
+        return PlannedLayer(
+            layer, f"dense {units}{_suffix(layer.activation)}", shape, (units,), weights + units, weights
+        )
     if isinstance(layer, Flatten):
         return PlannedLayer(layer, "flatten", shape, (math.prod(shape),), 0, 0)
     if isinstance(layer, GlobalPool):

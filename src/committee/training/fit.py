@@ -27,7 +27,7 @@ from committee.models.architectures import Scaling, build, set_dropout_generator
 from committee.recipe import Recipe, Training
 from committee.training.optim import make_optimiser, rate_at
 
-PREDICTION_BATCH = 500
+PREDICTION_BATCH = {"cpu": 64}  # images at a time; elsewhere 512
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -141,7 +141,7 @@ def fit(
         epoch = state.epoch + 1
         began, told = time.perf_counter(), 0.0
         loss_sum = torch.zeros((), dtype=torch.float64, device=task.device if task.device != "mps" else "cpu")
-        right_sum, rate = 0, 0.0
+        right_sum, rate = torch.zeros((), dtype=torch.int64, device=task.device), 0.0
         network.train()
         for step, (batch, wanted) in enumerate(epoch_batches(images, targets, task, epoch, network)):
             done = (epoch - 1 - task.first_epoch) * steps + step
@@ -155,7 +155,7 @@ def fit(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             loss_sum += loss.detach().to(loss_sum) * len(wanted)
-            right_sum += (logits.detach().argmax(1) == wanted).sum()  # type: ignore[assignment]
+            right_sum += (logits.detach().argmax(1) == wanted).sum()
             if (now := time.perf_counter()) - told > 0.5:
                 told = now
                 yield Progress(task.member, epoch, step + 1, steps, float(loss_sum) / ((step + 1) * training.batch))
@@ -232,7 +232,7 @@ def epoch_batches(
     changes = seeds.torch_generator(*key, "augmentation", epoch, device=task.device)
     set_dropout_generator(network, seeds.torch_generator(*key, "dropout", epoch, device=task.device))
     positions = torch.from_numpy(order).to(task.device)
-    for chosen in positions.split(size):
+    for chosen in torch.split(positions, size):
         batch = as_float(images[chosen])
         yield (augment(batch, settings, changes) if settings.active else batch), targets[chosen]
 
@@ -283,18 +283,20 @@ def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
 
 
 @torch.no_grad()
-def predict_logits(network: nn.Module, images: Tensor, positions: NDArray[np.int64], device: str, precision: str) -> Tensor:
+def predict_logits(
+    network: nn.Module, images: Tensor, positions: NDArray[np.int64], device: str, precision: str
+) -> Tensor:
     """Logits (position, class) float32 on the CPU, of images (image, height, width, channel) on the device.
 
     Every batch has the same size, the last one filled up by repeating its last image: an image's logits do not depend
-    on how many others are asked for with it.
+    on how many others are asked for with it, not in the last bit.
     """
     network.eval()
     parts = []
-    size = PREDICTION_BATCH
+    size = PREDICTION_BATCH.get(device, 512)
     for start in range(0, len(positions), size):
         chosen = positions[start : start + size]
-        filled = np.concatenate([chosen, np.repeat(chosen[-1:], size - len(chosen))]) if len(positions) > size else chosen
+        filled = np.concatenate([chosen, np.repeat(chosen[-1:], size - len(chosen))])
         with autocast(device, precision):
             logits = network(as_float(images[torch.from_numpy(filled).to(device)]))
         parts.append(logits[: len(chosen)].float().cpu())

@@ -1,7 +1,7 @@
 """A job is one member's training as a value; executing it yields events and leaves the member's files.
 
-The contract of a runner: `run(jobs) -> Iterator[Event]`. Every job ends with exactly one Finished or Failed event; where
-and beside what it ran changes no bit of its files.
+The contract of a runner: `run(jobs) -> Iterator[Event]`. Every job ends with exactly one Finished or Failed event;
+where and beside what it ran changes no bit of its files.
 """
 
 from __future__ import annotations

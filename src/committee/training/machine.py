@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def pick_device(wanted: str = "auto") -> str:
     Raises:
         CommitteeError: this machine, or this build of PyTorch, does not have it.
     """
-    there = {
+    there: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
         "xpu": torch.xpu.is_available,
@@ -32,7 +33,8 @@ def pick_device(wanted: str = "auto") -> str:
         return available[0]
     if wanted not in available:
         raise CommitteeError(
-            f"--device must be auto or one that this machine and this PyTorch have ({', '.join(available)}); got {wanted!r}"
+            f"--device must be auto or one that this machine and this PyTorch have ({', '.join(available)}); "
+            f"got {wanted!r}"
         )
     return wanted
 

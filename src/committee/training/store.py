@@ -263,7 +263,6 @@ def verify(run: Path) -> None:
             raise RunError(f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again")
 
 
-
 def weights_digest(run: Path) -> str:
     """SHA-256 over the members' weights files of a finished run: equal digests, equal members."""
     files = read_manifest(run)["files"]

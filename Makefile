@@ -1,0 +1,45 @@
+# demo: five members on 5,000 real digits, then a report      test: the test suite          check: style, types, imports
+# docs: docs/cli.md from the command line's own help           bench: speed, side by side    soak: the long tests
+# Each target sets up what it needs in .venv, from Python 3.11 or later and make alone.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: demo test check docs bench soak clean
+
+demo: $(VENV)/.demo
+	$(BIN)/committee train mnist-5k --recipe compact
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m committee.cli_reference docs/cli.md
+
+bench: $(VENV)/.dev
+	$(BIN)/python bench/throughput.py
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) '.[samples]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) '.[dev]'
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
