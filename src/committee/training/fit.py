@@ -130,7 +130,7 @@ def fit(
     state = resume or State(task.first_epoch, {}, {}, {}, task.first_epoch)
     if resume:
         network.load_state_dict(resume.network)
-        optimiser.load_state_dict(resume.optimiser)
+        load_optimiser(optimiser, resume.optimiser)
     last_epoch = task.first_epoch + training.epochs
     steps = math.ceil(len(task.train) / training.batch)
     remark = f"all {training.epochs} epochs"
@@ -194,6 +194,19 @@ def new_network(pixels: Pixels, task: Task) -> nn.Module:
     return network.to(task.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def load_optimiser(optimiser: torch.optim.Optimizer, stored: dict[str, Any]) -> None:
+    """Restore an optimiser, its tensors in the memory order of their parameters.
+
+    torch's fused kernels walk a parameter and its moments by memory, so that moments in another order would be paired
+    with the wrong weights (seen with channels_last convolutions and a checkpoint, which is stored row by row).
+    """
+    optimiser.load_state_dict(stored)
+    for parameter, slots in optimiser.state.items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                slots[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
     """The input scaling, its constants taken from the member's own training images in blocks of 1,000."""
     if kind == "none":
@@ -255,12 +268,12 @@ def after_epoch(
 ) -> State:
     """The state after one more epoch; whether its weights are kept, and how long the held-out loss has not fallen."""
     epoch, loss, accuracy = line["epoch"], line["validation_loss"], line["validation_accuracy"]
-    score_of = {
-        "last": lambda: float(epoch),
-        "best_held_out_accuracy": lambda: accuracy,
-        "best_held_out_loss": lambda: -loss,
+    merits = {
+        "last": float(epoch),
+        "best_held_out_accuracy": accuracy,
+        "best_held_out_loss": None if loss is None else -loss,
     }
-    now = score_of[training.keep]()
+    now = merits[training.keep]
     better = now > state.best
     weights = network.state_dict()
     lower = loss is not None and loss < state.lowest_loss

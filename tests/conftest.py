@@ -1,0 +1,50 @@
+"""Fixtures: real handwritten digits (scikit-learn's 8x8), small enough that a member trains in a second."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from committee import recipe as recipes
+from committee.data.catalog import load_dataset
+from committee.data.dataset import ImageDataset
+from committee.recipe import Recipe
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Any connection to another machine fails; this one's own servers are allowed."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX and isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1"):
+            raise OSError(f"tests use no network, but {address} was asked for")
+        connect(self, address)  # type: ignore[arg-type]
+
+    socket.socket.connect = local_only  # type: ignore[method-assign, assignment]
+    yield
+    socket.socket.connect = connect  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageDataset:
+    """1,797 real digits of 8x8 pixels."""
+    return load_dataset("digits")
+
+
+@pytest.fixture
+def small_recipe() -> Recipe:
+    """The compact recipe with few epochs, for digits of 8x8."""
+    return recipes.load(
+        "compact", ["training.epochs=3", "committee.members=2", "holdout.folds=2", "network.widths=[16,16,16]"]
+    )
+
+
+def write_npz(path: Path, dataset: ImageDataset, images: int) -> Path:
+    """The first training images of a data set as an NPZ without a test part."""
+    np.savez(path, images=dataset.train.pixels[:images], labels=dataset.train.labels[:images])
+    return path

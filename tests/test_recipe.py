@@ -1,0 +1,81 @@
+"""Recipes: what a user writes is what is trained, and every fault is told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from committee import recipe as recipes
+from committee.errors import RecipeError
+from committee.models.summary import layer_table, totals
+
+P1_PARAMETERS = [160, 2320, 4640, 9248, 18496, 36928, 36928, 204928, 16512, 1290]
+
+
+def test_the_published_network_has_the_published_parameter_counts() -> None:
+    layers = layer_table(recipes.load("ensemble-cnn").network, (28, 28, 1), 10)
+    assert [layer.parameters for layer in layers if layer.parameters] == P1_PARAMETERS
+    assert totals(layers)[0] == 331_450
+    assert next(layer.output for layer in layers if layer.name == "flatten") == (1600,)
+
+
+def test_built_networks_have_the_parameters_that_the_table_states() -> None:
+    from committee.models.architectures import build
+    from committee.seeds import torch_generator
+
+    for name in recipes.shipped():
+        for shape in [(28, 28, 1), (32, 40, 3)]:
+            network = recipes.load(name).network
+            built = build(network, (shape[2], *shape[:2]), 7, torch_generator(0))
+            assert sum(p.numel() for p in built.parameters()) == totals(layer_table(network, shape, 7))[0]
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_a_recipe_survives_its_own_toml(name: str, tmp_path: Path) -> None:
+    recipe = recipes.load(name)
+    path = tmp_path / "again.toml"
+    path.write_text(recipe.to_toml())
+    assert recipes.load(str(path)) == recipe
+    assert recipes.load(str(path)).digest() == recipe.digest()
+
+
+def test_digests_ignore_names_and_notice_every_setting() -> None:
+    recipe = recipes.load("compact")
+    assert recipe.model_copy(update={"name": "other", "summary": "x"}).digest() == recipe.digest()
+    assert recipes.load("compact", ["training.epochs=11"]).digest() != recipe.digest()
+
+
+def test_all_faults_are_told_at_once_with_the_nearest_name() -> None:
+    changes = ["training.epoch=3", "training.batch=0", "optimiser.name=admw", "holdout.kind=fold"]
+    with pytest.raises(RecipeError) as caught:
+        recipes.load("compact", changes)
+    message = str(caught.value)
+    assert message.startswith("recipe compact has 4 faults: ")
+    assert "training.epoch is unknown (did you mean 'epochs'?), training has epochs, batch" in message
+    assert "training.batch: input should be greater than 0, got 0" in message
+    assert "optimiser.name: input should be" in message
+    assert "got 'admw' (did you mean 'adamw'?)" in message
+    assert "(did you mean 'folds'?)" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["network.layers=[{type='conv', filter=3}]"], "network.layers.0.filter is unknown (did you mean 'filters'?)"),
+        (["network.backbone=compakt"], "did you mean 'compact'?"),
+        (["epochs=3"], "--set expects section.field=value, such as training.epochs=3; got 'epochs=3'"),
+        (["trainig.epochs=3"], "trainig is unknown (did you mean 'training'?)"),
+        (["holdout.kind=none", "training.patience=3"], "training.patience need held-out images"),
+        (["network.widths=[1,2]"], "backbone compact takes three widths"),
+    ],
+)
+def test_faults_name_the_place_and_the_remedy(changes: list[str], expected: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipes.load("compact", changes)
+    assert expected in str(caught.value)
+
+
+def test_a_network_that_does_not_fit_the_images_names_the_layer() -> None:
+    with pytest.raises(RecipeError, match=r"layer 9 of the network \(conv\) needs at least 3x3 pixels but gets 2x2"):
+        layer_table(recipes.load("ensemble-cnn").network, (8, 8, 1), 10)
