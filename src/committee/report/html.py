@@ -1,0 +1,422 @@
+"""The report of a run as one HTML file that needs nothing else, and its figures and tables as files beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from committee.evaluation.results import Gallery, Picture, Results
+from committee.report import plots, tables
+from committee.report.pictures import data_uris, displayable, strips
+from committee.report.style import save
+from committee.report.tables import History, percent
+
+LARGEST = 5_600_000
+"""Characters that the page may have; photographs are made smaller until it fits."""
+
+CLASSES_SHOWN = 100
+_HERE = Path(__file__).parent
+
+
+def write_report(
+    folder: Path,
+    *,
+    results: Results,
+    facts: Mapping[str, Any],
+    class_names: Sequence[str],
+    histories: Sequence[History],
+    pictures: Mapping[str, NDArray[Any]],
+) -> Path:
+    """Write figures/*.png, tables/*.csv and report.html.
+
+    Args:
+        folder: the run's folder.
+        results: its figures.
+        facts: title, dataset (name, source, shape, counts, digests, notes), recipe, recipe_toml, recipe_digest,
+            environment, seed, command, version; what is missing is left out of the page.
+        class_names: one name a class; may hold anything.
+        histories: for each row of `results.members` the lines of its history.
+        pictures: `samples` (class, sample, height, width, channel), `class_means` (class, height, width, channel), and
+            for each part that galleries show, `test` or `train`, (slot, height, width, channel); uint8 or uint16.
+
+    Returns:
+        The path of report.html.
+    """
+    tables.write_tables(results, class_names, histories, folder / "tables")
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    embedded = {}
+    for name, figure in _plots(results, class_names, histories).items():
+        embedded[name] = _embed(figure, save(figure, folder / "figures" / f"{name}.png"))
+    for name, figure in _picture_plots(results, class_names, pictures).items():
+        save(figure, folder / "figures" / f"{name}.png")
+    path = folder / "report.html"
+    path.write_text(_page(results, facts, class_names, pictures, embedded), encoding="utf-8")
+    return path
+
+
+def _plots(results: Results, class_names: Sequence[str], histories: Sequence[History]) -> dict[str, Figure]:
+    """The figures inside the page; those without anything to show are left out."""
+    found: dict[str, Figure] = {}
+    kept = [member.kept_epoch if member.status == "finished" else None for member in results.members]
+    out_of_fold = results.out_of_fold.accuracy if results.out_of_fold else None
+    if any(histories):
+        found["learning_loss"] = plots.loss_curves(histories, kept)
+    if any(line.get("validation_accuracy") is not None for history in histories for line in history):
+        found["learning_accuracy"] = plots.accuracy_curves(histories, kept, out_of_fold)
+    sizes = {"test": results.sizes_test, "out of fold": results.sizes_out_of_fold}
+    curves = {name: points for name, points in sizes.items() if len(points) > 1}
+    if curves:
+        found["size_accuracy"], found["size_loss"] = plots.size_accuracy(curves), plots.size_loss(curves)
+    if judged := tables.headline_judgement(results):
+        part, judgement = judged
+        scores = [member.test if part == "test" else member.held_out for member in results.members]
+        members = [score.accuracy for score in scores if score]
+        interval = judgement.accuracy_interval
+        found["headline"] = plots.member_accuracies(members, judgement.accuracy, interval, part)
+        found["confusion"] = plots.confusion(judgement.confusion, class_names)
+        found["confused_pairs"] = plots.pairs(tables.confused_pairs(judgement, class_names))
+        found["classes"] = plots.classes(judgement.classes)
+        found["reliability"] = plots.reliability(tables.reliability_rows(judgement))
+    if results.agreement:
+        found["agreement"] = plots.agreement(results.agreement.matrix, tables.agreement_labels(results))
+    return found
+
+
+def _picture_plots(
+    results: Results, class_names: Sequence[str], pictures: Mapping[str, NDArray[Any]]
+) -> dict[str, Figure]:
+    """The figures whose images the page shows in its own way."""
+    found: dict[str, Figure] = {}
+    if "samples" in pictures and "class_means" in pictures:
+        found["samples"] = plots.samples_and_means(pictures["samples"], pictures["class_means"], class_names)
+        found["class_means"] = plots.class_means(pictures["class_means"], class_names)
+    for gallery in results.galleries:
+        if gallery.pictures:
+            found[f"{gallery.part}_{gallery.name}"] = plots.gallery(gallery, pictures[gallery.part], class_names)
+    return found
+
+
+def _embed(figure: Figure, path: Path) -> dict[str, Any]:
+    width, height = figure.get_size_inches()
+    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return {"uri": uri, "width": round(100 * width), "height": round(100 * height)}
+
+
+def _page(
+    results: Results,
+    facts: Mapping[str, Any],
+    class_names: Sequence[str],
+    pictures: Mapping[str, NDArray[Any]],
+    embedded: Mapping[str, Any],
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "percent": percent,
+        "percent_or_nothing": lambda value: tables.NOTHING if value is None else percent(value),
+        "chance": lambda value: percent(value, 1),
+        "number": lambda value: f"{value:,}",
+        "short": short,
+    }
+    drawn = {name: plot for name, plot in embedded.items() if name != "confused_pairs"}
+    spare = LARGEST - sum(len(plot["uri"]) for plot in drawn.values()) - 2_000 * len(class_names) - 500_000
+    samples, galleries = _pictures(results, facts, class_names, pictures, max(spare, 200_000))
+    rows = tables.summary_rows(results)
+    columns = tables.shown_columns(rows)
+    judged = tables.headline_judgement(results)
+    part, head = judged if judged else ("", None)
+    context = {
+        "css": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        "facts": {"dataset": {}, "title": "A committee", **facts},
+        "results": results,
+        "plots": drawn,
+        "sealed": results.test is None,
+        "failed": [member for member in results.members if member.status == "failed"],
+        "remarks": any(member.remark for member in results.members),
+        "head": head
+        and {
+            **{name: getattr(head, name) for name in type(head).model_fields},
+            "part": part,
+            "where": "test images" if part == "test" else "training images, out of fold",
+            "low": head.accuracy_interval.low,
+            "high": head.accuracy_interval.high,
+        },
+        "key": _key(results),
+        "protocol": protocol(results, facts),
+        "gain": _gain(results),
+        "columns": columns,
+        "summary": [{"kind": row.kind, "cells": [tables.cell(row, field) for field, _ in columns]} for row in rows],
+        "pairs": tables.confused_pairs(head, class_names) if head else (),
+        "galleries": galleries,
+        "samples": samples,
+        "more_classes": max(0, len(class_names) - len(samples)),
+        "data_sentence": _data_sentence(facts.get("dataset", {}), class_names),
+        "settings": settings(facts.get("recipe", {})),
+        "environment": [(_words(name), spell(value)) for name, value in facts.get("environment", {}).items()],
+        "digests": _digests(facts),
+        "contents": _contents(results, bool(galleries), "size_accuracy" in embedded),
+    }
+    return environment.get_template("report.html").render(context)
+
+
+def _contents(results: Results, galleries: bool, sizes: bool) -> list[tuple[str, str]]:
+    judged = tables.headline_judgement(results) is not None
+    every = [
+        ("protocol", "How it was judged", True),
+        ("members", "The members", True),
+        ("size", "How many are enough", sizes),
+        ("errors", "What is taken for what", judged),
+        ("galleries", "Worth looking at", galleries),
+        ("confidence", "Its probabilities", judged),
+        ("disagreement", "Where members differ", results.agreement is not None),
+        ("data", "The images", True),
+        ("record", "The record", True),
+    ]
+    return [(key, name) for key, name, there in every if there]
+
+
+def _key(results: Results) -> list[dict[str, str]]:
+    """The few figures under the headline."""
+    items = []
+    if results.test and results.out_of_fold:
+        remark = f"{results.out_of_fold.images:,} training images, each judged by members that did not train on it"
+        items.append({"name": "out of fold", "value": percent(results.out_of_fold.accuracy), "remark": remark})
+    finished = [member for member in results.members if member.status == "finished"]
+    scores = [score.accuracy for member in finished if (score := member.test or member.held_out)]
+    where = "test images" if results.test else "their held-out images"
+    if len(scores) > 1:
+        spread = f"lowest {percent(min(scores))}, highest {percent(max(scores))}"
+        mean = percent(sum(scores) / len(scores))
+        items.append({"name": f"{len(scores)} members, mean on {where}", "value": mean, "remark": spread})
+    if judged := tables.headline_judgement(results):
+        loss = f"{judged[1].log_loss:.4f} nats"
+        error = f"calibration error {percent(judged[1].calibration_error)}"
+        items.append({"name": "log-loss", "value": loss, "remark": error})
+    total = f"{duration(results.seconds_total)} with judging"
+    items.append({"name": "training time", "value": duration(results.seconds_training), "remark": total})
+    return items
+
+
+def _gain(results: Results) -> str:
+    """What voting together gives over one member, in words."""
+    if results.test is None:
+        return ""
+    scores = [member.test.accuracy for member in results.members if member.test]
+    if len(scores) < 2:
+        return ""
+    mean = sum(scores) / len(scores)
+    text = f"On the test images a member alone is right on {percent(mean)} on average, the committee on "
+    text += percent(results.test.accuracy)
+    if mean < 1 and results.test.accuracy > mean:
+        removed = (results.test.accuracy - mean) / (1 - mean)
+        return f"{text}: voting together removes {100 * removed:.0f}\u00a0% of a member's errors."
+    return f"{text}: voting together did not help here."
+
+
+def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
+    """How the figures came about: how often the test images were opened, and what chose what."""
+    recipe = facts.get("recipe", {})
+    holdout, training = recipe.get("holdout", {}), recipe.get("training", {})
+    openings = results.test_openings
+    sentences = []
+    if not openings:
+        sentences.append("The test images have never been opened; every figure here is from training images.")
+    elif len(openings) == 1:
+        sentences.append(
+            f"The {openings[0].images:,} test images were opened once, on {openings[0].opened[:10]} "
+            f"({openings[0].purpose}); nothing was chosen by them."
+        )
+    else:
+        sentences.append(
+            f"The {openings[-1].images:,} test images were opened {len(openings)} times (see the record). "
+            "Whoever looks and then changes something is choosing by them, so trust the first look most."
+        )
+    share = spell_share(holdout.get("fraction"))
+    kept_out = {
+        "folds": f"Each member trained without one of {holdout.get('folds')} equal parts of the training images",
+        "fraction": f"Each member trained without {share} of the training images, drawn at random",
+        "last": f"Each member trained without the last {share} of the training images",
+    }.get(str(holdout.get("kind")))
+    if kept_out:
+        sentences.append(f"{kept_out}: its held-out images.")
+    elif holdout.get("kind") == "none":
+        sentences.append("Nothing was held out: every member trained on all training images.")
+    choices = []
+    if training.get("patience"):
+        choices.append("when a member stopped")
+    if str(training.get("keep", "last")) != "last":
+        choices.append(f"which epoch's weights were kept (the one with the {_words(str(training['keep']))})")
+    if choices:
+        text = " and ".join(choices)
+        sentences.append(
+            f"Held-out images chose {text}; this makes held-out and out-of-fold figures slightly flattering."
+        )
+    elif training.get("keep") == "last":
+        sentences.append(
+            "Every member trained for the stated number of epochs and kept its last weights: nothing was chosen."
+        )
+    if results.calibration:
+        sentences.append(
+            f"The temperature was fitted out of fold, on {results.calibration.fitted_on:,} training images."
+        )
+    if recipe.get("committee", {}).get("combination") == "weighted":
+        sentences.append("The members' weights were fitted on out-of-fold probabilities.")
+    sentences.append(
+        "Intervals say how far a figure may be off because the images are a sample; "
+        "the luck of another training comes on top, and only repeated seeds show it."
+    )
+    return sentences
+
+
+def _pictures(
+    results: Results,
+    facts: Mapping[str, Any],
+    class_names: Sequence[str],
+    pictures: Mapping[str, NDArray[Any]],
+    budget: int,
+) -> tuple[list[dict[str, str]], list[tuple[str, list[dict[str, Any]]]]]:
+    """Samples of each class, and the galleries by part, their images as data addresses within the budget."""
+    images: list[NDArray[Any]] = []
+    places: dict[tuple[str, int], int] = {}
+    shown = min(CLASSES_SHOWN, len(class_names)) if "samples" in pictures and "class_means" in pictures else 0
+    if shown:
+        rows = strips(displayable(pictures["samples"][:shown]))
+        for number, (mean, strip) in enumerate(zip(displayable(pictures["class_means"][:shown]), rows, strict=True)):
+            places["mean", number], places["strip", number] = len(images), len(images) + 1
+            images += [mean, strip]
+    for part in dict.fromkeys(gallery.part for gallery in results.galleries):
+        for slot, image in enumerate(displayable(pictures[part])):
+            places[part, slot] = len(images)
+            images.append(image)
+    uris = data_uris(images, budget)
+    counts = facts.get("dataset", {}).get("counts", {})
+    samples = []
+    for number, name in enumerate(class_names[:shown]):
+        count = counts.get(name, {}).get("train") if isinstance(counts, Mapping) else None
+        mean, strip = uris[places["mean", number]], uris[places["strip", number]]
+        samples.append({"name": name, "mean": mean, "strip": strip, "counts": "" if count is None else f"{count:,}"})
+    galleries: dict[str, list[dict[str, Any]]] = {}
+    for gallery in results.galleries:
+        where = "test images" if gallery.part == "test" else "training images, judged out of fold"
+        tiles = [
+            _tile(
+                picture,
+                gallery,
+                class_names,
+                uris[places[gallery.part, picture.slot]],
+                images[places[gallery.part, picture.slot]].shape,
+            )
+            for picture in gallery.pictures
+        ]
+        galleries.setdefault(where, []).append(
+            {"id": f"{gallery.part}-{gallery.name}", "title": gallery.title, "remark": gallery.remark, "tiles": tiles}
+        )
+    return samples, list(galleries.items())
+
+
+def _tile(
+    picture: Picture, gallery: Gallery, class_names: Sequence[str], uri: str, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    height, width = shape[:2]
+    scale = max(1, round(100 / max(height, width))) if max(height, width) <= 112 else 112 / max(height, width)
+    true, predicted = class_names[picture.true], class_names[picture.predicted]
+    where = f"{'test' if gallery.part == 'test' else 'training'} image {picture.position:,}"
+    return {
+        "uri": uri,
+        "width": round(scale * width),
+        "height": round(scale * height),
+        "enlarged": scale > 1,
+        "where": where,
+        "alt": f"{where}, of class {true}, taken for {predicted}",
+        "true": true,
+        "predicted": predicted,
+        "is_right": picture.true == picture.predicted,
+        "p_true": picture.probability_true,
+        "p_predicted": picture.probability_predicted,
+        "dissenters": picture.dissenters,
+        "members": picture.members,
+    }
+
+
+def _data_sentence(dataset: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    counts = dataset.get("counts")
+    parts = [f"{dataset.get('name', 'The data')}: {len(class_names)} classes"]
+    if shape := dataset.get("shape"):
+        parts.append(
+            "images of "
+            + " × ".join(str(side) for side in shape[:2])
+            + " pixels"
+            + (" in colour" if len(shape) > 2 and shape[2] >= 3 else "")
+        )
+    if isinstance(counts, Mapping) and counts and all(isinstance(count, Mapping) for count in counts.values()):
+        train, test = (sum(int(count.get(part, 0)) for count in counts.values()) for part in ("train", "test"))
+        parts.append(f"{train:,} for training and {test:,} for the test")
+    source = f" Source: {dataset['source']}." if dataset.get("source") else ""
+    return ", ".join(parts) + "." + source
+
+
+def _digests(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    dataset = facts.get("dataset", {})
+    every = [
+        ("all images", dataset.get("digest")),
+        ("training images", dataset.get("train_digest")),
+        ("test images", dataset.get("test_digest")),
+        ("recipe", facts.get("recipe_digest")),
+        ("seed", facts.get("seed")),
+    ]
+    return [(name, str(value)) for name, value in every if value is not None]
+
+
+def settings(recipe: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """A recipe as titled lists of names and values for people."""
+    plain = [(_words(name), spell(value)) for name, value in recipe.items() if not isinstance(value, Mapping)]
+    sections = [
+        (_words(name), [(_words(field), spell(each)) for field, each in value.items()])
+        for name, value in recipe.items()
+        if isinstance(value, Mapping)
+    ]
+    return [("recipe", plain)] * bool(plain) + sections
+
+
+def spell(value: Any) -> str:
+    """A setting in words: lists with commas, layers by their type and what they state."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        kind = [str(value["type"])] if "type" in value else []
+        return " ".join(kind + [f"{name}={spell(each)}" for name, each in value.items() if name != "type"])
+    if isinstance(value, (list, tuple)):
+        nested = any(isinstance(each, Mapping) for each in value)
+        return (" · " if nested else ", ").join(map(spell, value)) or tables.NOTHING
+    return tables.NOTHING if value is None or value == "" else str(value)
+
+
+def spell_share(value: float | None) -> str:
+    """A share as a whole percentage."""
+    return "a part" if value is None else f"{100 * value:.3g}\u00a0%"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, to about three digits."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def short(name: str, width: int = 18) -> str:
+    """A name cut with an ellipsis; the page shows the whole one as a tooltip."""
+    return name if len(name) <= width else name[: width - 1].rstrip() + "…"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
