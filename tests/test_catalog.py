@@ -25,6 +25,7 @@ TOY = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
 TOY_LABELS = np.arange(60) % 10
 
 MNIST_5K_DIGEST = "b95576eedd2ab34ae68fcb49d0b0992815f76517bab39509bb80c730edaf03b7"
+MNIST_5K_TEST_DIGEST = "5bce47f69d18266cdf6497d55d82ef3b222755dc4e3f961d97136fe8e3429825"
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,7 @@ def test_mnist_5k_is_the_same_for_every_seed() -> None:
     assert dataset.test.counts(10) == [100] * 10
     assert dataset.image_shape == (28, 28, 1)
     assert dataset.part_digests() == other.part_digests()
+    assert dataset.part_digests()[1] == MNIST_5K_TEST_DIGEST
     assert dataset.digest() == MNIST_5K_DIGEST
     assert catalog.load_dataset("mnist-5k", image_size=14).image_shape == (14, 14, 1)
 

@@ -224,6 +224,11 @@ def test_integer_classes_sort_by_number_and_given_names_are_kept(tmp_path: Path,
     (pixels, labels), _ = digits
     np.savez(tmp_path / "a.npz", images=pixels, labels=labels * 5)
     assert read_dataset(tmp_path / "a.npz").class_names[:4] == ("0", "5", "10", "15")
+    for name in ("10", "9"):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        for i in range(4):
+            (tmp_path / "folders" / name / f"{i}.png").write_bytes(png(pixels[i]))
+    assert read_dataset(tmp_path / "folders").class_names == ("9", "10")
     names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
     np.savez(tmp_path / "b.npz", images=pixels / 255, labels=np.eye(10)[labels], class_names=names)
     named = read_dataset(tmp_path / "b.npz")
@@ -548,6 +553,7 @@ def test_describe_and_samples_show_training_images_only(tmp_path: Path, digits: 
     assert json.loads(json.dumps(shown)) == shown
     samples, means = sample_pictures(dataset, per_class=40)
     threes = train[0][train[1] == 3]
+    assert np.array_equal(sample_pictures(dataset)[0][3, ..., 0], threes[:12])
     assert np.array_equal(samples[3, : len(threes), ..., 0], threes)
     assert not samples[3, len(threes) :].any()
     assert np.array_equal(means[3, ..., 0], np.rint(threes.mean(axis=0)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.assemble import RawPart, RawSet
-from committee.data.files import Files, open_zip, read_exactly
+from committee.data.files import Files, open_zip, read_exactly, reason
 from committee.errors import DataError
 
 _IDX_NAME = re.compile(
@@ -70,7 +70,7 @@ def read_idx_set(files: Files, only: str | None = None) -> RawSet:
             other = "labels" if kinds == ["images"] else "images"
             raise DataError(
                 f"{files.label(found[part, kinds[0]])}: the {other} file that belongs to it is missing; put it beside "
-                "it"
+                "it and give the path of the folder"
             )
         if kinds:
             images, labels = (read_idx(files, found[part, kind]) for kind in ("images", "labels"))
@@ -204,7 +204,8 @@ def read_npy(files: Files, name: str) -> NDArray[Any]:
             shape, fortran, dtype = read_header(file)
         except (ValueError, KeyError) as error:
             raise DataError(
-                f"{label}: this is not a readable NPY array ({error}); write it again with numpy.save or numpy.savez"
+                f"{label}: this is not a readable NPY array ({reason(error)}); write it again with numpy.save or "
+                "numpy.savez"
             ) from error
         if dtype.hasobject or dtype.kind not in "biufSU":
             raise DataError(

@@ -159,7 +159,7 @@ def load_dataset(
     """The data set of a catalogue name or a path.
 
     Args:
-        data: a name in `NAMES`, or a path (a path wins where it has a separator or where there is no such name).
+        data: a name in `NAMES`, or a path; write ./mnist for a folder that is called like one.
         data_dir: folder that holds a named data set's IDX files, or a subfolder called like the data set with them;
             the environment variable COMMITTEE_DATA does the same.
         seed: root seed of the split that makes a test part where a path has none; named data sets ignore it.

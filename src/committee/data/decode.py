@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from committee.data.dataset import Pixels
-from committee.data.files import MAX_BYTES
+from committee.data.files import MAX_BYTES, reason
 from committee.errors import DataError
 
 LONGEST_SIDE = 96
@@ -82,7 +82,7 @@ def decode(content: bytes, label: str) -> Pixels:
             pixels = _turned(pixels, _orientation(opened, content))  # none is left where Pillow has turned a TIFF
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise DataError(
-                f"{label}: the image is damaged or cut off ({error}); replace or remove the file"
+                f"{label}: the image is damaged or cut off ({reason(error)}); replace or remove the file"
             ) from error
     return np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None])
 
@@ -204,7 +204,7 @@ def _opened(content: bytes, label: str) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"{label}: the image is larger than the limit of {MAX_IMAGE_PIXELS:,} pixels ({error}); shrink it"
+            f"{label}: the image is larger than the limit of {MAX_IMAGE_PIXELS:,} pixels ({reason(error)}); shrink it"
         ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(

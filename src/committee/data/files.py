@@ -30,6 +30,12 @@ MAX_FILES = 2_000_000
 _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
 
 
+def reason(error: Exception) -> str:
+    """What a library said about a fault, fit for the middle of a sentence: one line, not too long."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 200 else words[:197] + "..."
+
+
 @dataclass(frozen=True)
 class Files:
     """Files by name.
@@ -73,7 +79,7 @@ class Files:
             raise
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             raise DataError(
-                f"{self.label(name)}: the file cannot be read ({error}); copy or download it again"
+                f"{self.label(name)}: the file cannot be read ({reason(error)}); copy or download it again"
             ) from error
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
@@ -222,7 +228,9 @@ def _opened_zip(file: BinaryIO, where: str) -> Iterator[Files]:
             archive = zipfile.ZipFile(file)
             infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise DataError(f"{where}: this is not a readable zip ({error}); copy or download it again") from error
+            raise DataError(
+                f"{where}: this is not a readable zip ({reason(error)}); copy or download it again"
+            ) from error
         with archive:
             promised = sum(info.file_size for info in infos.values())
             if promised > MAX_BYTES:

@@ -52,7 +52,7 @@ def read_folder_set(files: Files, image_size: int | None) -> RawSet:
         classes.append(inner[0])
         kept.append(name)
     if unlabelled:
-        notes.append(f"{unlabelled:,} test images without class folders were left out")
+        notes.append(f"{unlabelled:,} test image(s) without class folders were left out")
     if not kept:
         raise DataError(
             f"{files.where}: there are no images in class folders; PNG, JPEG, BMP, WebP or TIFF files in a folder for "

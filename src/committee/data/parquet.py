@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from committee.data.assemble import RawSet, by_part
 from committee.data.decode import decode_all
-from committee.data.files import MAX_BYTES, Files, names_by_part
+from committee.data.files import MAX_BYTES, Files, names_by_part, reason
 from committee.data.tables import LABEL_NAMES
 from committee.errors import DataError, require
 
@@ -100,8 +100,12 @@ def read_parquet(files: Files, name: str) -> ParquetTable:
             images = batch.column(image_column)
             contents += (images.field("bytes") if arrow.types.is_struct(images.type) else images).to_pylist()
             labels += batch.column(label_column).to_pylist() if label_column else []
-    except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{where}: this is no readable Parquet file ({error}); copy or download it again") from error
+    except DataError:
+        raise
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{where}: this is no readable Parquet file ({reason(error)}); copy or download it again"
+        ) from error
     for column, cells in ((image_column, contents), (label_column, labels)):
         empty = next((row for row, cell in enumerate(cells, start=1) if cell is None), None)
         if empty is not None:

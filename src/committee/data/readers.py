@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -96,7 +97,8 @@ def read_images(
     names: list[str] = []
     blocks: list[Pixels] = []
     for path in paths:
-        with open_files(path) as files:
+        with open_files(path) as files, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks about odd but readable files
             found = list(folders.image_names(files))
             for name in found:
                 block = decode(files.read(name), files.label(name))[None]

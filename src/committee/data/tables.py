@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from committee.data.arrays import joined
 from committee.data.assemble import RawPart, RawSet, square_shape
-from committee.data.files import Files, names_by_part
+from committee.data.files import Files, names_by_part, reason
 from committee.errors import DataError
 
 LABEL_NAMES = ("label", "class", "target", "y", "labels", "digit")
@@ -82,14 +82,19 @@ def read_csv(files: Files, name: str) -> tuple[NDArray[Any], NDArray[Any] | None
         if columns.pixels == tuple(range(first_pixel, last_pixel + 1)):
             return numbers[:, first_pixel : last_pixel + 1], labels
         return numbers[:, columns.pixels], labels
-    return _any_table(csv.reader(io.StringIO(_text(body, where)), delimiter=delimiter), columns, where)
+    try:
+        return _any_table(csv.reader(io.StringIO(_text(body, where), newline=""), delimiter=delimiter), columns, where)
+    except csv.Error as error:
+        raise DataError(f"{where}: this is no readable CSV ({reason(error)}); save the table again") from error
 
 
 def _text(content: bytes, where: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: this is no text in UTF-8 ({error}); save the table as CSV in UTF-8") from error
+        raise DataError(
+            f"{where}: this is no text in UTF-8 ({reason(error)}); save the table as CSV in UTF-8"
+        ) from error
 
 
 def _columns(first_row: list[str], where: str) -> _Columns:
