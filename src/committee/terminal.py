@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -190,18 +191,35 @@ class Bars(Watcher):
 STYLES = {"mean": "bold", "spread": "dim", "failed": "red", "committee": "bold green", "out_of_fold": "cyan"}
 
 
+HEADINGS = {  # narrow enough for 80 columns together
+    "label": "\n\nmember",
+    "kept_epoch": "\nkept\nepoch",
+    "epochs": "\n\nof",
+    "seconds": "\nsec-\nonds",
+    "train_loss": "\ntrain\nloss",
+    "held_out_loss": "held\nout\nloss",
+    "test_loss": "\ntest\nloss",
+    "train_accuracy": "\ntrain\nacc. %",
+    "held_out_accuracy": "held\nout\nacc. %",
+    "test_accuracy": "\ntest\nacc. %",
+}
+LABELS = {"standard deviation": "± sd", "committee, out of fold": "out of fold"}
+
+
 def members_table(results: Results) -> Table:
     """The training summary: a row a member, mean and spread, out of fold, the committee."""
     rows = summary_rows(results)
-    columns = shown_columns(rows)
-    table = Table(title="Members and committee; a member's losses and accuracies are those of its kept epoch")
-    for field, heading in columns:
-        table.add_column(heading, justify="left" if field == "label" else "right")
+    fields = [field for field, _ in shown_columns(rows)]
+    title = "A member's losses and accuracies are those of its kept epoch"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    for field in fields:
+        table.add_column(HEADINGS[field], justify="left" if field == "label" else "right", no_wrap=True)
     previous: SummaryRow | None = None
     for row in rows:
         if previous is not None and row.kind != previous.kind and row.kind in ("mean", "out_of_fold"):
             table.add_section()
-        table.add_row(*(Text(cell(row, field)) for field, _ in columns), style=STYLES.get(row.kind, ""))
+        cells = [cell(row, field).removesuffix("\u00a0%").removeprefix("± ") for field in fields[1:]]
+        table.add_row(*map(Text, [LABELS.get(row.label, row.label), *cells]), style=STYLES.get(row.kind, ""))
         previous = row
     return table
 

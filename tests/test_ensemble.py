@@ -1,0 +1,103 @@
+"""Combination, out-of-fold votes, temperature, weights, size curve: against hand-made and simulated truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from committee.data.splits import held_out_parts
+from committee.ensemble.calibrate import fit_temperature, temper
+from committee.ensemble.combine import combine, out_of_fold
+from committee.ensemble.select import fit_weights, size_curve
+from committee.errors import DataError
+from committee.evaluation.metrics import accuracy
+from committee.recipe import Holdout
+
+RNG = np.random.default_rng(0)
+
+
+def simulated(sharpness: list[float], images: int = 4000, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Members (member, image, class) that see each label through noise, the sharper the better."""
+    labels = RNG.integers(0, classes, images)
+    logits = RNG.normal(size=(len(sharpness), images, classes))
+    for member, sharp in enumerate(sharpness):
+        logits[member, np.arange(images), labels] += sharp
+    powers = np.exp(logits)
+    return (powers / powers.sum(2, keepdims=True)).astype(np.float32), labels
+
+
+def test_combinations_by_hand() -> None:
+    members = np.array([[[0.5, 0.5, 0.0]], [[0.1, 0.2, 0.7]], [[0.6, 0.3, 0.1]]])
+    assert combine(members)[0] == pytest.approx([0.4, 1 / 3, 0.8 / 3])
+    assert combine(members, "vote")[0] == pytest.approx([2 / 3, 0, 1 / 3])
+    assert combine(members, "weighted", np.array([0.0, 1.0, 0.0]))[0] == pytest.approx([0.1, 0.2, 0.7])
+    two = combine(members[1:], "geometric")[0]
+    assert two == pytest.approx(np.sqrt([0.06, 0.06, 0.07]) / np.sqrt([0.06, 0.06, 0.07]).sum())
+
+
+def test_an_image_is_judged_only_by_members_that_may() -> None:
+    members, _ = simulated([1.0, 1.0, 1.0], images=6)
+    honest = out_of_fold(members, [np.array([0, 1]), np.array([1, 2]), np.array([2])])
+    for how in ("mean", "geometric", "vote", "weighted"):
+        weights = np.array([1.0, 1.0, 1.0])
+        combined = combine(honest, how, weights)
+        assert np.isnan(combined[3:]).all()
+        assert combined[0] == pytest.approx(combine(members[[0]], how)[0])
+        assert combined[1] == pytest.approx(combine(members[[0, 1]], how)[1])
+
+
+def test_folds_hold_out_every_image_equally_often_and_classes_evenly() -> None:
+    labels = RNG.permutation(np.repeat(np.arange(4), [50, 60, 70, 80]))
+    parts = held_out_parts(labels, Holdout(kind="folds", folds=5), 10, 7, list("abcd"))
+    assert (np.bincount(np.concatenate(parts)) == 2).all()
+    for part in parts:
+        assert np.bincount(labels[part]) == pytest.approx([10, 12, 14, 16])
+    assert not np.array_equal(parts[0], parts[5])
+    again = held_out_parts(labels, Holdout(kind="folds", folds=5), 10, 7, list("abcd"))
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+    random = held_out_parts(labels, Holdout(kind="fraction", fraction=0.2), 3, 7, list("abcd"))
+    assert [len(part) for part in random] == [52, 52, 52]
+    last = held_out_parts(labels, Holdout(kind="last", fraction=0.1), 2, 7, list("abcd"))
+    assert np.array_equal(last[1], np.arange(234, 260))
+
+
+def test_a_class_with_fewer_images_than_folds_is_told() -> None:
+    labels = np.array([0] * 9 + [1] * 3)
+    with pytest.raises(
+        DataError, match=r"class 'rare' has 3 training images, but 5 folds need at least 5 of each class"
+    ):
+        held_out_parts(labels, Holdout(folds=5), 5, 0, ["common", "rare"])
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
+def test_the_temperature_is_found_again(true: float) -> None:
+    calibrated, _ = simulated([0.0], images=20000)
+    probabilities = calibrated[0].astype(float)
+    labels = np.array([RNG.choice(5, p=row / row.sum()) for row in probabilities])
+    assert fit_temperature(temper(probabilities, 1 / true), labels) == pytest.approx(true, rel=0.06)
+
+
+def test_weights_favour_the_better_member_and_stay_equal_without_evidence() -> None:
+    members, labels = simulated([0.2, 3.0, 0.2])
+    weights = fit_weights(members, labels)
+    assert weights.sum() == pytest.approx(1)
+    assert weights.argmax() == 1
+    assert weights[1] > 0.7
+    rows = np.arange(len(labels))
+    weighted, plain = combine(members, "weighted", weights), combine(members)
+    assert np.log(weighted[rows, labels]).mean() > np.log(plain[rows, labels]).mean()
+    disjoint = out_of_fold(members, [np.arange(0, 1000), np.arange(1000, 2000), np.arange(2000, 4000)])
+    assert fit_weights(disjoint, labels) == pytest.approx([1 / 3] * 3)
+
+
+def test_the_size_curve_rises_and_ends_with_the_whole_committee() -> None:
+    members, labels = simulated([1.5] * 6)
+    curve = size_curve(members, labels, "mean", None, np.random.default_rng(0))
+    assert [point.members for point in curve] == [1, 2, 3, 4, 5, 6]
+    assert curve[0].accuracy == pytest.approx(np.mean([accuracy(member, labels) for member in members]))
+    assert curve[-1].accuracy == accuracy(combine(members), labels)
+    assert curve[-1].accuracy > curve[0].accuracy + 0.1
+    held_out = [np.arange(start % 3, 4000, 3) for start in range(6)]
+    honest = size_curve(out_of_fold(members, held_out), labels, "mean", None, np.random.default_rng(0))
+    assert [point.members for point in honest] == [1, 2]
+    assert honest[1].accuracy == pytest.approx(accuracy(combine(out_of_fold(members, held_out)), labels))

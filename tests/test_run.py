@@ -1,0 +1,226 @@
+"""Whole runs through the command line: the same bits however placed or cut, and a test split that stays sealed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import committee
+from committee.cli import main
+from committee.training import store
+
+SMALL = ["--recipe", "compact", "--members", "2", "--epochs", "2"]
+SMALL += ["--set", "holdout.folds=2", "--set", "network.widths=[8,8,8]"]
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def weights(run: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(run.glob("members/*/weights.safetensors"))]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on real digits, trained in this process."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    result = call("train", "digits", *SMALL, "--workers", "1", "--out", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_a_run_folder_holds_what_scripts_rely_on(run: Path) -> None:
+    for name in ("run.json", "recipe.toml", "report.html", "results.json", "tables/members.csv"):
+        assert (run / name).is_file(), name
+    assert list((run / "figures").glob("*.png"))
+    lines = store.read_history(run / "members" / "01")
+    names = {"epoch", "images_per_second", "seconds", "train_loss", "validation_loss", "validation_accuracy"}
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert all(names | {"learning_rate"} <= set(line) for line in lines)
+    files = store.read_manifest(run)["files"]
+    on_disk = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} - {"run.json"}
+    assert set(files) == on_disk
+    assert all((run / name).stat().st_size == facts["bytes"] for name, facts in files.items())
+
+
+def test_processes_and_this_process_give_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    result = call("train", "digits", *SMALL, "--workers", "2", "--out", tmp_path / "two")
+    assert result.exit_code == 0, result.output
+    assert weights(tmp_path / "two") == weights(run)
+    assert (tmp_path / "two" / "out_of_fold_probabilities.npy").read_bytes() == (
+        run / "out_of_fold_probabilities.npy"
+    ).read_bytes()
+    other = call("train", "digits", *SMALL, "--seed", "1", "--out", tmp_path / "three")
+    assert other.exit_code == 0
+    assert weights(tmp_path / "three") != weights(run)
+
+
+def test_members_never_train_on_what_they_are_judged_on(run: Path) -> None:
+    held_out = [np.load(run / "members" / member / "held_out.npy") for member in ("00", "01")]
+    images = len(np.load(run / "train_labels.npy"))
+    assert np.array_equal(np.sort(np.concatenate(held_out)), np.arange(images))
+    probabilities = np.load(run / "out_of_fold_probabilities.npy")
+    own = np.load(run / "members" / "00" / "train_probabilities.npy")
+    temperature = store.read_json(run / "committee.json")["temperature"]
+    powers = own[held_out[0]].astype(float) ** (1 / temperature)
+    assert np.allclose(probabilities[held_out[0]], powers / powers.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_a_kept_seal_is_opened_once_by_evaluate_and_recorded(run: Path, tmp_path: Path) -> None:
+    sealed = tmp_path / "sealed"
+    result = call("train", "digits", *SMALL, "--out", sealed, "--keep-sealed", "--json")
+    assert json.loads(result.stdout)["test"] is None
+    assert not (sealed / "test_record.jsonl").exists()
+    assert not (sealed / "test_probabilities.npy").exists()
+    assert "sealed" in (sealed / "report.html").read_text()
+    answer = json.loads(call("evaluate", sealed, "--json").stdout)
+    manifest = store.read_manifest(run)
+    assert answer["test"] == manifest["test"]
+    assert answer["out_of_fold"] == manifest["out_of_fold"]
+    record = [json.loads(line) for line in (sealed / "test_record.jsonl").read_text().splitlines()]
+    assert [line["purpose"] for line in record] == ["committee evaluate"]
+    assert json.loads(call("evaluate", sealed, "--json").stdout)["test_openings"] == 2
+
+
+def test_json_prints_one_object_and_a_finished_run_is_shown_again(run: Path) -> None:
+    result = call("train", "digits", *SMALL, "--out", run, "--json")
+    answer = json.loads(result.stdout)
+    assert answer["members"] == 2
+    assert answer["test"]["images"] == 359
+    low, high = answer["test"]["interval"]
+    assert low < answer["test"]["accuracy"] < high
+    assert "already holds this training" in result.stderr
+
+
+def test_another_training_does_not_enter_a_run_folder(run: Path) -> None:
+    result = call("train", "digits", *SMALL, "--seed", "5", "--out", run)
+    assert result.exit_code == 2
+    assert "holds another training (seed was 0, now 5); give another --out" in result.stderr
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "committee", "train", "digits", *SMALL, "--workers", "1", "--out", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if (folder / "members" / "00" / "member.json").exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (folder / "run.json").exists()
+    first = (folder / "members" / "00" / "weights.safetensors").stat().st_mtime_ns
+    assert "is an unfinished run" in call("report", folder).stderr
+    assert call("train", "digits", *SMALL, "--out", folder).exit_code == 0
+    assert (folder / "members" / "00" / "weights.safetensors").stat().st_mtime_ns == first
+    assert weights(folder) == weights(run)
+
+
+def test_ctrl_c_keeps_finished_members_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "interrupted"
+    command = [sys.executable, "-m", "committee", "train", "digits", "--epochs", "400", "--out", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for _ in range(600):
+        if list(folder.glob("members/*/history.jsonl")):
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Give the same command again to go on." in stderr
+    assert "Traceback" not in stderr
+
+
+def test_going_on_from_a_run_keeps_its_held_out_images(run: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    result = call("train", "digits", "--from", run, "--epochs", "1", "--out", more)
+    assert result.exit_code == 0, result.output
+    assert [line["epoch"] for line in store.read_history(more / "members" / "00")] == [3]
+    for member in ("00", "01"):
+        held_out = "members/" + member + "/held_out.npy"
+        assert (more / held_out).read_bytes() == (run / held_out).read_bytes()
+    before, after = (np.load(folder / "members" / "00" / "train_probabilities.npy") for folder in (run, more))
+    labels = np.load(run / "train_labels.npy")
+    rows = np.arange(len(labels))
+    assert np.log(after[rows, labels]).mean() > np.log(before[rows, labels]).mean()
+
+
+def test_a_member_that_diverges_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from committee.training import fit
+
+    loss_of = fit.loss_of
+    calls = {"count": 0}
+
+    def breaks_first_member(*arguments: Any) -> Any:
+        calls["count"] += 1
+        return loss_of(*arguments) * (float("nan") if calls["count"] == 1 else 1.0)
+
+    monkeypatch.setattr(fit, "loss_of", breaks_first_member)
+    result = call("train", "digits", *SMALL, "--workers", "1", "--out", tmp_path / "half")
+    assert result.exit_code == 0, result.output
+    assert "Member 00 failed and is left out: the training loss became nan in epoch 1" in result.stdout
+    assert store.read_json(tmp_path / "half" / "committee.json")["members"] == [1]
+    assert store.read_manifest(tmp_path / "half")["failed_members"] == [0]
+    loaded = committee.load(tmp_path / "half")
+    assert len(loaded.networks) == 1
+
+
+def test_predictions_are_those_of_the_evaluation_in_every_form(run: Path, tmp_path: Path, digits: Any) -> None:
+    from committee.data.dataset import open_test
+
+    test = open_test(digits, tmp_path / "record.jsonl", "a test of the tests")
+    loaded = committee.load(run)
+    assert np.array_equal(loaded.predict_proba(test.pixels), np.load(run / "test_probabilities.npy"))
+    assert np.array_equal(loaded.predict_proba(test.pixels[7:8])[0], loaded.predict_proba(test.pixels)[7])
+    np.save(tmp_path / "some.npy", test.pixels[:5])
+    records = json.loads(call("predict", run, tmp_path / "some.npy", "--format", "json").stdout)
+    assert [record["prediction"] for record in records] == loaded.predict(test.pixels[:5])
+    assert {record["disagreement"] for record in records} <= {0.0, 0.5}
+    table = call("predict", run, tmp_path / "some.npy", "--format", "csv").stdout.splitlines()
+    assert table[0].startswith("image,prediction,probability,disagreement,p(0),p(1)")
+    assert len(table) == 6
+    out = tmp_path / "answers.parquet"
+    assert call("predict", run, tmp_path / "some.npy", "--format", "parquet", "--out", out).exit_code == 0
+    import pyarrow.parquet as parquet
+
+    assert parquet.read_table(out).column("prediction").to_pylist() == loaded.predict(test.pixels[:5])
+
+
+def test_damaged_weights_are_not_used(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    path = copy / "members" / "01" / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    result = call("predict", copy, copy / "train_labels.npy")
+    assert result.exit_code == 2
+    assert "is not the file that training wrote (SHA-256 differs)" in result.stderr
+
+
+def test_compare_tells_a_run_from_itself_and_from_a_better_one(run: Path, tmp_path: Path) -> None:
+    assert "not distinguishable" in call("compare", run, run).stdout
+    call("train", "digits", *SMALL, "--set", "training.epochs=12", "--out", tmp_path / "long")
+    answer = json.loads(call("compare", run, tmp_path / "long", "--on", "out-of-fold", "--json").stdout)
+    assert answer["accuracy_difference"] > 0
+    assert answer["mcnemar_p"] < 0.01
+
+
+def test_the_report_is_written_again_from_the_folder_alone(run: Path) -> None:
+    before = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    assert call("report", run).exit_code == 0
+    assert (run / "report.html").read_text() == before
