@@ -125,6 +125,7 @@ def _page(
         "chance": lambda value: percent(value, 1),
         "number": lambda value: f"{value:,}",
         "short": short,
+        "moment": lambda value: value.replace("T", " ").replace("+00:00", " UTC"),
     }
     drawn = {name: plot for name, plot in embedded.items() if name != "confused_pairs"}
     spare = LARGEST - sum(len(plot["uri"]) for plot in drawn.values()) - 2_000 * len(class_names) - 500_000
@@ -326,7 +327,7 @@ def _tile(
     picture: Picture, gallery: Gallery, class_names: Sequence[str], uri: str, shape: tuple[int, ...]
 ) -> dict[str, Any]:
     height, width = shape[:2]
-    scale = max(1, round(100 / max(height, width))) if max(height, width) <= 112 else 112 / max(height, width)
+    scale = max(1, 100 // max(height, width)) if max(height, width) <= 100 else 100 / max(height, width)
     true, predicted = class_names[picture.true], class_names[picture.predicted]
     where = f"{'test' if gallery.part == 'test' else 'training'} image {picture.position:,}"
     return {

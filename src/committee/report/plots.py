@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from committee.evaluation.mistakes import ConfusedPair
 from committee.evaluation.results import ClassRow, Gallery, Interval, ReliabilityBin, SizePoint
-from committee.report.pictures import displayable
+from committee.report.pictures import displayable, strips
 from committee.report.style import (
     BLUE,
     DIFFERENCES,
@@ -270,10 +270,11 @@ def samples_and_means(samples: NDArray[Any], means: NDArray[Any], class_names: S
     columns, (height, width) = shown.shape[1], shown.shape[2:4]
     cell = max(0.24, min(0.52, 26 / len(shown)))
     figure, axes = new_figure(1.6 + cell * (columns + 1.4), 0.5 + cell * len(shown) * height / width, title="")
-    for row in range(len(shown)):
+    for row, strip in enumerate(strips(shown)):
         _tile(axes, average[row], -1.4, row)
-        for column in range(columns):
-            _tile(axes, shown[row, column], column, row)
+        axes.imshow(
+            strip, extent=(-0.46, columns - 0.54, row + 0.46, row - 0.46), interpolation="nearest", aspect="auto"
+        )
     for x, heading in ((-1.4, "mean"), (-0.46, f"the first {columns} images")):
         axes.text(x, -0.62, heading, fontsize=9, color=MUTED, va="bottom", ha="left" if x > -1 else "center")
     axes.set_xlim(-1.9, columns - 0.5)

@@ -44,7 +44,7 @@ class SummaryRow:
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("label", "member"),
     ("kept_epoch", "kept epoch"),
-    ("epochs", "of"),
+    ("epochs", "epochs"),
     ("seconds", "seconds"),
     ("train_loss", "train loss"),
     ("held_out_loss", "held-out loss"),

@@ -1,0 +1,269 @@
+"""The report: it renders whatever a run may hold, stays small and offline, and shows names from data as text."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from committee.evaluation import metrics, mistakes
+from committee.evaluation import results as values
+from committee.evaluation.results import Calibration, MemberRow, PartScore, Results, SizePoint
+from committee.report import html, plots, style, tables
+from committee.report.pictures import data_uris, displayable
+
+NASTY = ("<script>alert(1)</script>", "$x_1$ & $5", "very long " * 30, "ねこ", "a\nb", '"quoted", =1+1')
+
+
+def synthetic(
+    names: tuple[str, ...] = NASTY,
+    members: int = 4,
+    *,
+    sealed: bool = False,
+    held_out: bool = True,
+    failed: bool = False,
+    size: tuple[int, int, int] = (12, 10, 1),
+    images: int = 240,
+    dtype: type = np.uint8,
+    limit: int = 6,
+) -> dict[str, Any]:
+    """What `write_report` takes, from random members that are right about nine times in ten."""
+    generator = np.random.default_rng(1)
+    classes = len(names)
+    labels = np.arange(images) % classes
+
+    def judge() -> np.ndarray:
+        logits = generator.normal(size=(members, images, classes)) + 2.2 * np.eye(classes)[labels]
+        return np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+
+    train, test = judge(), judge()
+    asked = train.copy()
+    for member in range(members):
+        asked[member, np.arange(images) % 2 == member % 2] = np.nan
+    honest = np.nanmean(asked, axis=0) if members > 1 else asked[0]
+    known = np.isfinite(honest).all(axis=1)
+    shown = [] if sealed else [mistakes.galleries(test.mean(axis=0), test, labels, part="test", limit=limit)]
+    shown += [mistakes.galleries(honest, asked, labels, part="train", limit=limit)] if held_out else []
+    score = PartScore(images=images, loss=0.1, accuracy=0.97)
+    rows = [
+        MemberRow(
+            member=number,
+            status="finished",
+            remark="ran all epochs",
+            epochs=3,
+            kept_epoch=3,
+            seconds=1.5,
+            train=score,
+            held_out=score if held_out else None,
+            test=None if sealed else score,
+        )
+        for number in range(members)
+    ]
+    line = {"seconds": 0.5, "images_per_second": 480.0, "learning_rate": 0.001}
+    history = [
+        {
+            **line,
+            "epoch": epoch,
+            "train_loss": 1 / epoch,
+            "validation_loss": 1.2 / epoch if held_out else None,
+            "validation_accuracy": 1 - 0.2 / epoch if held_out else None,
+        }
+        for epoch in (1, 2, 3)
+    ]
+    histories = [history] * members
+    if failed:
+        nothing = {"train": None, "held_out": None, "test": None}
+        remark = "the loss was nan in epoch 1"
+        rows.append(
+            MemberRow(member=members, status="failed", remark=remark, epochs=0, kept_epoch=0, seconds=0, **nothing)
+        )
+        histories = [*histories, [{**history[0], "train_loss": float("nan")}]]
+    sizes = tuple(
+        SizePoint(members=n, subsets=3, accuracy=0.9 + n / 100, accuracy_low=0.88, accuracy_high=0.97, log_loss=0.3 / n)
+        for n in range(1, members + 1)
+    )
+    results = Results(
+        members=tuple(rows),
+        committee_train=metrics.judge(train.mean(axis=0), labels, names),
+        out_of_fold=metrics.judge(honest[known], labels[known], names) if held_out else None,
+        out_of_fold_members=members / 2 if held_out else None,
+        out_of_fold_remark="each image is judged only by members that did not train on it",
+        test=None if sealed else metrics.judge(test.mean(axis=0), labels, names),
+        calibration=Calibration(
+            temperature=1.1,
+            fitted_on=images,
+            out_of_fold_log_loss=(0.3, 0.29),
+            out_of_fold_calibration_error=(0.02, 0.01),
+            test_log_loss=None,
+            test_calibration_error=None,
+        )
+        if held_out
+        else None,
+        sizes_out_of_fold=sizes if held_out else (),
+        sizes_test=() if sealed else sizes,
+        agreement=mistakes.agreement(asked if sealed else test, on="train" if sealed else "test"),
+        galleries=tuple(gallery for each in shown for gallery in each.galleries),
+        test_openings=()
+        if sealed
+        else (values.TestOpening(opened="2026-01-02T03:04:05+00:00", purpose="final judgement", images=images),),
+        seconds_training=12.0,
+        seconds_total=13.0,
+    )
+    top = np.iinfo(dtype).max
+    pictures = {
+        "samples": generator.integers(top, size=(classes, 12, *size), dtype=dtype),
+        "class_means": generator.integers(top, size=(classes, *size), dtype=dtype),
+    }
+    for each in shown:
+        part = each.galleries[0].part
+        pictures[part] = generator.integers(top, size=(len(each.positions), *size), dtype=dtype)
+    kind = "folds" if held_out else "none"
+    facts = {
+        "title": "toy: a committee <b>",
+        "dataset": {
+            "name": "toy",
+            "source": "https://example.org/toy.zip",
+            "shape": list(size),
+            "counts": {name: {"train": 3, "test": 3} for name in names},
+            "digest": "d" * 64,
+            "notes": ["a note with <i>"],
+        },
+        "recipe": {"name": "toy", "holdout": {"kind": kind, "folds": 2}, "training": {"keep": "last", "patience": 0}},
+        "recipe_toml": 'name = "toy"',
+        "recipe_digest": "e" * 64,
+        "environment": {"torch": "2.13.0", "threads": 1},
+        "seed": 0,
+        "command": "committee train toy --set 'x=<y>'",
+        "version": "0.1.0",
+    }
+    return {"results": results, "facts": facts, "class_names": names, "histories": histories, "pictures": pictures}
+
+
+def write(folder: Path, **choices: Any) -> str:
+    return html.write_report(folder, **synthetic(**choices)).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write(folder, failed=True)
+    return folder
+
+
+def test_the_page_is_one_file_that_asks_for_nothing_else(full: Path) -> None:
+    page = (full / "report.html").read_text(encoding="utf-8")
+    addresses = re.findall(r"""(?:src|href|srcset|action|data)\s*=\s*["']([^"']*)""", page)
+    assert len(addresses) > 50
+    assert [address[:40] for address in addresses if not address.startswith(("data:image/", "#"))] == []
+    assert "@import" not in page
+    assert "url(" not in page
+    for fragment in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{fragment}"' in page
+
+
+def test_names_from_data_are_text(full: Path) -> None:
+    page = (full / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<b>" not in page.partition("</h1>")[0]
+    assert "&lt;script&gt;" in page
+    assert "a note with &lt;i&gt;" in page
+    assert "ねこ" in page
+    for figure in (plots.confusion(synthetic()["results"].test.confusion, NASTY), plots.classes(())):
+        assert not any("$x_1$" in text.get_text() for text in figure.findobj(style.Text))
+
+
+def test_labels_of_figures_are_short_plain_and_drawable() -> None:
+    assert style.label("$x_1$", 0) == r"\$x_1\$"
+    assert style.label("a\nb", 0) == "a b"
+    assert style.label("abcdefgh", 0, 5) == "abcd…"
+    assert style.label("\U00012000", 7) == "class 7"  # cuneiform
+    assert style.label("", 3) == "class 3"
+
+
+def test_every_figure_and_table_of_the_page_is_a_file_too(full: Path) -> None:
+    figures = {path.stem for path in (full / "figures").glob("*.png")}
+    assert figures >= {"learning_loss", "learning_accuracy", "size_accuracy", "reliability", "confusion", "agreement"}
+    assert figures >= {"confused_pairs", "classes", "samples", "class_means", "headline", "test_first_errors"}
+    with (full / "tables" / "members.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["kind"] for row in rows] == [*["member"] * 4, "failed", "mean", "spread", "out_of_fold", "committee"]
+    assert float(rows[0]["test_accuracy"]) == 0.97
+    assert float(rows[6]["test_accuracy"]) == pytest.approx(0)
+    assert rows[4]["remark"] == "the loss was nan in epoch 1"
+    with (full / "tables" / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.reader(file))
+    assert table[0][1:] == list(NASTY)
+    assert [int(cell) for cell in table[1][1:]] == list(synthetic()["results"].test.confusion[0])
+    names = {path.stem for path in (full / "tables").glob("*.csv")}
+    assert names >= {"classes", "confused_pairs", "sizes", "mistakes", "history", "reliability", "agreement"}
+
+
+def test_the_headline_is_the_test_accuracy_with_its_interval(full: Path) -> None:
+    page = (full / "report.html").read_text(encoding="utf-8")
+    test = synthetic()["results"].test
+    interval = test.accuracy_interval
+    for fraction in (test.accuracy, interval.low, interval.high):
+        assert f"{100 * fraction:.2f}" in page.partition("<nav")[0]
+    assert "opened once, on 2026-01-02" in page
+    assert "1 of 5 members failed" in page
+
+
+def test_while_the_test_is_sealed_the_page_says_so_and_shows_out_of_fold(tmp_path: Path) -> None:
+    page = write(tmp_path, sealed=True)
+    head = page.partition("<nav")[0]
+    assert "still sealed" in head
+    assert "out of fold" in head
+    assert "never been opened" in page
+    assert "test images are classified correctly" not in page
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"members": 1},
+        {"held_out": False},
+        {"held_out": False, "sealed": True, "members": 1},
+        {"names": tuple(f"class {number}" for number in range(70)), "images": 210, "members": 2},
+        {"size": (8, 8, 4), "dtype": np.uint16},
+    ],
+    ids=["one-member", "no-hold-out", "nothing-to-judge-by", "many-classes", "16-bit-colour"],
+)
+def test_any_kind_of_run_renders(tmp_path: Path, choices: dict[str, Any]) -> None:
+    page = write(tmp_path, **choices)
+    assert page.rstrip().endswith("</html>")
+    assert ("Not judged yet" in page) == bool(choices.get("sealed"))
+    assert "nan" not in re.sub(r"data:image[^\"]+", "", page).lower().split()
+
+
+def test_the_page_stays_small_with_large_photographs(tmp_path: Path) -> None:
+    write(tmp_path, names=("cat", "dog", "emu", "fox"), size=(96, 96, 3), images=400, limit=50)
+    assert (tmp_path / "report.html").stat().st_size < 6_000_000
+
+
+def test_pictures_are_made_smaller_only_where_they_must() -> None:
+    images = list(np.random.default_rng(0).integers(255, size=(20, 64, 64, 3), dtype=np.uint8))
+    assert all(uri.startswith("data:image/png") for uri in data_uris(images, 10**6))
+    tight = data_uris(images, 30_000)
+    assert all(uri.startswith("data:image/jpeg") for uri in tight)
+    assert sum(map(len, tight)) <= 30_000
+
+
+def test_images_of_any_kind_can_be_shown() -> None:
+    grey = np.array([[[0], [128], [255]]], dtype=np.uint8)
+    assert displayable(grey).tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
+    deep = np.array([[[0], [1000], [2000]]], dtype=np.uint16)  # twelve bits in sixteen: the brightest is white
+    assert displayable(deep)[0, :, 0].tolist() == [0, 128, 255]
+    clear = np.array([[[255, 0, 0, 0], [255, 0, 0, 255]]], dtype=np.uint8)
+    assert displayable(clear)[0].tolist() == [[219] * 3, [255, 0, 0]]
+
+
+def test_percentages_never_round_to_certainty() -> None:
+    assert tables.percent(0.99) == "99.00\u00a0%"
+    assert tables.percent(0.999999) == "99.99\u00a0%"
+    assert tables.percent(1.0) == "100.00\u00a0%"
+    assert tables.percent(0.00001) == "< 0.01\u00a0%"
+    assert tables.percent(0.0) == "0.00\u00a0%"
