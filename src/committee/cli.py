@@ -61,7 +61,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 _device = click.option("--device", default="auto", show_default=True, help="auto, cuda, mps, xpu or cpu.")
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group)
 @click.version_option(__version__, prog_name="committee")
 @_example("committee train mnist-5k")
 def main() -> None:
@@ -141,7 +141,9 @@ def train(
         "image_size": image_size,
     }
     setting = runs.Setting(seed, device, precision, workers, _command_line(), tuple(reload.items()))
-    identity = runs.identity_of(dataset, chosen, runs.settled(setting, chosen), continued)
+    settled = runs.settled(setting, chosen)
+    runs.checked_parts(dataset, chosen, settled)
+    identity = runs.identity_of(dataset, chosen, settled, continued)
     folder = out or store.free_folder(Path("runs"), f"{dataset.name}-{chosen.name}-seed{seed}", identity)
     watcher = terminal.watcher(
         chosen.committee.members, chosen.training.epochs, may_stop_early=chosen.training.patience > 0
@@ -149,7 +151,7 @@ def train(
     if (folder / store.MANIFEST).exists():
         click.echo(f"{folder} already holds this training; showing its results.", err=True)
     else:
-        click.echo(_announcement(dataset, chosen, runs.settled(setting, chosen), folder), err=True)
+        click.echo(_announcement(dataset, chosen, settled, folder), err=True)
     try:
         with watcher:
             results = runs.train(

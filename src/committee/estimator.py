@@ -14,13 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from committee import recipe as recipes
 from committee.conclude import form_committee
 from committee.data.dataset import ImageDataset, LabelledImages, Pixels, SealedTest
-from committee.data.splits import held_out_parts
 from committee.ensemble.combine import out_of_fold
 from committee.ensemble.committee import Committee
 from committee.errors import DataError, TrainingError, require
-from committee.models.architectures import plan
 from committee.recipe import Augmentation, Recipe
-from committee.run import Setting, identity_of, settled, train_members
+from committee.run import Setting, checked_parts, identity_of, settled, train_members
 from committee.training import store
 
 _base = require("sklearn.base", extra="sklearn", purpose="CommitteeClassifier")
@@ -188,10 +186,7 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
     def _train(self, dataset: ImageDataset, recipe: Recipe, seed: int) -> tuple[Committee, NDArray[np.float64]]:
         """Train in a folder that is removed afterwards; the committee, and the out-of-fold probabilities."""
         setting = settled(Setting(seed, self.device, self.precision, self.workers), recipe)
-        height, width, channels = dataset.image_shape
-        plan(recipe.network, (channels, height, width), len(dataset.class_names))
-        labels, members = dataset.train.labels, recipe.committee.members
-        parts = held_out_parts(labels, recipe.holdout, members, seed, dataset.class_names)
+        parts, members = checked_parts(dataset, recipe, setting), recipe.committee.members
         with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
             run = Path(folder) / "run"
             store.begin(run, identity_of(dataset, recipe, setting, None))

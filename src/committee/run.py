@@ -78,13 +78,7 @@ def train(
     """
     began = time.monotonic()
     setting = settled(setting, recipe)
-    height, width, channels = dataset.image_shape
-    plan(
-        recipe.network, (channels, height, width), len(dataset.class_names)
-    )  # a misfit is told before a file is written
-    parts = held_out_parts(
-        dataset.train.labels, recipe.holdout, recipe.committee.members, setting.seed, dataset.class_names
-    )
+    parts = checked_parts(dataset, recipe, setting)
     store.begin(out, identity_of(dataset, recipe, setting, continued))
     if (out / store.MANIFEST).exists():
         return read_results(out)
@@ -101,6 +95,19 @@ def train(
         store.write_json(clock, round(seconds, 3))
     open_for = None if keep_sealed else "the end of training"
     return conclude(out, dataset, open_for=open_for, seconds_training=seconds, command=setting.command)
+
+
+def checked_parts(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> list[NDArray[np.int64]]:
+    """What each member holds out; looks first whether recipe and images fit each other, before anything is written.
+
+    Raises:
+        DataError: a class has fewer images than there are folds.
+        RecipeError: the network does not fit the images.
+    """
+    height, width, channels = dataset.image_shape
+    plan(recipe.network, (channels, height, width), len(dataset.class_names))
+    labels, members = dataset.train.labels, recipe.committee.members
+    return held_out_parts(labels, recipe.holdout, members, setting.seed, dataset.class_names)
 
 
 def settled(setting: Setting, recipe: Recipe) -> Setting:

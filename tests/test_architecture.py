@@ -1,0 +1,57 @@
+"""The house keeps its rules: what opens the seal, where members are averaged, where randomness comes from."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {path: path.read_text() for path in sorted((ROOT / "src" / "committee").rglob("*.py"))}
+
+
+def test_importing_the_package_is_cheap() -> None:
+    heavy = "{'torch', 'numpy', 'matplotlib', 'pydantic', 'PIL', 'rich'}"
+    code = f"import sys, committee; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_public_name_exists() -> None:
+    import committee
+
+    for name in committee.__all__:
+        assert getattr(committee, name) is not None
+
+
+def test_only_the_data_set_touches_the_sealed_images_and_only_the_conclusion_opens_them() -> None:
+    touching = {path.name for path, text in SOURCES.items() if "._images" in text and path.name != "estimator.py"}
+    assert touching == {"dataset.py"}
+    assert "test._images" not in SOURCES[ROOT / "src" / "committee" / "estimator.py"]
+    opening = {path.name for path, text in SOURCES.items() if "open_test(" in text}
+    assert opening == {"dataset.py", "conclude.py"}
+
+
+def test_members_are_averaged_in_one_place() -> None:
+    averaging = re.compile(r"(members|probabilities)\w*\.mean\((axis=)?0\)")
+    assert [path.name for path, text in SOURCES.items() if averaging.search(text)] == []
+
+
+def test_randomness_comes_from_keys_alone() -> None:
+    wild = re.compile(
+        r"torch\.manual_seed|np\.random\.(seed|rand|normal|permutation|shuffle|choice)\(|^import random|default_rng\(\)",
+        re.M,
+    )
+    assert [path.name for path, text in SOURCES.items() if wild.search(text)] == []
+
+
+def test_nothing_is_pickled() -> None:
+    pickling = re.compile(r"import pickle|torch\.(save|load)\(|allow_pickle=True")
+    assert [path.name for path, text in SOURCES.items() if pickling.search(text)] == []
+
+
+def test_the_readme_names_every_module() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tree = readme[readme.index("src/committee/") :]
+    missing = [path.name for path in SOURCES if not path.name.startswith("__") and path.name not in tree]
+    assert missing == []
