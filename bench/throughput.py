@@ -1,8 +1,8 @@
 """Training speed on the network of P1 (331,450 parameters, batch 128, Nadam): this package beside a plain PyTorch loop.
 
-In turn, several rounds, each in a fresh process: a committee of two, a process each, and the plain loop with torch's own
-threads. Images a second over all members, the first epoch left out. Prints medians, ranges and their ratio, and writes
-them with versions and machine to bench/results/throughput.json. Run it with `make bench` on a machine at rest.
+In turn, several rounds, each in a fresh process: a committee of two, a process each, and the plain loop with torch's
+own threads. Images a second over all members, the first epoch left out. Prints medians, ranges and their ratio, and
+writes them with versions and machine to bench/results/throughput.json. Run it with `make bench` on a machine at rest.
 """
 
 from __future__ import annotations
