@@ -212,6 +212,25 @@ def test_the_headline_is_the_test_accuracy_with_its_interval(full: Path) -> None
     assert "1 of 5 members failed" in page
 
 
+def test_the_protocol_says_what_chose_what_and_how_often_the_test_was_opened() -> None:
+    run = synthetic()
+    recipe = {"holdout": {"kind": "fraction", "fraction": 0.2}, "training": {"keep": "best_held_out_accuracy"}}
+    twice = run["results"].model_copy(update={"test_openings": run["results"].test_openings * 2})
+    text = " ".join(html.protocol(twice, {"recipe": recipe}))
+    for words in (
+        "opened 2 times",
+        "trust the first",
+        "20\u00a0% of the training",
+        "best held out accuracy",
+        "flattering",
+    ):
+        assert words in text
+    text = " ".join(html.protocol(run["results"], run["facts"]))
+    assert "opened once" in text
+    assert "nothing was chosen" in text
+    assert "flattering" not in text
+
+
 def test_while_the_test_is_sealed_the_page_says_so_and_shows_out_of_fold(tmp_path: Path) -> None:
     page = write(tmp_path, sealed=True)
     head = page.partition("<nav")[0]

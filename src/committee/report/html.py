@@ -79,7 +79,8 @@ def _plots(results: Results, class_names: Sequence[str], histories: Sequence[His
         scores = [member.test if part == "test" else member.held_out for member in results.members]
         members = [score.accuracy for score in scores if score]
         interval = judgement.accuracy_interval
-        found["headline"] = plots.member_accuracies(members, judgement.accuracy, interval, part)
+        title = "Accuracy on the test images" if part == "test" else "Accuracy on held-out training images"
+        found["headline"] = plots.member_accuracies(members, judgement.accuracy, interval, title)
         found["confusion"] = plots.confusion(judgement.confusion, class_names)
         found["confused_pairs"] = plots.pairs(tables.confused_pairs(judgement, class_names))
         found["classes"] = plots.classes(judgement.classes)
@@ -125,6 +126,7 @@ def _page(
         "chance": lambda value: percent(value, 1),
         "number": lambda value: f"{value:,}",
         "short": short,
+        "sentence": lambda text: f"{text[:1].upper()}{text[1:].rstrip('.')}.",
         "moment": lambda value: value.replace("T", " ").replace("+00:00", " UTC"),
     }
     drawn = {name: plot for name, plot in embedded.items() if name != "confused_pairs"}

@@ -79,9 +79,9 @@ def accuracy_curves(
     return finish(figure)
 
 
-def member_accuracies(members: Sequence[float], committee: float, interval: Interval, part: str) -> Figure:
+def member_accuracies(members: Sequence[float], committee: float, interval: Interval, title: str) -> Figure:
     """Each member's accuracy as a dot, the committee's with its interval, on one line each."""
-    figure, axes = new_figure(4.8, 1.75, title=f"Accuracy on the {part} images")
+    figure, axes = new_figure(4.8, 1.75, title=title)
     axes.plot([interval.low, interval.high], [0, 0], color=BLUE, lw=5, alpha=0.28, solid_capstyle="round")
     axes.plot([committee], [0], "o", color=BLUE, ms=9, mec="white", mew=1.2)
     names = ["committee"]
@@ -219,7 +219,8 @@ def agreement(matrix: Sequence[Sequence[float | None]], labels: Sequence[str]) -
     n = len(shares)
     below = np.tril(np.ones((n, n), dtype=bool), -1)
     differ = np.ma.masked_where(~below | np.isnan(shares), 100 * (1 - shares))
-    figure, axes = new_figure(4.8, 4.3, title="Images on which two members differ, %")
+    side = min(4.8, 1.6 + 0.42 * n)
+    figure, axes = new_figure(max(side, 3.0), 0.9 * side, title="Images on which two members differ, %")
     axes.imshow(differ, cmap=DIFFERENCES, vmin=0, vmax=max(float(differ.max()), 1e-9) if differ.count() else 1)
     if n <= 16:
         for row, column in zip(*np.nonzero(below), strict=True):
