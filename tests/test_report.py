@@ -170,7 +170,7 @@ def test_names_from_data_are_text(full: Path) -> None:
     assert "<script" not in page
     assert "<b>" not in page.partition("</h1>")[0]
     assert "&lt;script&gt;" in page
-    assert "a note with &lt;i&gt;" in page
+    assert "A note with &lt;i&gt;" in page
     assert "ねこ" in page
     for figure in (plots.confusion(synthetic()["results"].test.confusion, NASTY), plots.classes(())):
         assert not any("$x_1$" in text.get_text() for text in figure.findobj(style.Text))
