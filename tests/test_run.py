@@ -93,6 +93,16 @@ def test_a_kept_seal_is_opened_once_by_evaluate_and_recorded(run: Path, tmp_path
     assert json.loads(call("evaluate", sealed, "--json").stdout)["test_openings"] == 2
 
 
+def test_every_misclassified_test_image_is_listed_with_both_probabilities(run: Path) -> None:
+    rows = (run / "tables" / "misclassified_test.csv").read_text().splitlines()
+    assert rows[0] == "image,true,predicted,probability_true,probability_predicted"
+    assert len(rows) - 1 == store.read_manifest(run)["test"]["errors"]
+    image, true, predicted, own, chosen = rows[1].split(",")
+    probabilities = np.load(run / "test_probabilities.npy")[int(image)]
+    assert true == str(np.load(run / "test_labels.npy")[int(image)]) != predicted
+    assert (float(own), float(chosen)) == pytest.approx((probabilities[int(true)], probabilities.max()), abs=1e-6)
+
+
 def test_json_prints_one_object_and_a_finished_run_is_shown_again(run: Path) -> None:
     result = call("train", "digits", *SMALL, "--out", run, "--json")
     answer = json.loads(result.stdout)
@@ -186,7 +196,7 @@ def test_predictions_are_those_of_the_evaluation_in_every_form(run: Path, tmp_pa
     np.save(tmp_path / "some.npy", test.pixels[:5])
     records = json.loads(call("predict", run, tmp_path / "some.npy", "--format", "json").stdout)
     assert [record["prediction"] for record in records] == loaded.predict(test.pixels[:5])
-    assert {record["disagreement"] for record in records} <= {0.0, 0.5}
+    assert {record["disagreement"] for record in records} <= {0.0, 0.5, 1.0}
     table = call("predict", run, tmp_path / "some.npy", "--format", "csv").stdout.splitlines()
     assert table[0].startswith("image,prediction,probability,disagreement,p(0),p(1)")
     assert len(table) == 6

@@ -7,6 +7,8 @@ the test images show flows back into the committee.
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,9 +93,7 @@ def conclude(
     if open_for is not None:
         evidence.append(test_evidence(run, dataset, committee, folders, open_for))
     results = Results(
-        **judgements(
-            evidence, committee, dataset.class_names, seeds.numpy_generator(recipe.committee.members, "sizes")
-        ),
+        **judgements(evidence, committee, dataset.class_names, seeds.numpy_generator("size curve", len(used))),
         members=tuple(member_row(fact, evidence, used) for fact in facts),
         committee_train=judge(committee.combine(trained), dataset.train.labels, dataset.class_names),
         out_of_fold_remark=out_of_fold_remark(recipe, evidence[0]),
@@ -104,6 +104,8 @@ def conclude(
     )
     store.write_json(run / "results.json", results.model_dump(mode="json"))
     store.write_text(run / "command.txt", command + "\n")
+    for part in evidence:
+        write_misclassified(run, part, dataset.class_names)
     write_report(run)
     return results
 
@@ -235,6 +237,21 @@ def write_pictures(run: Path, dataset: ImageDataset, evidence: Sequence[Evidence
             pictures[part.part] = part.pixels[np.asarray(seen.positions, dtype=np.int64)]
     store.write_arrays(run / "pictures.npz", pictures)
     return tuple(shown)
+
+
+def write_misclassified(run: Path, evidence: Evidence, class_names: Sequence[str]) -> None:
+    """tables/misclassified_PART.csv: every wrong answer, with the probabilities of the true and the predicted class."""
+    judged = evidence.judged
+    choices = evidence.committee[judged].argmax(axis=1)
+    wrong = choices != evidence.labels[judged]
+    columns = ("image", "true", "predicted", "probability_true", "probability_predicted")
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    for position, choice in zip(judged[wrong], choices[wrong], strict=True):
+        own, label = evidence.committee[position], evidence.labels[position]
+        writer.writerow([position, class_names[label], class_names[choice], f"{own[label]:.6f}", f"{own[choice]:.6f}"])
+    store.write_text(run / "tables" / f"misclassified_{evidence.part}.csv", file.getvalue())
 
 
 def test_openings(run: Path) -> tuple[TestOpening, ...]:

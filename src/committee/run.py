@@ -45,15 +45,15 @@ class Setting:
     device: str = "auto"
     precision: str = "auto"
     workers: int = 0
-    command: str = ""
+    command: str = "committee.train(...), in Python"
     reload: tuple[tuple[str, Any], ...] = ()
 
 
 def train(
     dataset: ImageDataset,
     recipe: Recipe,
-    out: Path,
-    setting: Setting,
+    out: str | Path,
+    setting: Setting | None = None,
     *,
     keep_sealed: bool = False,
     continued: Path | None = None,
@@ -65,7 +65,7 @@ def train(
         dataset: its training images are used, its test images only at the end.
         recipe: what to train.
         out: the run folder: a new one, or one that the same training began or finished.
-        setting: seed, device, precision, workers.
+        setting: seed, device, precision, workers; None takes the defaults.
         keep_sealed: leave the test images sealed.
         continued: a finished run whose members are trained on for the recipe's epochs.
         on_event: called with every event of the training.
@@ -77,7 +77,7 @@ def train(
         TrainingError: no member could be trained.
     """
     began = time.monotonic()
-    setting = settled(setting, recipe)
+    out, setting = Path(out), settled(setting or Setting(), recipe)
     parts = checked_parts(dataset, recipe, setting)
     store.begin(out, identity_of(dataset, recipe, setting, continued))
     if (out / store.MANIFEST).exists():

@@ -14,8 +14,6 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-Key = tuple[int | str, ...]
-
 
 def derive(*key: int | str) -> int:
     """A number in [0, 2**63) that depends on every part of the key; the first bits of a SHA-256 of its spelling."""

@@ -63,7 +63,7 @@ class Committee:
         if len(pixels) == 0:
             return np.empty((len(self.networks), 0, len(self.class_names)), dtype=np.float32)
 
-        contiguous: Pixels = np.ascontiguousarray(pixels)  # type: ignore[assignment]
+        contiguous: Pixels = np.require(pixels, requirements=["C", "W"])  # torch warns of arrays it may not write to
 
         def judge(network: nn.Module) -> NDArray[np.float32]:
             torch.set_flush_denormal(True)  # a thread's own setting; as in training

@@ -140,7 +140,8 @@ def fit(
             break
         epoch = state.epoch + 1
         began, told = time.perf_counter(), 0.0
-        loss_sum = torch.zeros((), dtype=torch.float64, device=task.device if task.device != "mps" else "cpu")
+        double = torch.float32 if task.device == "mps" else torch.float64  # Apple's GPUs have no float64
+        loss_sum = torch.zeros((), dtype=double, device=task.device)
         right_sum, rate = torch.zeros((), dtype=torch.int64, device=task.device), 0.0
         network.train()
         for step, (batch, wanted) in enumerate(epoch_batches(images, targets, task, epoch, network)):
