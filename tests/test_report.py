@@ -193,6 +193,9 @@ def test_every_figure_and_table_of_the_page_is_a_file_too(full: Path) -> None:
     assert [row["kind"] for row in rows] == [*["member"] * 4, "failed", "mean", "spread", "out_of_fold", "committee"]
     assert float(rows[0]["test_accuracy"]) == 0.97
     assert float(rows[6]["test_accuracy"]) == pytest.approx(0)
+    results = synthetic()["results"]
+    assert float(rows[-1]["test_accuracy"]) == results.test.accuracy
+    assert float(rows[-2]["held_out_accuracy"]) == results.out_of_fold.accuracy
     assert rows[4]["remark"] == "the loss was nan in epoch 1"
     with (full / "tables" / "confusion.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.reader(file))
