@@ -399,10 +399,11 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, as_json: bool) 
 @_example("committee compare runs/a runs/b")
 def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
     """Compare two runs on the same images: difference, interval, exact McNemar test, verdict."""
-    from committee import comparing
+    from committee.comparison import as_json as to_json
+    from committee.comparison import compare_runs, in_words
 
-    comparison = comparing.compare_runs(run_a, run_b, on)
-    click.echo(comparing.as_json(comparison) if as_json else comparing.in_words(comparison, run_a, run_b, on))
+    comparison = compare_runs(run_a, run_b, on)
+    click.echo(to_json(comparison) if as_json else in_words(comparison, run_a, run_b, on))
 
 
 @main.command()
