@@ -17,6 +17,7 @@ from committee.report import plots, tables
 from committee.report.pictures import data_uris, displayable, strips
 from committee.report.style import save
 from committee.report.tables import History, percent
+from committee.report.words import duration, settings, short, spell, spell_share, words
 
 LARGEST = 5_600_000
 """Characters that the page may have; photographs are made smaller until it fits."""
@@ -163,7 +164,7 @@ def _page(
         "more_classes": max(0, len(class_names) - len(samples)),
         "data_sentence": _data_sentence(facts.get("dataset", {}), class_names),
         "settings": settings(facts.get("recipe", {})),
-        "environment": [(_words(name), spell(value)) for name, value in facts.get("environment", {}).items()],
+        "environment": [(words(name), spell(value)) for name, value in facts.get("environment", {}).items()],
         "digests": _digests(facts),
         "contents": _contents(results, bool(galleries), "size_accuracy" in embedded),
     }
@@ -256,7 +257,7 @@ def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
     if training.get("patience"):
         choices.append("when a member stopped")
     if str(training.get("keep", "last")) != "last":
-        choices.append(f"which epoch's weights were kept (the one with the {_words(str(training['keep']))})")
+        choices.append(f"which epoch's weights were kept (the one with the {words(str(training['keep']))})")
     if choices:
         text = " and ".join(choices)
         sentences.append(
@@ -376,50 +377,3 @@ def _digests(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seed", facts.get("seed")),
     ]
     return [(name, str(value)) for name, value in every if value is not None]
-
-
-def settings(recipe: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """A recipe as titled lists of names and values for people."""
-    plain = [(_words(name), spell(value)) for name, value in recipe.items() if not isinstance(value, Mapping)]
-    sections = [
-        (_words(name), [(_words(field), spell(each)) for field, each in value.items()])
-        for name, value in recipe.items()
-        if isinstance(value, Mapping)
-    ]
-    return [("recipe", plain)] * bool(plain) + sections
-
-
-def spell(value: Any) -> str:
-    """A setting in words: lists with commas, layers by their type and what they state."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Mapping):
-        kind = [str(value["type"])] if "type" in value else []
-        return " ".join(kind + [f"{name}={spell(each)}" for name, each in value.items() if name != "type"])
-    if isinstance(value, (list, tuple)):
-        nested = any(isinstance(each, Mapping) for each in value)
-        return (" · " if nested else ", ").join(map(spell, value)) or tables.NOTHING
-    return tables.NOTHING if value is None or value == "" else str(value)
-
-
-def spell_share(value: float | None) -> str:
-    """A share as a whole percentage."""
-    return "a part" if value is None else f"{100 * value:.3g}\u00a0%"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, to about three digits."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def short(name: str, width: int = 18) -> str:
-    """A name cut with an ellipsis; the page shows the whole one as a tooltip."""
-    return name if len(name) <= width else name[: width - 1].rstrip() + "…"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
