@@ -235,13 +235,13 @@ def data_info(
 
     from committee.data.catalog import load_dataset
     from committee.data.inspect import describe, sample_pictures
-    from committee.report import plots
+    from committee.report import plots, style
 
     dataset = load_dataset(name_or_path, data_dir=data_dir, seed=seed, image_size=image_size)
     facts = describe(dataset)
     picture = picture or Path(f"{dataset.name}.png")
     samples, means = sample_pictures(dataset)
-    plots.samples_and_means(samples, means, dataset.class_names).savefig(picture)
+    style.save(plots.samples_and_means(samples, means, dataset.class_names), picture)
     if as_json:
         click.echo(json.dumps({**facts, "picture": str(picture)}))
         return

@@ -1,8 +1,8 @@
 """Every figure of a run, as one typed value that is stored as `results.json` and read by the report.
 
-Accuracies are fractions, losses are in nats, lists over classes follow `class_names`. "Held out" are the training images
-that one member did not train on; "out-of-fold" is the committee's judgement of the training images, where each image is
-judged only by members that did not train on it.
+Accuracies are fractions, losses are in nats, lists over classes follow `class_names`. "Held out" are the training
+images that one member did not train on; "out-of-fold" is the committee's judgement of the training images, where each
+image is judged only by members that did not train on it.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Calibration(_Value):
 
 
 class Picture(_Value):
-    """One image of a gallery; `position` is its row in the part (test or training images) and `slot` its row in pictures.npz."""
+    """One image of a gallery; `position` is its row in the part, `slot` its row in pictures.npz."""
 
     position: int
     slot: int
