@@ -92,12 +92,12 @@ def test_weights_favour_the_better_member_and_stay_equal_without_evidence() -> N
 
 def test_the_size_curve_rises_and_ends_with_the_whole_committee() -> None:
     members, labels = simulated([1.5] * 6)
-    curve = size_curve(members, labels, "mean", None, np.random.default_rng(0))
+    curve = size_curve(members, labels, combine, np.random.default_rng(0))
     assert [point.members for point in curve] == [1, 2, 3, 4, 5, 6]
     assert curve[0].accuracy == pytest.approx(np.mean([accuracy(member, labels) for member in members]))
     assert curve[-1].accuracy == accuracy(combine(members), labels)
     assert curve[-1].accuracy > curve[0].accuracy + 0.1
     held_out = [np.arange(start % 3, 4000, 3) for start in range(6)]
-    honest = size_curve(out_of_fold(members, held_out), labels, "mean", None, np.random.default_rng(0))
+    honest = size_curve(out_of_fold(members, held_out), labels, combine, np.random.default_rng(0))
     assert [point.members for point in honest] == [1, 2]
     assert honest[1].accuracy == pytest.approx(accuracy(combine(out_of_fold(members, held_out)), labels))

@@ -168,7 +168,7 @@ def judgements(
     """The fields of Results that come from probabilities and labels alone."""
     own, test = evidence[0], evidence[1] if len(evidence) > 1 else None
     judged = own.judged
-    curve = partial(size_curve, how=committee.combination, weights=committee.weights, rng=rng)
+    curve = partial(size_curve, combine=committee.combine, rng=rng)
     asked = ~np.isnan(own.members[:, judged, 0])
     return {
         "out_of_fold": judge(own.committee[judged], own.labels[judged], class_names) if len(judged) else None,

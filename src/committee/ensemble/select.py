@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from math import comb
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import Labels
-from committee.ensemble.combine import Floats, combine
+from committee.ensemble.combine import Floats
 from committee.evaluation.metrics import accuracy, log_loss
 from committee.evaluation.results import SizePoint
 
@@ -47,7 +48,11 @@ def fit_weights(probabilities: Floats, labels: Labels, steps: int = 300) -> NDAr
 
 
 def size_curve(
-    probabilities: Floats, labels: Labels, how: str, weights: Floats | None, rng: np.random.Generator, limit: int = 100
+    probabilities: Floats,
+    labels: Labels,
+    combine: Callable[[Floats], NDArray[np.float64]],
+    rng: np.random.Generator,
+    limit: int = 100,
 ) -> tuple[SizePoint, ...]:
     """Accuracy and log-loss of committees of 1, 2, ... members: mean and range over subsets.
 
@@ -57,7 +62,7 @@ def size_curve(
     Args:
         probabilities: (member, image, class), rows of NaN where a member must not be asked.
         labels: (image,).
-        how, weights: see `combine`.
+        combine: what makes one of the members, such as `Committee.combine`.
         rng: draws the subsets where there are more than `limit`.
         limit: subsets a size.
     """
@@ -79,7 +84,7 @@ def size_curve(
         for subset in subsets:
             chosen = np.zeros_like(asked)
             np.put_along_axis(chosen, order[subset], True, axis=0)
-            combined = combine(np.where(chosen[:, :, None], probabilities, np.nan), how, weights)
+            combined = combine(np.where(chosen[:, :, None], probabilities, np.nan))
             accuracies.append(accuracy(combined, labels))
             losses.append(log_loss(combined, labels))
         points.append(
