@@ -182,7 +182,7 @@ class Bars(Watcher):
             self.whole,
             completed=self.clock.done + sum(self.clock.part.values()),
             total=max(total, 1),
-            facts=self.clock.time_left(),
+            facts=self.clock.time_left() if self.clock.left > 0 else "trained",
         )
 
 

@@ -220,7 +220,7 @@ def agreement(matrix: Sequence[Sequence[float | None]], labels: Sequence[str]) -
     below = np.tril(np.ones((n, n), dtype=bool), -1)
     differ = np.ma.masked_where(~below | np.isnan(shares), 100 * (1 - shares))
     side = min(4.8, 1.6 + 0.42 * n)
-    figure, axes = new_figure(max(side, 3.0), 0.9 * side, title="Images on which two members differ, %")
+    figure, axes = new_figure(max(side, 3.0), 0.9 * side, title="Images on which two differ, %")
     axes.imshow(differ, cmap=DIFFERENCES, vmin=0, vmax=max(float(differ.max()), 1e-9) if differ.count() else 1)
     if n <= 16:
         for row, column in zip(*np.nonzero(below), strict=True):
