@@ -19,8 +19,7 @@ from committee.errors import DataError
 
 _FORMATS = (
     "IDX files (train-images-idx3-ubyte ...), an NPZ, CSV or Parquet file, class folders of PNG, JPEG, BMP, WebP or "
-    "TIFF "
-    "images, or a zip of these"
+    "TIFF images, or a zip of these"
 )
 _UNLABELLED_ARRAYS = ("images", "x", "X", "x_test", "test_images")
 
@@ -78,7 +77,7 @@ def _ending(files: Files, *suffixes: str) -> list[str]:
 
 
 def read_images(
-    paths: Sequence[Path], *, image_shape: tuple[int, int, int], pixel_range: int
+    paths: Sequence[str | Path], *, image_shape: tuple[int, int, int], pixel_range: int
 ) -> tuple[list[str], Pixels]:
     """Read images to classify, in the form of a training's images; labels, where there are any, are ignored.
 
@@ -96,7 +95,7 @@ def read_images(
     """
     names: list[str] = []
     blocks: list[Pixels] = []
-    for path in paths:
+    for path in map(Path, paths):
         with open_files(path) as files, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks about odd but readable files
             found = list(folders.image_names(files))
