@@ -199,9 +199,9 @@ HEADINGS = {  # narrow enough for 80 columns together
     "train_loss": "\ntrain\nloss",
     "held_out_loss": "held\nout\nloss",
     "test_loss": "\ntest\nloss",
-    "train_accuracy": "\ntrain\nacc. %",
-    "held_out_accuracy": "held\nout\nacc. %",
-    "test_accuracy": "\ntest\nacc. %",
+    "train_accuracy": "\ntrain\nacc.",
+    "held_out_accuracy": "held\nout\nacc.",
+    "test_accuracy": "\ntest\nacc.",
 }
 LABELS = {"standard deviation": "± sd", "committee, out of fold": "out of fold"}
 
@@ -210,7 +210,7 @@ def members_table(results: Results) -> Table:
     """The training summary: a row a member, mean and spread, out of fold, the committee."""
     rows = summary_rows(results)
     fields = [field for field, _ in shown_columns(rows)]
-    title = "A member's losses and accuracies are those of its kept epoch"
+    title = "Losses in nats, accuracies in per cent; a member's are those of its kept epoch"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for field in fields:
         table.add_column(HEADINGS[field], justify="left" if field == "label" else "right", no_wrap=True)
@@ -218,10 +218,17 @@ def members_table(results: Results) -> Table:
     for row in rows:
         if previous is not None and row.kind != previous.kind and row.kind in ("mean", "out_of_fold"):
             table.add_section()
-        cells = [cell(row, field).removesuffix("\u00a0%").removeprefix("± ") for field in fields[1:]]
+        cells = [terse(row, field) for field in fields[1:]]
         table.add_row(*map(Text, [LABELS.get(row.label, row.label), *cells]), style=STYLES.get(row.kind, ""))
         previous = row
     return table
+
+
+def terse(row: SummaryRow, field: str) -> str:
+    """A cell without what the heading or the row's label says already."""
+    if field == "seconds" and row.seconds is not None and row.seconds >= 100:
+        return f"{row.seconds:,.0f}"
+    return cell(row, field).removesuffix("\u00a0%").removeprefix("± ")
 
 
 def judgement_line(what: str, judgement: Judgement) -> str:
