@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from committee.data.splits import held_out_parts
-from committee.ensemble.calibrate import fit_temperature, temper
+from committee.ensemble.calibrate import extrapolate, fit_temperature, temper, temperatures_by_size
 from committee.ensemble.combine import combine, out_of_fold
 from committee.ensemble.select import fit_weights, size_curve
 from committee.errors import DataError
@@ -75,6 +75,22 @@ def test_the_temperature_is_found_again(true: float) -> None:
     probabilities = calibrated[0].astype(float)
     labels = np.array([RNG.choice(5, p=row / row.sum()) for row in probabilities])
     assert fit_temperature(temper(probabilities, 1 / true), labels) == pytest.approx(true, rel=0.06)
+
+
+def test_the_whole_committees_temperature_is_extrapolated_from_smaller_ones() -> None:
+    """Members that are each too sure, their mean too modest: one member's temperature would make that worse."""
+    shared, labels = simulated([3.0], images=6000)  # what all members see alike, and each its own noise on top
+    logits = np.log(shared) + RNG.normal(size=(10, 6000, 5))
+    members = np.stack([temper(np.exp(own - own.max(1, keepdims=True)), 0.6) for own in logits]).astype(np.float32)
+    held_out = [RNG.permutation(6000)[:1800] for _ in range(10)]
+    sizes = temperatures_by_size(out_of_fold(members, held_out), labels, combine, np.random.default_rng(0))
+    assert [size.temperature for size in sizes] == sorted((size.temperature for size in sizes), reverse=True)
+    assert sizes[0].temperature > 1
+    together = combine(members)
+    truth, guess = fit_temperature(together, labels), extrapolate(sizes, 10)
+    assert abs(guess - truth) < 0.5 * abs(sizes[-1].temperature - truth)
+    assert extrapolate(sizes[:1], 10) == 1.0
+    assert extrapolate([sizes[0].model_copy(update={"temperature": 0.6})], 10) == 0.6
 
 
 def test_weights_favour_the_better_member_and_stay_equal_without_evidence() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from committee.evaluation import metrics, mistakes
 from committee.evaluation import results as values
-from committee.evaluation.results import Calibration, MemberRow, PartScore, Results, SizePoint
+from committee.evaluation.results import Calibration, MemberRow, PartScore, Results, SizePoint, SizeTemperature
 from committee.report import html, plots, style, tables
 from committee.report.pictures import data_uris, displayable
 
@@ -95,9 +95,7 @@ def synthetic(
         test=None if sealed else metrics.judge(test.mean(axis=0), labels, names),
         calibration=Calibration(
             temperature=1.1,
-            fitted_on=images,
-            out_of_fold_log_loss=(0.3, 0.29),
-            out_of_fold_calibration_error=(0.02, 0.01),
+            by_size=(SizeTemperature(members=1, images=images, temperature=1.1),),
             test_log_loss=None,
             test_calibration_error=None,
         )

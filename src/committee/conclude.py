@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,14 +23,22 @@ from committee import recipe as recipes
 from committee import seeds
 from committee.data.dataset import ImageDataset, Labels, Pixels, open_test
 from committee.data.inspect import sample_pictures
-from committee.ensemble.calibrate import fit_temperature, temper
+from committee.ensemble.calibrate import extrapolate, temperatures_by_size
 from committee.ensemble.combine import combine, out_of_fold
 from committee.ensemble.committee import Committee, load_network
 from committee.ensemble.select import fit_weights, size_curve
 from committee.errors import TrainingError
 from committee.evaluation.metrics import expected_calibration_error, judge, log_loss
 from committee.evaluation.mistakes import agreement, galleries
-from committee.evaluation.results import Calibration, Gallery, MemberRow, PartScore, Results, TestOpening
+from committee.evaluation.results import (
+    Calibration,
+    Gallery,
+    MemberRow,
+    PartScore,
+    Results,
+    SizeTemperature,
+    TestOpening,
+)
 from committee.recipe import Recipe
 from committee.report import html
 from committee.training import store
@@ -93,9 +101,9 @@ def conclude(
     if open_for is not None:
         evidence.append(test_evidence(run, dataset, committee, folders, open_for))
     results = Results(
-        **judgements(evidence, committee, dataset.class_names, seeds.numpy_generator("size curve", len(used))),
+        **judgements(run, evidence, committee, dataset.class_names, seeds.numpy_generator("size curve", len(used))),
         members=tuple(member_row(fact, evidence, used) for fact in facts),
-        committee_train=judge(committee.combine(trained), dataset.train.labels, dataset.class_names),
+        committee_train=judge(committee.answer(trained), dataset.train.labels, dataset.class_names),
         out_of_fold_remark=out_of_fold_remark(recipe, evidence[0]),
         galleries=write_pictures(run, dataset, evidence),
         test_openings=test_openings(run),
@@ -116,11 +124,12 @@ def form_committee(
     """The committee of the members that finished: weights and temperature from their out-of-fold probabilities."""
     labels = dataset.train.labels
     combination = recipe.committee.combination
-    judged = np.flatnonzero(~np.isnan(honest[:, :, 0]).all(axis=0))
     weights = fit_weights(honest, labels) if combination == "weighted" else None
-    temperature = None
-    if recipe.committee.calibration == "temperature" and len(judged):
-        temperature = fit_temperature(combine(honest[:, judged], combination, weights), labels[judged])
+    by_size: tuple[SizeTemperature, ...] = ()
+    if recipe.committee.calibration == "temperature":
+        together = partial(combine, how=combination, weights=weights)
+        by_size = temperatures_by_size(honest, labels, together, seeds.numpy_generator("temperature", len(used)))
+    temperature = extrapolate(by_size, len(used)) if by_size else None
     store.write_json(
         run / "committee.json",
         {
@@ -128,6 +137,7 @@ def form_committee(
             "combination": combination,
             "weights": None if weights is None else [float(weight) for weight in weights],
             "temperature": temperature,
+            "temperature_by_size": [point.model_dump() for point in by_size],
         },
     )
     height, width, channels = dataset.image_shape
@@ -156,46 +166,46 @@ def test_evidence(
     members = committee.member_probabilities(images.pixels)
     for folder, probabilities in zip(folders, members, strict=True):
         store.write_array(folder / "test_probabilities.npy", probabilities)
-    combined = committee.combine(members)
+    combined = committee.answer(members)
     store.write_array(run / "test_labels.npy", images.labels)
     store.write_array(run / "test_probabilities.npy", combined)
     return Evidence("test", images.pixels, images.labels, members, combined)
 
 
 def judgements(
-    evidence: Sequence[Evidence], committee: Committee, class_names: Sequence[str], rng: np.random.Generator
+    run: Path, evidence: Sequence[Evidence], committee: Committee, class_names: Sequence[str], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """The fields of Results that come from probabilities and labels alone."""
+    """The fields of Results that come from probabilities and labels."""
     own, test = evidence[0], evidence[1] if len(evidence) > 1 else None
     judged = own.judged
-    curve = partial(size_curve, combine=committee.combine, rng=rng)
     asked = ~np.isnan(own.members[:, judged, 0])
     return {
         "out_of_fold": judge(own.committee[judged], own.labels[judged], class_names) if len(judged) else None,
         "out_of_fold_members": float(asked.sum(axis=0).mean()) if len(judged) else None,
         "test": judge(test.committee, test.labels, class_names) if test else None,
-        "calibration": calibration_of(own, test, committee) if committee.temperature != 1.0 else None,
-        "sizes_out_of_fold": curve(own.members, own.labels),
-        "sizes_test": curve(test.members, test.labels) if test else (),
+        "calibration": calibration_of(run, test, committee),
+        "sizes_out_of_fold": size_curve(own.members, own.labels, committee.combine, rng),
+        "sizes_test": size_curve(test.members, test.labels, committee.answer, rng) if test else (),
         "agreement": agreement((test or own).members, on=(test or own).part),
     }
 
 
-def calibration_of(own: Evidence, test: Evidence | None, committee: Committee) -> Calibration:
-    """What the temperature changes, out of fold and, once opened, on the test images: each before and after."""
-    judged = own.judged
+def calibration_of(run: Path, test: Evidence | None, committee: Committee) -> Calibration | None:
+    """Where the temperature comes from, and what it changes on the test images once they are opened."""
+    facts = store.read_json(run / "committee.json")
+    if facts["temperature"] is None:
+        return None
 
-    def before_after(probabilities: NDArray[np.float64], labels: Labels, measure: Any) -> tuple[float, float]:
-        return measure(temper(probabilities, 1 / committee.temperature), labels), measure(probabilities, labels)
+    def before_after(measure: Callable[[NDArray[np.float64], Labels], float]) -> tuple[float, float] | None:
+        if test is None:
+            return None
+        return measure(committee.combine(test.members), test.labels), measure(test.committee, test.labels)
 
-    seen, labels = own.committee[judged], own.labels[judged]
     return Calibration(
         temperature=committee.temperature,
-        fitted_on=len(judged),
-        out_of_fold_log_loss=before_after(seen, labels, log_loss),
-        out_of_fold_calibration_error=before_after(seen, labels, expected_calibration_error),
-        test_log_loss=before_after(test.committee, test.labels, log_loss) if test else None,
-        test_calibration_error=before_after(test.committee, test.labels, expected_calibration_error) if test else None,
+        by_size=facts["temperature_by_size"],
+        test_log_loss=before_after(log_loss),
+        test_calibration_error=before_after(expected_calibration_error),
     )
 
 

@@ -50,7 +50,7 @@ class Predictions:
 def judge(committee: Committee, names: Sequence[str], pixels: Pixels) -> Predictions:
     """Ask a committee about images (image, height, width, channel)."""
     members = committee.member_probabilities(pixels)
-    combined = committee.combine(members)
+    combined = committee.answer(members)
     choices = combined.argmax(axis=1)
     disagreement = (members.argmax(axis=2) != choices).mean(axis=0)
     return Predictions(names, committee.class_names, combined, disagreement)

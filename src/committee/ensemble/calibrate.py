@@ -1,12 +1,22 @@
-"""Temperature scaling of the committee's probabilities, fitted on out-of-fold probabilities (Guo et al. 2017)."""
+"""Temperature scaling of the committee's probabilities (Guo et al. 2017), from out-of-fold probabilities alone.
+
+Out of fold, an image is judged by a few members only, and a mean of few is surer of itself than a mean of many: the
+temperature of small committees is too high for the whole one. So it is fitted for each size that the held-out images
+allow and extrapolated to the whole committee, see `extrapolate`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import Labels
 from committee.ensemble.combine import Floats
+from committee.evaluation.results import SizeTemperature
+
+FEWEST_IMAGES = 200  # on which a temperature is fitted for two members or more
 
 
 def temper(probabilities: Floats, temperature: float) -> NDArray[np.float64]:
@@ -43,3 +53,53 @@ def fit_temperature(probabilities: Floats, labels: Labels) -> float:
         else:
             low = left
     return float(np.exp((low + high) / 2))
+
+
+def temperatures_by_size(
+    probabilities: Floats, labels: Labels, combine: Callable[[Floats], NDArray[np.float64]], rng: np.random.Generator
+) -> tuple[SizeTemperature, ...]:
+    """The temperature of committees of 1, 2, ... members, as far as held-out images allow.
+
+    Args:
+        probabilities: (member, image, class), rows of NaN where a member trained on the image.
+        labels: (image,).
+        combine: what makes one of the members.
+        rng: draws which of an image's members are asked.
+    """
+    asked = ~np.isnan(probabilities[:, :, 0])
+    able = asked.sum(axis=0)
+    order = np.argsort(rng.random(asked.shape) + ~asked, axis=0)  # those that may judge first, in random order
+    found: list[SizeTemperature] = []
+    for size in range(1, int(able.max(initial=0)) + 1):
+        images = np.flatnonzero(able >= size)
+        if size > 1 and len(images) < max(FEWEST_IMAGES, 0.1 * found[0].images):
+            break
+        chosen = np.zeros((len(probabilities), len(images)), dtype=bool)
+        np.put_along_axis(chosen, order[:size, images], True, axis=0)
+        combined = combine(np.where(chosen[:, :, None], probabilities[:, images], np.nan))
+        temperature = fit_temperature(combined, labels[images])
+        found.append(SizeTemperature(members=size, images=len(images), temperature=temperature))
+    return tuple(found)
+
+
+def extrapolate(by_size: Sequence[SizeTemperature], members: int) -> float:
+    """The temperature of the whole committee from those of smaller ones.
+
+    Two sizes or more: a line in 1 / size (each size weighted by its images), never above what the largest size has.
+    A mean's variance falls with 1 / size, and so, measured out of fold, does its temperature. One size alone: its
+    temperature where it sharpens, since a larger committee needs at least as much; else 1, since how much softening
+    a larger one needs, if any, cannot be known.
+
+    Args:
+        by_size: what `temperatures_by_size` found; at least one.
+        members: of the whole committee.
+    """
+    largest = by_size[-1]
+    if largest.members >= members:
+        return largest.temperature
+    if len(by_size) == 1:
+        return min(largest.temperature, 1.0)
+    inverse = np.array([1 / point.members for point in by_size])
+    weights = np.sqrt([point.images for point in by_size])
+    slope, level = np.polyfit(inverse, [point.temperature for point in by_size], 1, w=weights)
+    return float(np.clip(level + slope / members, 0.1, largest.temperature))

@@ -73,8 +73,12 @@ class Committee:
             return np.stack(list(pool.map(judge, self.networks)))
 
     def combine(self, probabilities: NDArray[Any]) -> NDArray[np.float64]:
-        """The committee's calibrated probabilities from its members': (member, image, class) -> (image, class)."""
-        combined = combine(probabilities, self.combination, self.weights)
+        """Members' probabilities made one, without temperature: (member, image, class) -> (image, class)."""
+        return combine(probabilities, self.combination, self.weights)
+
+    def answer(self, probabilities: NDArray[Any]) -> NDArray[np.float64]:
+        """Members' probabilities made one and calibrated, as the whole committee answers."""
+        combined = self.combine(probabilities)
         return combined if self.temperature == 1.0 else temper(combined, self.temperature)
 
     def predict_proba(self, pixels: Pixels) -> NDArray[np.float64]:
@@ -83,7 +87,7 @@ class Committee:
         Raises:
             DataError: images of another shape or bit depth than the members were trained on.
         """
-        return self.combine(self.member_probabilities(pixels))
+        return self.answer(self.member_probabilities(pixels))
 
     def predict(self, pixels: Pixels) -> list[str]:
         """The name of each image's most probable class.

@@ -99,13 +99,19 @@ class Agreement(_Value):
     all_agree: float  # share of images on which all members asked give the same class
 
 
+class SizeTemperature(_Value):
+    """The best temperature of committees of one size, fitted on images that at least so many members held out."""
+
+    members: int
+    images: int
+    temperature: float
+
+
 class Calibration(_Value):
-    """The temperature and what it changes; fitted on out-of-fold probabilities, never on test images."""
+    """The whole committee's temperature, where it comes from and what it changes; test images have no part in it."""
 
     temperature: float
-    fitted_on: int
-    out_of_fold_log_loss: tuple[float, float]  # before, after
-    out_of_fold_calibration_error: tuple[float, float]
+    by_size: tuple[SizeTemperature, ...]  # fitted out of fold; the whole committee's is extrapolated from these
     test_log_loss: tuple[float, float] | None
     test_calibration_error: tuple[float, float] | None
 

@@ -269,7 +269,8 @@ def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
         )
     if results.calibration:
         sentences.append(
-            f"The temperature was fitted out of fold, on {results.calibration.fitted_on:,} training images."
+            "The temperature rests on out-of-fold judgements of "
+            f"{results.calibration.by_size[0].images:,} training images."
         )
     if recipe.get("committee", {}).get("combination") == "weighted":
         sentences.append("The members' weights were fitted on out-of-fold probabilities.")
