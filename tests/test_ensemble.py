@@ -88,7 +88,7 @@ def test_the_whole_committees_temperature_is_extrapolated_from_smaller_ones() ->
     assert sizes[0].temperature > 1
     together = combine(members)
     truth, guess = fit_temperature(together, labels), extrapolate(sizes, 10)
-    assert abs(guess - truth) < 0.5 * abs(sizes[-1].temperature - truth)
+    assert abs(guess - truth) < 0.25 * abs(sizes[0].temperature - truth)
     assert extrapolate(sizes[:1], 10) == 1.0
     assert extrapolate([sizes[0].model_copy(update={"temperature": 0.6})], 10) == 0.6
 
