@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from committee import recipe as recipes
 from committee import seeds
@@ -27,7 +28,7 @@ from committee.ensemble.calibrate import extrapolate, temperatures_by_size
 from committee.ensemble.combine import combine, out_of_fold
 from committee.ensemble.committee import Committee, load_network
 from committee.ensemble.select import fit_weights, size_curve
-from committee.errors import TrainingError
+from committee.errors import RunError, TrainingError
 from committee.evaluation.metrics import expected_calibration_error, judge, log_loss
 from committee.evaluation.mistakes import agreement, galleries
 from committee.evaluation.results import (
@@ -275,10 +276,25 @@ def read_results(run: Path) -> Results:
     """The figures of a finished run.
 
     Raises:
-        RunError: the folder is missing, unfinished or damaged.
+        RunError: the folder is missing, unfinished or damaged, or another version wrote it.
     """
     store.read_manifest(run)
-    return Results.model_validate(store.read_json(run / "results.json"))
+    return stored_results(run)
+
+
+def stored_results(run: Path) -> Results:
+    """results.json, whether or not the manifest is written yet.
+
+    Raises:
+        RunError: it is missing, or another version wrote it.
+    """
+    try:
+        return Results.model_validate(store.read_json(run / "results.json"))
+    except ValidationError as error:
+        raise RunError(
+            f"{run / 'results.json'} was written by another version of committee; judge the run anew with committee "
+            "evaluate, or train again"
+        ) from error
 
 
 def write_report(run: Path) -> Path:
@@ -287,7 +303,7 @@ def write_report(run: Path) -> Path:
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    results = Results.model_validate(store.read_json(run / "results.json"))
+    results = stored_results(run)
     data, identity = store.read_json(run / "data.json"), store.read_json(run / "identity.json")
     environment = store.read_json(run / "environment.json")
     recipe = recipes.load(str(run / "recipe.toml"))

@@ -218,7 +218,7 @@ def evaluate(run: Path, dataset: ImageDataset) -> Results:
     Raises:
         RunError: the folder is not a finished run, or it was trained on other images.
     """
-    results = read_results(run)
+    store.read_manifest(run)
     identity = store.read_json(run / "identity.json")
     train_digest, test_digest = dataset.part_digests()
     if (train_digest, test_digest) != (identity["training images"], identity["test images"]):
@@ -230,6 +230,6 @@ def evaluate(run: Path, dataset: ImageDataset) -> Results:
         run,
         dataset,
         open_for="committee evaluate",
-        seconds_training=results.seconds_training,
+        seconds_training=store.read_json(run / "seconds_training.json"),
         command=command,
     )

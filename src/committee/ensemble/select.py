@@ -56,8 +56,8 @@ def size_curve(
 ) -> tuple[SizePoint, ...]:
     """Accuracy and log-loss of committees of 1, 2, ... members: mean and range over subsets.
 
-    With rows of NaN, a committee of k is drawn image by image from the members that may judge the image, and the curve
-    ends with the largest k that every judged image allows.
+    With rows of NaN, a committee of k is drawn image by image from the members that may judge the image. The curve ends
+    with the largest k that at least half of the judged images allow, and all its points are of those images.
 
     Args:
         probabilities: (member, image, class), rows of NaN where a member must not be asked.
@@ -67,11 +67,12 @@ def size_curve(
         limit: subsets a size.
     """
     asked = ~np.isnan(probabilities[:, :, 0])
-    judged = asked.any(axis=0)
-    if not judged.any():
+    able = asked.sum(axis=0)
+    if not able.any():
         return ()
+    largest = int(np.median(able[able > 0]))
+    judged = able >= largest
     probabilities, labels, asked = probabilities[:, judged], labels[judged], asked[:, judged]
-    largest = int(asked.sum(axis=0).min())
     # Each image's members in one order, those that may judge it first: a subset of the first places serves all images.
     order = np.argsort(~asked, axis=0, kind="stable")[:largest]
     points = []
