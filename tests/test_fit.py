@@ -174,7 +174,7 @@ def test_the_schedule_reaches_the_optimiser_in_every_step(
 
     monkeypatch.setattr(torch.optim.SGD, "step", spy)
     run(digits, task_of(recipe, digits))
-    steps = 2 * 4  # 200 images in batches of 64
+    steps = 2 * 10  # 200 images: batches of a tenth
     assert used == [rate_at(number, steps, recipe.schedule, recipe.optimiser.rate) for number in range(steps)]
 
 

@@ -88,7 +88,10 @@ def test_a_kept_seal_is_opened_once_by_evaluate_and_recorded(run: Path, tmp_path
     assert answer["out_of_fold"] == manifest["out_of_fold"]
     record = [json.loads(line) for line in (sealed / "test_record.jsonl").read_text().splitlines()]
     assert [line["purpose"] for line in record] == ["committee evaluate"]
-    assert json.loads(call("evaluate", sealed, "--json").stdout)["test_openings"] == 2
+    again = call("evaluate", sealed, "--json")
+    assert json.loads(again.stdout)["test_openings"] == 1
+    assert "are open already" in again.stderr
+    assert json.loads(call("evaluate", sealed, "--json", "--again").stdout)["test_openings"] == 2
 
 
 def test_every_misclassified_test_image_is_listed_with_both_probabilities(run: Path) -> None:
@@ -115,6 +118,9 @@ def test_another_training_does_not_enter_a_run_folder(run: Path) -> None:
     result = call("train", "digits", *SMALL, "--seed", "5", "--out", run)
     assert result.exit_code == 2
     assert "holds another training (seed was 0, now 5); give another --out" in result.stderr
+    result = call("train", "digits", *SMALL, "--epochs", "3", "--out", run)
+    assert "(recipe: training: epochs was 2, now 3); give another --out" in result.stderr
+    assert "already holds" not in result.stderr
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> None:

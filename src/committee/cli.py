@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ class _Group(click.Group):
         except CommitteeError as error:
             click.echo(f"Error: {error}", err=True)
             context.exit(2)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            context.exit(130)
 
     def resolve_command(
         self, context: click.Context, args: list[str]
@@ -42,7 +46,7 @@ def _example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add an example to a command's help, its lines kept as they are."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n" + "\n".join(
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:\n" + "\n".join(
             f"  {line}" for line in text.splitlines()
         )
         return function
@@ -148,6 +152,7 @@ def train(
     watcher = terminal.watcher(
         chosen.committee.members, chosen.training.epochs, may_stop_early=chosen.training.patience > 0
     )
+    store.check_free(folder, identity)
     if (folder / store.MANIFEST).exists():
         click.echo(f"{folder} already holds this training; showing its results.", err=True)
     else:
@@ -221,7 +226,7 @@ def data() -> None:
 @click.option(
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to write the picture.  [default: NAME.png]",
+    help="Where to write the picture.  [default: NAME-samples.png]",
 )
 @_json
 @_example("committee data info photos.zip --picture photos.png")
@@ -239,7 +244,7 @@ def data_info(
 
     dataset = load_dataset(name_or_path, data_dir=data_dir, seed=seed, image_size=image_size)
     facts = describe(dataset)
-    picture = picture or Path(f"{dataset.name}.png")
+    picture = picture or Path(f"{dataset.name}-samples.png")
     samples, means = sample_pictures(dataset)
     style.save(plots.samples_and_means(samples, means, dataset.class_names), picture)
     if as_json:
@@ -371,18 +376,26 @@ def predict(run: Path, paths: Sequence[Path], form: str, out: Path | None, devic
 @_run_argument
 @click.argument("data", required=False)
 @_data_dir
+@click.option("--again", is_flag=True, help="Judge again although the test images are open already.")
 @_json
 @_example("committee train mnist-5k --keep-sealed --out runs/a\ncommittee evaluate runs/a")
-def evaluate(run: Path, data: str | None, data_dir: Path | None, as_json: bool) -> None:
-    """Open the test images of RUN, once training and all choices are done, and write its report anew.
+def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as_json: bool) -> None:
+    """Judge RUN on its sealed test images.
+
+    Do it once training and all choices are done: it opens the seal, notes that in the record, and writes the report
+    anew. A run whose test images are open already is only shown, unless --again is given.
 
     DATA is where its data set is now, if not where it was.
     """
     from committee import run as runs
+    from committee.conclude import read_results
     from committee.data.catalog import load_dataset
     from committee.training import store
 
-    store.read_manifest(run)
+    if store.read_manifest(run)["test_openings"] and not again:
+        click.echo(f"The test images of {run} are open already; showing its results (--again judges anew).", err=True)
+        _show(run, read_results(run), as_json)
+        return
     where = store.read_json(run / "data.json")["reload"]
     where |= {"data": data} if data else {}
     where["data_dir"] = data_dir or (Path(where["data_dir"]) if where.get("data_dir") else None)
@@ -398,7 +411,10 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, as_json: bool) 
 @_json
 @_example("committee compare runs/a runs/b")
 def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
-    """Compare two runs on the same images: difference, interval, exact McNemar test, verdict."""
+    """Compare two runs on the same images.
+
+    Prints the difference with its interval, the exact McNemar test, and a verdict in words.
+    """
     from committee.comparison import as_json as to_json
     from committee.comparison import compare_runs, in_words
 
@@ -410,7 +426,10 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
 @_run_argument
 @_example("committee report runs/mnist-5k-compact-seed0")
 def report(run: Path) -> None:
-    """Write tables, figures and report.html of RUN anew from its files; nothing is trained or opened."""
+    """Write the report of RUN anew.
+
+    Tables, figures and report.html come from the run's own files; nothing is trained or opened.
+    """
     from committee.conclude import write_report
     from committee.training import store
 

@@ -86,8 +86,9 @@ def _print_table(predictions: Predictions) -> None:
     from rich.text import Text
 
     table = Table()
-    for heading in ("image", "prediction", "probability", "next", "probability", "disagreement"):
-        table.add_column(heading, justify="right" if heading in ("probability", "disagreement") else "left")
+    table.add_column("image", overflow="fold")
+    for heading in ("class", "probability", "second class", "its probability", "members who differ"):
+        table.add_column(heading, justify="left" if "class" in heading else "right")
     for name, row, disagreement in zip(
         predictions.names, predictions.probabilities, predictions.disagreement, strict=True
     ):

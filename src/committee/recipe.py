@@ -130,7 +130,11 @@ class Input(_Section):
 
 
 class Training(_Section):
-    """The loop: how long, on what loss, when to stop, which epoch's weights to keep."""
+    """The loop: how long, on what loss, when to stop, which epoch's weights to keep.
+
+    A batch has `batch` images, or a tenth of the member's images if that is less (but 8 at least): very small sets
+    have ten steps an epoch, too.
+    """
 
     epochs: int = Field(default=10, gt=0)
     batch: int = Field(default=128, gt=0)

@@ -123,7 +123,7 @@ def identity_of(dataset: ImageDataset, recipe: Recipe, setting: Setting, continu
     train_digest, test_digest = dataset.part_digests()
     environment = machine.describe(setting.device, setting.precision, setting.workers)
     return {
-        "recipe": recipe.digest(),
+        "recipe": recipe.model_dump(mode="json", exclude={"name", "summary"}),
         "training images": train_digest,
         "test images": test_digest,
         "seed": setting.seed,

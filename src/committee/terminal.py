@@ -40,7 +40,7 @@ class Clock:
     """How long the whole committee still needs, from the epochs done so far (all that this session trains)."""
 
     def __init__(self, members: int, epochs: int, may_stop_early: bool) -> None:
-        self.began = time.monotonic()
+        self.began: float | None = None  # when the first step was told; starting processes is not training
         self.epochs = epochs
         self.left = members * epochs
         self.done = 0.0
@@ -51,6 +51,7 @@ class Clock:
     def take(self, event: Event) -> None:
         """Count an event."""
         member = event.member
+        self.began = self.began or time.monotonic()
         if isinstance(event, Step):
             self.part[member] = event.step / event.steps
         elif isinstance(event, EpochDone):
@@ -65,7 +66,7 @@ class Clock:
     def time_left(self) -> str:
         """In words, such as "3 min 20 s left"; nothing before there is a ground for it."""
         fresh = sum(self.part.values())
-        if self.done + fresh < 0.2:
+        if self.began is None or self.done + fresh < 0.5:
             return ""
         rate = (time.monotonic() - self.began) / (self.done + fresh)
         return f"{self.at_most}{duration(max(self.left - fresh, 0) * rate)} left"
@@ -211,7 +212,9 @@ def members_table(results: Results) -> Table:
     rows = summary_rows(results)
     fields = [field for field, _ in shown_columns(rows)]
     title = "Losses in nats, accuracies in per cent; a member's are those of its kept epoch"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title_justify="left"
+    )
     for field in fields:
         table.add_column(HEADINGS[field], justify="left" if field == "label" else "right", no_wrap=True)
     previous: SummaryRow | None = None

@@ -60,11 +60,10 @@ def held_out_parts(
         counts = np.bincount(labels, minlength=len(class_names))
         smallest = int(counts.argmin())
         if counts[smallest] < holdout.folds:
-            raise DataError(
-                f"class {class_names[smallest]!r} has {counts[smallest]} training images, but "
-                f"{holdout.folds} folds need at least {holdout.folds} of each class; "
-                "add images, or use fewer folds with --set holdout.folds=2"
-            )
+            number, need = counts[smallest], f"{holdout.folds} folds need at least {holdout.folds} of each class"
+            images = "1 training image" if number == 1 else f"{number} training images"
+            fewer = f", or use fewer folds with --set holdout.folds={number}" if number >= 2 else ""
+            raise DataError(f"class {class_names[smallest]!r} has {images}, but {need}; add images{fewer}")
         rounds = -(-members // holdout.folds)
         folds = [fold for number in range(rounds) for fold in stratified_folds(labels, holdout.folds, seed, number)]
         return folds[:members]

@@ -22,7 +22,7 @@ from committee.training import machine, store
 from committee.training.jobs import member_probabilities, one_thread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Committee:
     """Members that judge images together.
 
@@ -45,6 +45,12 @@ class Committee:
     temperature: float = 1.0
     device: str = "cpu"
     precision: str = "float32"
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.image_shape))
+        return (
+            f"<Committee of {len(self.networks)}: {size} images in {len(self.class_names)} classes, on {self.device}>"
+        )
 
     def member_probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Each member's probabilities: (image, height, width, channel) -> (member, image, class) float32.

@@ -27,6 +27,7 @@ from committee.models.architectures import Scaling, build, set_dropout_generator
 from committee.recipe import Recipe, Training
 from committee.training.optim import make_optimiser, rate_at
 
+STATISTICS_STEPS = 100  # until then, running statistics of batch normalisation are too young to judge by
 PREDICTION_BATCH = {"cpu": 64}  # images at a time; elsewhere 512
 
 
@@ -57,6 +58,11 @@ class Task:
     precision: str
     first_epoch: int = 0
     start: dict[str, Tensor] | None = None
+
+    @property
+    def batch(self) -> int:
+        """Images a step; see `committee.recipe.Training`."""
+        return min(self.recipe.training.batch, max(8, len(self.train) // 10))
 
 
 @dataclass
@@ -132,7 +138,7 @@ def fit(
         network.load_state_dict(resume.network)
         load_optimiser(optimiser, resume.optimiser)
     last_epoch = task.first_epoch + training.epochs
-    steps = math.ceil(len(task.train) / training.batch)
+    steps = math.ceil(len(task.train) / task.batch)
     remark = f"all {training.epochs} epochs"
     while state.epoch < last_epoch:
         if training.patience and state.epochs_since_lowest >= training.patience:
@@ -159,11 +165,13 @@ def fit(
             right_sum += (logits.detach().argmax(1) == wanted).sum()
             if (now := time.perf_counter()) - told > 0.5:
                 told = now
-                yield Progress(task.member, epoch, step + 1, steps, float(loss_sum) / ((step + 1) * training.batch))
+                yield Progress(task.member, epoch, step + 1, steps, float(loss_sum) / ((step + 1) * task.batch))
         train_loss = float(loss_sum) / len(task.train)
         seconds = time.perf_counter() - began
         if not math.isfinite(train_loss):
             raise NonFiniteLossError(f"the training loss became {train_loss} in epoch {epoch}")
+        if epoch - task.first_epoch <= STATISTICS_STEPS // steps:
+            estimate_statistics(network, images, task)
         held_out_loss, held_out_accuracy = score(network, images, targets, task.held_out, task)
         if held_out_loss is not None and not math.isfinite(held_out_loss):
             raise NonFiniteLossError(f"the held-out loss became {held_out_loss} in epoch {epoch}")
@@ -193,6 +201,29 @@ def new_network(pixels: Pixels, task: Task) -> nn.Module:
     else:
         network[0] = scaling_of(pixels, task.train, task.recipe.input.scaling)
     return network.to(task.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@torch.no_grad()
+def estimate_statistics(network: nn.Module, images: Tensor, task: Task) -> None:
+    """Set batch normalisation's means and variances to those of the member's own images, unchanged, in one pass.
+
+    Running averages start at 0 and 1 and forget a tenth a step: after a few steps, as on very small data, they are far
+    from what the network was trained with, and it judges at random.
+    """
+    norms = [m for m in network.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    momenta = [norm.momentum for norm in norms]
+    if not norms:
+        return
+    network.eval()  # dropout rests
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over batches
+    with autocast(task.device, task.precision):
+        for chosen in torch.from_numpy(task.train).to(task.device).tensor_split(max(len(task.train) // task.batch, 1)):
+            network(as_float(images[chosen]))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, stored: dict[str, Any]) -> None:
@@ -240,13 +271,13 @@ def epoch_batches(
     images: Tensor, targets: Tensor, task: Task, epoch: int, network: nn.Module
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one epoch: order, changes and dropout all keyed by (seed, member, purpose, epoch)."""
-    settings, size = task.recipe.augmentation, task.recipe.training.batch
+    settings = task.recipe.augmentation
     key = (task.seed, "member", task.member)
     order = seeds.numpy_generator(*key, "order", epoch).permutation(task.train)
     changes = seeds.torch_generator(*key, "augmentation", epoch, device=task.device)
     set_dropout_generator(network, seeds.torch_generator(*key, "dropout", epoch, device=task.device))
     positions = torch.from_numpy(order).to(task.device)
-    for chosen in torch.split(positions, size):
+    for chosen in torch.split(positions, task.batch):
         batch = as_float(images[chosen])
         yield (augment(batch, settings, changes) if settings.active else batch), targets[chosen]
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from committee.errors import TrainingError
 from committee.training.jobs import Event, Failed, Finished, Job, execute
 
 
@@ -26,6 +29,11 @@ class _Worker:
 
 def run(jobs: Sequence[Job], workers: int) -> Iterator[Event]:
     """Execute the jobs in this many processes, in their order as workers become free."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise TrainingError(
+            "this script was started again by its own worker process; put its calls under "
+            '`if __name__ == "__main__":`, or train with one worker'
+        )
     waiting = deque(jobs)
     active: dict[Connection, _Worker] = {}
     try:
@@ -38,7 +46,7 @@ def run(jobs: Sequence[Job], workers: int) -> Iterator[Event]:
                 worker = active[pipe]
                 try:
                     event: Event = pipe.recv()
-                except EOFError:
+                except (EOFError, OSError):
                     worker.process.join()
                     del active[pipe]
                     yield Failed(worker.job.member, f"its worker process ended with status {worker.process.exitcode}")
@@ -62,10 +70,24 @@ def _start(job: Job) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads may hang
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True)
-    process.start()
+    with _interrupts_ignored():  # inherited: a Ctrl-C while the worker starts is the parent's alone, too
+        process.start()
     theirs.close()
-    ours.send(job)
+    with suppress(OSError):  # a worker that is dead already is noticed when its event is awaited
+        ours.send(job)
     return _Worker(process, ours, job)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _work(pipe: Connection) -> None:

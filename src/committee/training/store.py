@@ -190,30 +190,44 @@ def begin(run: Path, identity: Mapping[str, Any]) -> None:
     """Make the folder for a training, or enter one that holds the same training.
 
     Raises:
-        RunError: the folder holds another training, or other files.
+        RunError: the folder holds another training or other files, or cannot be written.
     """
-    if (run / "identity.json").exists():
-        differences = differing(read_json(run / "identity.json"), identity)
-        if differences:
-            raise RunError(
-                f"{run} holds another training ({'; '.join(differences)}); give another --out, or delete the folder"
-            )
-        return
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise RunError(f"{run} exists and is not a run folder; give another --out")
+    check_free(run, identity)
     try:
         write_json(run / "identity.json", identity)
     except OSError as error:
         raise RunError(f"{run} cannot be written ({error.strerror}); give another --out") from error
 
 
+def check_free(run: Path, identity: Mapping[str, Any]) -> None:
+    """Say no to a folder that holds something else than this training; nothing is written.
+
+    Raises:
+        RunError: the folder holds another training, or other files.
+    """
+    if (run / "identity.json").exists():
+        if differences := differing(read_json(run / "identity.json"), identity):
+            raise RunError(
+                f"{run} holds another training ({'; '.join(differences)}); give another --out, or delete the folder"
+            )
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise RunError(f"{run} exists and is not a run folder; give another --out")
+
+
 def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, which entries of two identities differ."""
-    return [
-        f"{name} was {was.get(name)}, now {now.get(name)}"
-        for name in sorted({*was, *now})
-        if was.get(name) != now.get(name)
-    ]
+    """In words, which entries of two identities differ; digests are not spelled out, a recipe's fields are."""
+    words = []
+    for name in sorted({*was, *now}):
+        before, after = was.get(name), now.get(name)
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            words += [f"{name}: {difference}" for difference in differing(before, after)]
+        elif any(isinstance(value, str) and len(value) == 64 for value in (before, after)):
+            words.append(f"other {name}")
+        else:
+            words.append(f"{name} was {before}, now {after}")
+    return words
 
 
 def write_manifest(run: Path, summary: Mapping[str, Any]) -> None:
