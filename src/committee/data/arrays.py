@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.data.assemble import RawPart, RawSet
+from committee.data.assemble import RawPart, RawSet, joining_note
 from committee.data.files import Files, open_zip, read_exactly, reason
 from committee.errors import DataError
 
@@ -80,7 +80,7 @@ def read_idx_set(files: Files, only: str | None = None) -> RawSet:
         raise DataError(
             f"{files.where}: there are IDX files but none of training images (train-images-idx3-ubyte); add them"
         )
-    return RawSet(joined(parts["train"], parts.get("val")), parts.get("test"))
+    return with_validation(parts)
 
 
 def read_idx(files: Files, name: str) -> NDArray[Any]:
@@ -138,6 +138,14 @@ def joined(part: RawPart, other: RawPart | None) -> RawPart:
     return RawPart(values, np.concatenate([part.labels, other.labels]), part.where)
 
 
+def with_validation(
+    parts: dict[str, RawPart], class_names: tuple[str, ...] | None = None, notes: tuple[str, ...] = ()
+) -> RawSet:
+    """The set of the parts "train", "val" and "test"; a validation part is joined to the training part, with a note."""
+    remark = joining_note(len(parts["val"].labels)) if "val" in parts else ()
+    return RawSet(joined(parts["train"], parts.get("val")), parts.get("test"), class_names, (*notes, *remark))
+
+
 def array_names(files: Files) -> dict[str, str]:
     """The NPY files by the name of their array."""
     return {name.rpartition("/")[2].removesuffix(".npy"): name for name in files.names if name.endswith(".npy")}
@@ -180,7 +188,7 @@ def read_npy_set(files: Files) -> RawSet:
     class_names = None
     if "class_names" in names:
         class_names = tuple(str(value) for value in read_npy(files, names["class_names"]).reshape(-1))
-    return RawSet(joined(parts["train"], parts.get("val")), parts.get("test"), class_names)
+    return with_validation(parts, class_names)
 
 
 def _listed(names: dict[str, str]) -> str:

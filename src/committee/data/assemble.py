@@ -76,6 +76,12 @@ def assemble(raw: RawSet, *, name: str, source: str, seed: int, image_size: int 
     _check_classes(images, parts, class_names)
     if len(images) == 1:
         train, test = _split(images[0], seed)
+        if not len(test):
+            present, number = len(np.unique(train.labels)), len(train)
+            raise DataError(
+                f"{raw.train.where}: {number} images of {present} classes are too few to seal a part of them as test; "
+                f"give at least two images of each class ({2 * present} images), or a test part"
+            )
         notes.append(
             f"no test part was given: a stratified fifth ({len(test):,} images, seed {seed}) was sealed as test"
         )
@@ -94,10 +100,21 @@ def by_part(
 ) -> RawSet:
     """Images that were decoded together, told apart again: "train" and "val" to train with, "test" to test."""
     is_test = parts == "test"
+    notes = (*notes, *joining_note(int((parts == "val").sum())))
     if not is_test.any():
         return RawSet(RawPart(pixels, labels, where), None, class_names, notes)
     train, test = (RawPart(pixels[chosen], labels[chosen], where) for chosen in (~is_test, is_test))
     return RawSet(train, test, class_names, notes)
+
+
+def joining_note(validation_images: int) -> tuple[str, ...]:
+    """The remark that a validation part became training images; nothing where there was none."""
+    if not validation_images:
+        return ()
+    number = "1 image" if validation_images == 1 else f"{validation_images:,} images"
+    return (
+        f"the validation part ({number}) was joined to the training images: held-out images are drawn by the recipe",
+    )
 
 
 def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
@@ -288,6 +305,6 @@ def _check_classes(images: Sequence[LabelledImages], parts: Sequence[RawPart], c
             )
     if present < 2:
         raise DataError(
-            f"{parts[0].where}: there is a single class ({class_names[int(images[0].labels[0])]!r}); "
-            "a classifier needs images of two classes or more"
+            f"{parts[0].where}: only one class was found ({class_names[int(images[0].labels[0])]}), and a classifier "
+            "needs at least two; add images of another class"
         )

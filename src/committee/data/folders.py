@@ -26,11 +26,17 @@ def read_folder_set(files: Files, image_size: int | None) -> RawSet:
         image_size: as in `decode_all`.
 
     Raises:
-        DataError: an image outside a class folder, or any fault of `decode_all`.
+        DataError: a single class folder, an image outside a class folder, or any fault of `decode_all`.
     """
     names = image_names(files)
     tops = {name.partition("/")[0].lower() for name in names if "/" in name}
     parted = "train" in {PARTS.get(top) for top in tops}
+    above = files.prefix.rstrip("/").rpartition("/")[2]
+    if not tops and above and above.lower() not in PARTS:
+        raise DataError(
+            f"{files.where}: only one class was found ({above}), and a classifier needs at least two; "
+            "give every class a folder of its own"
+        )
     parts: list[str] = []
     classes: list[str] = []
     kept: list[str] = []

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.data.arrays import joined
+from committee.data.arrays import joined, with_validation
 from committee.data.assemble import RawPart, RawSet, square_shape
 from committee.data.files import Files, names_by_part, reason
 from committee.errors import DataError
@@ -56,7 +56,7 @@ def read_csv_set(files: Files) -> RawSet:
             else:
                 new = RawPart(values, labels, files.label(name))
                 parts[part] = joined(parts[part], new) if part in parts else new
-    return RawSet(joined(parts["train"], parts.get("val")), parts.get("test"), notes=tuple(notes))
+    return with_validation(parts, notes=tuple(notes))
 
 
 def read_csv(files: Files, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
