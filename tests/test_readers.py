@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from committee.data import dataset as data
 from committee.data.dataset import open_test
 from committee.data.inspect import describe, sample_pictures
 from committee.data.readers import read_dataset, read_images
@@ -377,6 +378,11 @@ def binary(path: Path, content: bytes, name: str) -> Path:
     return path / name
 
 
+def within(path: Path, folder: str) -> Path:
+    (path / folder).mkdir()
+    return path / folder
+
+
 def idx_pair(path: Path, images: bytes, labels: bytes) -> Path:
     binary(path, images, "train-images-idx3-ubyte")
     binary(path, labels, "train-labels-idx1-ubyte")
@@ -415,7 +421,19 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty folder": (lambda p: p, "there are no files in it"),
     "unknown format": (lambda p: text(p, "x", "a.txt").parent, "a.txt: no labelled images were found"),
     "empty arrays": (lambda p: npz(p, X=X[:0], y=Y[:0]), "set.npz [X]: there are no images"),
-    "single class": (lambda p: npz(p, X=X, y=Y * 0 + 3), "there is a single class ('3')"),
+    "single class": (
+        lambda p: npz(p, X=X, y=Y * 0 + 3),
+        "only one class was found (3), and a classifier needs at least two",
+    ),
+    "single class folder": (
+        lambda p: binary(within(p, "a"), PNGS[0], "0.png").parent.parent,
+        "only one class was found (a), and a classifier needs at least two",
+    ),
+    "one image a class": (
+        lambda p: npz(p, X=X[:5], y=np.arange(5)),
+        "5 images of 5 classes are too few to seal a part of them as test; "
+        "give at least two images of each class (10 images), or a test part",
+    ),
     "label out of range": (
         lambda p: npz(p, X=X, y=STRANGER, class_names=["cat", "dog"]),
         "image 9 has label 7, but labels must be 0 to 1",
@@ -557,3 +575,76 @@ def test_describe_and_samples_show_training_images_only(tmp_path: Path, digits: 
     assert np.array_equal(samples[3, : len(threes), ..., 0], threes)
     assert not samples[3, len(threes) :].any()
     assert np.array_equal(means[3, ..., 0], np.rint(threes.mean(axis=0)))
+
+
+def test_copies_of_training_images_among_the_test_images_are_noted(tmp_path: Path, digits: tuple[Part, Part]) -> None:
+    (pixels, labels), (tested, answers) = digits
+    clean = describe(read_dataset(write_npz(tmp_path, *digits)))
+    assert clean["test_images_also_in_train"] == 0
+    assert not any("pixel for pixel" in note for note in clean["notes"])
+    tested, answers = tested.copy(), answers.copy()
+    tested[:12], answers[:12] = pixels[:12], labels[:12]
+    answers[3] = (answers[3] + 1) % 10  # the same pixels in another class are no copy
+    shown = describe(read_dataset(write_npz(tmp_path, (pixels, labels), (tested, answers))))
+    assert shown["test_images_also_in_train"] == 11
+    assert shown["notes"] == [
+        "11 of 100 test images are pixel for pixel among the training images too, so the test figure is flattering"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [((3,), "no images of the class 3; it"), (range(7), "no images of 7 classes: 0, 1, 2, 3, 4 and 2 more; it")],
+)
+def test_classes_without_test_images_are_named(
+    classes: Any, words: str, tmp_path: Path, digits: tuple[Part, Part]
+) -> None:
+    train, (pixels, labels) = digits
+    kept = ~np.isin(labels, list(classes))
+    shown = describe(read_dataset(write_npz(tmp_path, train, (pixels[kept], labels[kept]))))
+    assert [words in note for note in shown["notes"]] == [True]
+
+
+@pytest.mark.parametrize("form", ["npz", "folders", "csv", "parquet", "idx"])
+def test_a_validation_part_that_joins_the_training_images_is_noted(
+    form: str, tmp_path: Path, digits: tuple[Part, Part]
+) -> None:
+    (pixels, labels), test = digits
+    validation = pixels[200:], labels[200:]
+    if form == "npz":
+        write_medmnist(tmp_path, *digits)
+    elif form == "csv":
+        write_csv(tmp_path, (pixels[:200], labels[:200]), test)
+        (tmp_path / "val.csv").write_text(csv_text(validation))
+    elif form == "parquet":
+        for name, part in (("train", (pixels[:200], labels[:200])), ("validation", validation), ("test", test)):
+            pq.write_table(pa.table({"image": [png(image) for image in part[0]], "label": part[1]}),
+                           tmp_path / f"{name}.parquet")  # fmt: skip
+    elif form == "idx":
+        write_idx(tmp_path, (pixels[:200], labels[:200]), test)
+        (tmp_path / "val-images-idx3-ubyte").write_bytes(idx_bytes(validation[0]))
+        (tmp_path / "val-labels-idx1-ubyte").write_bytes(idx_bytes(validation[1]))
+    else:
+        for name, part in (("train", (pixels[:200], labels[:200])), ("val", validation), ("test", test)):
+            for i, (image, label) in enumerate(zip(*part, strict=True)):
+                (tmp_path / name / str(label)).mkdir(parents=True, exist_ok=True)
+                (tmp_path / name / str(label) / f"{i}.png").write_bytes(png(image))
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset.train), len(dataset.test)) == (300, 100)
+    assert dataset.notes == (
+        "the validation part (100 images) was joined to the training images: held-out images are drawn by the recipe",
+    )
+
+
+def test_a_data_set_shows_itself_in_a_line_and_hashes_its_images_once(
+    tmp_path: Path, digits: tuple[Part, Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = read_dataset(write_npz(tmp_path, *digits))
+    assert repr(dataset) == "<ImageDataset set: 300 training and 100 sealed test images, 10 classes, 8x8x1>"
+    assert repr(dataset.train) == "<LabelledImages: 300 images, 8x8x1, uint8>"
+    assert repr(dataset.test) == "<SealedTest: 100 images>"
+    hashed: list[int] = []
+    once = data._image_hashes
+    monkeypatch.setattr(data, "_image_hashes", lambda part, names: hashed.append(len(part)) or once(part, names))
+    assert describe(dataset) == describe(dataset)
+    assert hashed == [300, 100]

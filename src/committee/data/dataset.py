@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Labels = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelledImages:
     """Images and their labels.
 
@@ -38,26 +39,33 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        form = "x".join(map(str, self.pixels.shape[1:]))
+        return f"<LabelledImages: {len(self):,} images, {form}, {self.pixels.dtype}>"
+
     def counts(self, classes: int) -> list[int]:
         """How many images each class has."""
         return [int(count) for count in np.bincount(self.labels, minlength=classes)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SealedTest:
     """Test images that nothing may look at but `open_test`; size and class counts are known without opening."""
 
-    _images: LabelledImages = field(repr=False)
+    _images: LabelledImages
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def __repr__(self) -> str:
+        return f"<SealedTest: {len(self):,} images>"
 
     def counts(self, classes: int) -> list[int]:
         """How many images each class has (a property of the split, not of any model)."""
         return self._images.counts(classes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageDataset:
     """A data set of small labelled images.
 
@@ -77,6 +85,13 @@ class ImageDataset:
     source: str
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        form = "x".join(map(str, self.image_shape))
+        return (
+            f"<ImageDataset {self.name}: {len(self.train):,} training and {len(self.test):,} sealed test images, "
+            f"{len(self.class_names)} classes, {form}>"
+        )
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
@@ -90,13 +105,24 @@ class ImageDataset:
 
     def digest(self) -> str:
         """SHA-256 of the images and class names of both parts together, whatever their order, split or file format."""
-        parts = (self.train, self.test._images)
-        return _digest([hash_ for part in parts for hash_ in _image_hashes(part, self.class_names)])
+        train, test = self._hashes
+        return _digest([*train, *test])
 
     def part_digests(self) -> tuple[str, str]:
         """The digests of the training and of the test images."""
-        train, test = (_digest(_image_hashes(part, self.class_names)) for part in (self.train, self.test._images))
-        return train, test
+        train, test = self._hashes
+        return _digest(train), _digest(test)
+
+    def test_images_also_in_train(self) -> int:
+        """How many test images have the pixels and the class name of a training image."""
+        train, test = self._hashes
+        known = set(train)
+        return sum(hash_ in known for hash_ in test)
+
+    @cached_property
+    def _hashes(self) -> tuple[list[bytes], list[bytes]]:
+        """A hash of each training and of each test image with its class name; made once."""
+        return _image_hashes(self.train, self.class_names), _image_hashes(self.test._images, self.class_names)
 
 
 def open_test(dataset: ImageDataset, record: Path, purpose: str, **details: Any) -> LabelledImages:

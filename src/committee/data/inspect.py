@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ def describe(dataset: ImageDataset) -> dict[str, Any]:
     Returns:
         ``images``, ``train_images``, ``test_images``, ``classes`` (their number), ``class_names``, ``shape`` (height,
         width, channels), ``bits``, ``counts`` (class name -> ``train``, ``test``), ``digest``, ``train_digest``,
-        ``test_digest``, ``name``, ``source``, ``notes``.
+        ``test_digest``, ``test_images_also_in_train``, ``name``, ``source``, ``notes`` (the data set's own, and what
+        the counts and the copies of training images among the test images give cause to say).
     """
     classes = len(dataset.class_names)
     train_counts, test_counts = dataset.train.counts(classes), dataset.test.counts(classes)
     train_digest, test_digest = dataset.part_digests()
+    copies = dataset.test_images_also_in_train()
     return {
         "name": dataset.name,
         "images": len(dataset.train) + len(dataset.test),
@@ -36,9 +39,36 @@ def describe(dataset: ImageDataset) -> dict[str, Any]:
         "digest": dataset.digest(),
         "train_digest": train_digest,
         "test_digest": test_digest,
+        "test_images_also_in_train": copies,
         "source": dataset.source,
-        "notes": list(dataset.notes),
+        "notes": [
+            *dataset.notes,
+            *_untested(dataset.class_names, train_counts, test_counts),
+            *_copied(copies, dataset),
+        ],
     }
+
+
+def _untested(class_names: Sequence[str], train_counts: Sequence[int], test_counts: Sequence[int]) -> list[str]:
+    """The remark that some classes have no test images, where there are test images at all."""
+    counts = zip(class_names, train_counts, test_counts, strict=True)
+    missing = [name for name, train, test in counts if train and not test]
+    if not missing or not any(test_counts):
+        return []
+    named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    classes = "the class" if len(missing) == 1 else f"{len(missing)} classes:"
+    verdict = "it says nothing about it" if len(missing) == 1 else "it says nothing about them"
+    return [f"the test part has no images of {classes} {named}; {verdict}"]
+
+
+def _copied(copies: int, dataset: ImageDataset) -> list[str]:
+    """The remark that test images are among the training images too."""
+    if not copies:
+        return []
+    return [
+        f"{copies:,} of {len(dataset.test):,} test images {'is' if copies == 1 else 'are'} pixel for pixel among the "
+        "training images too, so the test figure is flattering"
+    ]
 
 
 def sample_pictures(dataset: ImageDataset, per_class: int = 12) -> tuple[Pixels, Pixels]:
