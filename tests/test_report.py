@@ -15,6 +15,7 @@ from committee.evaluation import results as values
 from committee.evaluation.results import Calibration, MemberRow, PartScore, Results, SizePoint, SizeTemperature
 from committee.report import html, plots, style, tables
 from committee.report.pictures import data_uris, displayable
+from committee.report.words import shown_command
 
 NASTY = ("<script>alert(1)</script>", "$x_1$ & $5", "very long " * 30, "ねこ", "a\nb", '"quoted", =1+1')
 
@@ -141,8 +142,39 @@ def synthetic(
     return {"results": results, "facts": facts, "class_names": names, "histories": histories, "pictures": pictures}
 
 
+def judged(rights: tuple[int, ...], wrongs: tuple[int, ...]) -> values.Judgement:
+    """A judgement of so many right and wrong answers of each class; a wrong one is always the first other class."""
+    labels = np.repeat(np.arange(len(rights)), np.add(rights, wrongs))
+    answers = np.concatenate(
+        [[c] * right + [int(c == 0)] * wrong for c, (right, wrong) in enumerate(zip(rights, wrongs, strict=True))]
+    ).astype(int)
+    chances = 0.99 * np.eye(len(rights))[answers] + 0.01 / len(rights)
+    return metrics.judge(chances, labels, tuple(f"kind {c}" for c in range(len(rights))))
+
+
+def perfect(images: int = 10) -> dict[str, Any]:
+    """A run of three members that are right on every image from the second epoch on."""
+    run = synthetic(("kind 0", "kind 1"), members=3, images=images)
+    judgement = judged((images // 2, images // 2), (0, 0))
+    score = PartScore(images=images, loss=1e-5, accuracy=1.0)
+    every = {"train": score, "held_out": score, "test": score}
+    results = run["results"]
+    sizes = tuple(
+        point.model_copy(update={"accuracy": 1.0, "accuracy_low": 1.0, "accuracy_high": 1.0, "log_loss": 1e-5 / n})
+        for n, point in enumerate(results.sizes_test, start=1)
+    )
+    change = {"test": judgement, "out_of_fold": judgement, "sizes_test": sizes, "sizes_out_of_fold": sizes}
+    change |= {"members": tuple(member.model_copy(update=every) for member in results.members)}
+    epochs = [{**line, "validation_accuracy": min(1.0, 0.4 + 0.3 * line["epoch"])} for line in run["histories"][0]]
+    return run | {"results": results.model_copy(update=change), "histories": [epochs] * 3}
+
+
+def write_run(folder: Path, run: dict[str, Any]) -> str:
+    return html.write_report(folder, **run).read_text(encoding="utf-8")
+
+
 def write(folder: Path, **choices: Any) -> str:
-    return html.write_report(folder, **synthetic(**choices)).read_text(encoding="utf-8")
+    return write_run(folder, synthetic(**choices))
 
 
 @pytest.fixture(scope="module")
@@ -287,3 +319,96 @@ def test_percentages_never_round_to_certainty() -> None:
     assert tables.percent(1.0) == "100.00\u00a0%"
     assert tables.percent(0.00001) == "< 0.01\u00a0%"
     assert tables.percent(0.0) == "0.00\u00a0%"
+
+
+def test_a_perfect_committee_is_drawn_whole_and_no_accuracy_axis_passes_100(tmp_path: Path) -> None:
+    run = perfect(images=10)
+    figures = html._plots(run["results"], run["class_names"], run["histories"])
+    for name, horizontal in (("headline", True), ("classes", True), ("size_accuracy", False)):
+        axes = figures[name].axes[0]
+        assert (axes.get_xlim() if horizontal else axes.get_ylim())[1] == 1
+        assert not any(line.get_clip_on() for line in axes.get_lines())
+    axes = figures["learning_accuracy"].axes[0]
+    heights = axes.transAxes.inverted().transform(axes.transData.transform([(1, 0.95), (1, 1.0)]))[:, 1]
+    assert 0.6 < heights[0] < 0.97
+    assert heights[1] == pytest.approx(heights[0])  # no error is drawn where half an error of ten would be
+    assert axes.get_ylim()[0] < 0.7
+    assert axes.yaxis.get_major_formatter()(axes.get_yticks()[-1]) == "100 %"
+    for name, figure in figures.items():
+        figure.canvas.draw()
+        for each in figure.axes:
+            assert not each.yaxis.get_offset_text().get_text(), name
+            assert each.get_legend() is None, name  # legends are beside the axes, where they cover nothing
+    page = write_run(tmp_path, run)
+    assert "no error left" in page
+    assert "guessing" not in page
+
+
+@pytest.mark.parametrize("images", [1, 3, 50, 10_000])
+def test_accuracy_scales_suit_any_number_of_images(images: int) -> None:
+    for accuracies in ([1.0], [0.0], [0.0, 1.0], [1 - 1 / images] * 2):
+        history = [{"epoch": epoch, "validation_accuracy": value} for epoch, value in enumerate(accuracies, start=1)]
+        figure = plots.accuracy_curves([history], [len(history)], accuracies[-1], images)
+        figure.canvas.draw()
+        low, high = figure.axes[0].get_ylim()
+        assert low <= min(accuracies) <= max(accuracies) <= high
+
+
+def test_few_members_need_no_matrix(tmp_path: Path) -> None:
+    for members, there in ((2, False), (3, False), (4, True)):
+        folder = tmp_path / str(members)
+        folder.mkdir()
+        page = write(folder, members=members, names=("a", "b"), images=20)
+        assert ("Matrix of the share" in page) == (folder / "figures" / "agreement.png").exists() == there
+        assert "All members asked agree" in page
+        assert (folder / "tables" / "agreement.csv").exists()
+
+
+def test_class_names_that_figures_cannot_show_are_explained(tmp_path: Path) -> None:
+    page = write(tmp_path, names=("cat", "\U00012000"), images=20)
+    assert "figures call such a class by its number" in page
+    assert "“class 1” is \U00012000." in page
+    assert "figures call" not in write(tmp_path, names=("cat", "dog"), images=20)
+
+
+def test_the_command_is_shown_without_the_option_json(tmp_path: Path) -> None:
+    run = synthetic(("a", "b"), members=1, images=20)
+    run["facts"]["command"] = "committee train toy --json --epochs 1 --set x=--jsonl"
+    assert "<pre>committee train toy --epochs 1 --set x=--jsonl</pre>" in write_run(tmp_path, run)
+    assert shown_command("committee train toy --json") == "committee train toy"
+
+
+@pytest.mark.parametrize(
+    ("rights", "wrongs", "guessing"),
+    [
+        ((20, 0), (0, 20), True),  # always the first class
+        ((0, 20), (20, 0), True),
+        ((12, 12), (8, 8), True),  # 60 %, and half is within the interval
+        ((90, 3), (0, 7), True),  # 93 % where 90 % is for nothing
+        ((30, 30), (10, 10), False),
+        ((2, 2), (0, 0), False),
+        ((6, 6, 6), (4, 4, 4), False),  # 60 % of three classes
+    ],
+)
+def test_guessing_is_told_from_learning(rights: tuple[int, ...], wrongs: tuple[int, ...], guessing: bool) -> None:
+    assert tables.no_better_than_guessing(judged(rights, wrongs)) is guessing
+
+
+@pytest.mark.parametrize(
+    ("rights", "wrongs", "verdict"),
+    [
+        ((20, 0), (0, 20), "This committee learnt nothing beyond guessing:"),
+        ((12, 12), (8, 8), "It is not shown that this committee learnt anything beyond guessing:"),
+    ],
+)
+def test_a_committee_that_only_guesses_is_told_so_at_the_top(
+    rights: tuple[int, ...], wrongs: tuple[int, ...], verdict: str, tmp_path: Path
+) -> None:
+    run = synthetic(("cat", "dog"), members=2, images=40)
+    run["results"] = run["results"].model_copy(update={"test": judged(rights, wrongs)})
+    page = write_run(tmp_path, run)
+    head = page.partition("<nav")[0]
+    assert verdict in head
+    assert "always answering “cat” would be right on 50.00\u00a0%" in head
+    assert "--set training.batch=16" in head
+    assert "voting together" not in page

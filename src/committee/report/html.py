@@ -12,17 +12,20 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from committee.evaluation.results import Gallery, Picture, Results
+from committee.evaluation.results import Gallery, Judgement, Picture, Results
 from committee.report import plots, tables
 from committee.report.pictures import data_uris, displayable, strips
-from committee.report.style import save
+from committee.report.style import drawable, save
 from committee.report.tables import History, percent
-from committee.report.words import duration, settings, short, spell, spell_share, words
+from committee.report.words import duration, settings, short, shown_command, spell, spell_share, words
 
 LARGEST = 5_600_000
 """Characters that the page may have; photographs are made smaller until it fits."""
 
 CLASSES_SHOWN = 100
+FEWEST_IN_MATRIX = 4
+"""Members from which on a matrix of their agreement says more than a sentence."""
+
 _HERE = Path(__file__).parent
 
 
@@ -70,7 +73,7 @@ def _plots(results: Results, class_names: Sequence[str], histories: Sequence[His
     if any(histories):
         found["learning_loss"] = plots.loss_curves(histories, kept)
     if any(line.get("validation_accuracy") is not None for history in histories for line in history):
-        found["learning_accuracy"] = plots.accuracy_curves(histories, kept, out_of_fold)
+        found["learning_accuracy"] = plots.accuracy_curves(histories, kept, out_of_fold, _images_held_out(results))
     sizes = {"test": results.sizes_test, "out of fold": results.sizes_out_of_fold}
     curves = {name: points for name, points in sizes.items() if len(points) > 1}
     if curves:
@@ -86,9 +89,15 @@ def _plots(results: Results, class_names: Sequence[str], histories: Sequence[His
         found["confused_pairs"] = plots.pairs(tables.confused_pairs(judgement, class_names))
         found["classes"] = plots.classes(judgement.classes)
         found["reliability"] = plots.reliability(tables.reliability_rows(judgement))
-    if results.agreement:
+    if results.agreement and len(results.agreement.matrix) >= FEWEST_IN_MATRIX:
         found["agreement"] = plots.agreement(results.agreement.matrix, tables.agreement_labels(results))
     return found
+
+
+def _images_held_out(results: Results) -> int:
+    """The most images that a held-out accuracy rests on."""
+    judged = [member.held_out.images for member in results.members if member.held_out]
+    return max([*judged, results.out_of_fold.images if results.out_of_fold else 0]) or 5_000
 
 
 def _picture_plots(
@@ -139,7 +148,12 @@ def _page(
     part, head = judged if judged else ("", None)
     context = {
         "css": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
-        "facts": {"dataset": {}, "title": "A committee", **facts},
+        "facts": {
+            "dataset": {},
+            "title": "A committee",
+            **facts,
+            "command": shown_command(str(facts.get("command", ""))),
+        },
         "results": results,
         "plots": drawn,
         "sealed": results.test is None,
@@ -153,9 +167,11 @@ def _page(
             "low": head.accuracy_interval.low,
             "high": head.accuracy_interval.high,
         },
+        "guessing": _guessing(head, class_names) if head else {},
+        "undrawn": _undrawn(class_names),
         "key": _key(results),
         "protocol": protocol(results, facts),
-        "gain": _gain(results),
+        "gain": "" if head and tables.no_better_than_guessing(head) else _gain(results),
         "columns": columns,
         "summary": [{"kind": row.kind, "cells": [tables.cell(row, field) for field, _ in columns]} for row in rows],
         "pairs": tables.confused_pairs(head, class_names) if head else (),
@@ -169,6 +185,36 @@ def _page(
         "contents": _contents(results, bool(galleries), "size_accuracy" in embedded),
     }
     return environment.get_template("report.html").render(context)
+
+
+def _guessing(head: Judgement, class_names: Sequence[str]) -> dict[str, Any]:
+    """A verdict, why, and whether more images may help, where always giving the most frequent class is as good."""
+    if not tables.no_better_than_guessing(head):
+        return {}
+    most, share = tables.guess(head)
+    low, high = percent(head.accuracy_interval.low), percent(head.accuracy_interval.high)
+    text = f"always answering “{short(class_names[most], 40)}” would be right on {percent(share)} of these images, "
+    text += f"the committee on {percent(head.accuracy)} (95\u00a0% interval {low} to {high})."
+    better = head.accuracy > share or share == 1
+    verdict = "It is not shown that this committee learnt anything beyond guessing:"
+    return {
+        "verdict": verdict if better else "This committee learnt nothing beyond guessing:",
+        "why": text,
+        "more_images": better,
+    }
+
+
+def _undrawn(class_names: Sequence[str]) -> str:
+    """A sentence on the class names that figures cannot show; "" where they show all."""
+    missing = [(number, name) for number, name in enumerate(class_names) if not drawable(name)]
+    if not missing:
+        return ""
+    named = ", ".join(f"“class {number}” is {short(name, 24)}" for number, name in missing[:5])
+    more = f", and so on for {len(missing) - 5} more" if len(missing) > 5 else ""
+    return (
+        "The fonts of the machine that wrote this report lack characters of some class names; figures call such a "
+        f"class by its number, counted from 0, tables keep its name: {named}{more}."
+    )
 
 
 def _contents(results: Results, galleries: bool, sizes: bool) -> list[tuple[str, str]]:
@@ -222,6 +268,8 @@ def _gain(results: Results) -> str:
     if mean < 1 and results.test.accuracy > mean:
         removed = (results.test.accuracy - mean) / (1 - mean)
         return f"{text}: voting together removes {100 * removed:.0f}\u00a0% of a member's errors."
+    if mean == 1:
+        return f"{text}: there was no error left for voting to remove."
     return f"{text}: voting together did not help here."
 
 

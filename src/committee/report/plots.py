@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from committee.evaluation.mistakes import ConfusedPair
@@ -21,7 +21,6 @@ from committee.report.style import (
     DIFFERENCES,
     ERRORS,
     INK,
-    LEGEND,
     MUTED,
     OCHRE,
     PALE,
@@ -34,9 +33,11 @@ from committee.report.style import (
     count_axis,
     finish,
     label,
+    legend,
     loss_scale,
     new_figure,
     percent_axis,
+    plain_axis,
     rows_style,
     style,
 )
@@ -57,14 +58,17 @@ def loss_curves(histories: Sequence[History], kept_epochs: Sequence[int | None])
     if not any(_has(history, "validation_loss") for history in histories):
         del kinds["held out"]
     handles = [Line2D([], [], color=colour, lw=1.8, label=name) for name, colour in kinds.items()]
-    axes.legend(handles=[*handles, _kept_handle(BLUE if len(kinds) > 1 else OCHRE)], **LEGEND)
+    legend(axes, [*handles, _kept_handle(BLUE if len(kinds) > 1 else OCHRE)])
     return finish(figure)
 
 
 def accuracy_curves(
-    histories: Sequence[History], kept_epochs: Sequence[int | None], out_of_fold: float | None
+    histories: Sequence[History], kept_epochs: Sequence[int | None], out_of_fold: float | None, images: int
 ) -> Figure:
-    """Held-out accuracy of every member against epochs, with the committee's out-of-fold accuracy as a line."""
+    """Held-out accuracy of every member against epochs, with the committee's out-of-fold accuracy as a line.
+
+    The scale ends where half an error among `images` judged ones would be.
+    """
     figure, axes = new_figure(*SMALL, title="Held-out accuracy")
     for history, kept in zip(histories, kept_epochs, strict=True):
         _curve(axes, history, "validation_accuracy", BLUE, len(histories))
@@ -73,9 +77,9 @@ def accuracy_curves(
     if out_of_fold is not None:
         axes.axhline(out_of_fold, color=INK, lw=1.1, ls=(0, (5, 3)), zorder=4)
         handles.append(Line2D([], [], color=INK, lw=1.1, ls=(0, (5, 3)), label="committee, out of fold"))
-    accuracy_scale(axes)
+    accuracy_scale(axes, images)
     count_axis(axes, "epoch")
-    axes.legend(handles=handles, **{**LEGEND, "loc": "lower right"})
+    legend(axes, handles)
     return finish(figure)
 
 
@@ -105,7 +109,7 @@ def size_accuracy(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
         axes.plot(x, [point.accuracy for point in points], color=colour, lw=1.8, marker=marker, ms=5, label=name)
     percent_axis(axes.yaxis, 6)
     count_axis(axes, "members in the committee")
-    axes.legend(**{**LEGEND, "loc": "lower right"})
+    legend(axes)
     return finish(figure)
 
 
@@ -115,9 +119,9 @@ def size_loss(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
     for (name, points), (colour, marker) in zip(curves.items(), _PARTS, strict=False):
         losses = [point.log_loss for point in points]
         axes.plot([point.members for point in points], losses, color=colour, lw=1.8, marker=marker, ms=5, label=name)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    plain_axis(axes.yaxis, 6)
     count_axis(axes, "members in the committee")
-    axes.legend(**LEGEND)
+    legend(axes)
     return finish(figure)
 
 
@@ -255,7 +259,7 @@ def classes(rows: Sequence[ClassRow]) -> Figure:
     rows_style(axes)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     percent_axis(axes.xaxis, 5)
-    axes.legend(**{**LEGEND, "loc": "best"})
+    legend(axes)
     return finish(figure)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
+from numpy.typing import NDArray
 
 INK, MUTED, RULE, PALE = "#22262e", "#686e79", "#d5d9df", "#f1f3f5"
 BLUE, OCHRE, VERMILION = "#12608f", "#d49a2a", "#c44e1c"
@@ -26,7 +28,7 @@ ERRORS = LinearSegmentedColormap.from_list("errors", ["#fdf1e9", "#f3b78f", VERM
 DIFFERENCES = LinearSegmentedColormap.from_list("differences", ["#f0f5f9", "#9cc3dc", BLUE])
 RIGHT = LinearSegmentedColormap.from_list("right", ["#e3e8ed", "#e3e8ed"])
 SMALL = (4.8, 3.5)
-LEGEND: dict[str, Any] = {"loc": "upper right", "frameon": False, "fontsize": 9, "labelcolor": INK, "handlelength": 1.6}
+LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK, "handlelength": 1.6}
 
 _TEXT_FONTS = ("Inter", "Source Sans 3", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
 _MORE_FONTS = (
@@ -42,11 +44,16 @@ def label(name: str, number: int | None, width: int = 16) -> str:
     A name that no installed font can draw becomes "class N", or "?" without a number.
     """
     text = " ".join(name.split())
-    if not text or any(ord(character) not in _drawable() for character in text):
+    if not text or not drawable(text):
         text = "?" if number is None else f"class {number}"
     if len(text) > width:
         text = text[: width - 1].rstrip() + "…"
     return text.replace("$", r"\$")
+
+
+def drawable(name: str) -> bool:
+    """Whether the installed fonts have every character of a name."""
+    return all(ord(character) in _drawable() for character in " ".join(name.split()))
 
 
 def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
@@ -85,6 +92,14 @@ def bare(axes: Axes) -> None:
     axes.tick_params(axis="y", labelcolor=INK, length=0)
 
 
+def legend(axes: Axes, handles: Sequence[Any] | None = None) -> None:
+    """A legend in a line below the axes, where it covers nothing."""
+    figure = axes.get_figure()
+    shown = handles if handles is not None else axes.get_legend_handles_labels()[0]
+    if isinstance(figure, Figure) and shown:
+        figure.legend(handles=shown, loc="outside lower center", ncols=len(shown), columnspacing=1.4, **LEGEND)
+
+
 def finish(figure: Figure) -> Figure:
     """The last step of every figure: its type."""
     for text in figure.findobj(Text):
@@ -100,8 +115,21 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
+def plain_axis(axis: Any, ticks: int) -> None:
+    """Numbers written out, without a factor or an offset beside the axis."""
+    axis.set_major_locator(MaxNLocator(ticks))
+    formatter = ScalarFormatter(useOffset=False)
+    formatter.set_scientific(False)
+    axis.set_major_formatter(formatter)
+
+
 def percent_axis(axis: Any, ticks: int) -> None:
-    """Fractions shown as percentages."""
+    """Fractions shown as percentages, from 0 to 100 at most; what lies at an end is drawn whole."""
+    low, high = sorted(axis.get_view_interval())
+    if low < 0 or high > 1:
+        (axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim)(max(low, 0.0), min(high, 1.0))
+        for line in axis.axes.get_lines():
+            line.set_clip_on(False)
     axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
 
@@ -120,18 +148,32 @@ def loss_scale(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def accuracy_scale(axes: Axes) -> None:
-    """Accuracies on a scale on which halving the errors is always the same distance."""
+def accuracy_scale(axes: Axes, images: int) -> None:
+    """Accuracies on a scale on which halving the errors is always the same distance.
+
+    Args:
+        axes: with all its lines.
+        images: how many images were judged; no error at all is as high as half an error among them would be.
+    """
     heights = [float(y) for line in axes.get_lines() for y in np.asarray(line.get_ydata()) if math.isfinite(y)]
-    floor = 1e-4
+    floor = 0.5 / max(images, 1)
+    top, margin = -math.log10(floor), math.log10(1.3)
     errors = [max(1 - y, floor) for y in heights] or [0.1, 1.0]
-    least, most = min(errors) / 1.3, min(max(errors) * 1.25, 1.0)
-    axes.set_yscale(
-        "function", functions=(lambda y: -np.log10(np.maximum(1 - y, floor / 4)), lambda v: 1 - 10.0 ** (-v))
-    )
-    axes.set_ylim(1 - most, 1 - least)
+    perfect = min(errors) < 1.001 * floor
+    least, most = max(min(errors) / 1.3, floor), min(max(*errors, 6 * floor) * 1.25, 1.0)
+
+    def height(accuracy: NDArray[Any]) -> NDArray[Any]:  # goes on above 1, so that there is room above "100 %"
+        high: NDArray[Any] = np.maximum(accuracy - 1, 0) - np.log10(np.maximum(1 - accuracy, floor))
+        return high
+
+    def accuracy(height: NDArray[Any]) -> NDArray[Any]:
+        return np.where(height <= top, 1 - 10.0 ** (-height), 1 + height - top)
+
+    axes.set_yscale("function", functions=(height, accuracy))
+    axes.set_ylim(1 - most, 1 + margin if perfect else 1 - least)
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_locator(FixedLocator([1 - tick for tick in round_ticks(least, most)]))
+    ticks = [1 - tick for tick in round_ticks(1.4 * floor if perfect else least, most)]
+    axes.yaxis.set_major_locator(FixedLocator([*ticks, 1.0] if perfect else ticks))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
 
 

@@ -138,6 +138,21 @@ def headline_judgement(results: Results) -> tuple[str, Judgement] | None:
     return ("out-of-fold", results.out_of_fold) if results.out_of_fold else None
 
 
+def no_better_than_guessing(judgement: Judgement) -> bool:
+    """Whether the images do not show that the committee beats always answering their most frequent class.
+
+    That is so where the lower end of the accuracy's interval is not above the class's share of the images.
+    """
+    return judgement.accuracy_interval.low <= guess(judgement)[1]
+
+
+def guess(judgement: Judgement) -> tuple[int, float]:
+    """The most frequent true class of a judgement, and its share of the images."""
+    counts = [sum(row) for row in judgement.confusion]
+    most = max(counts)
+    return counts.index(most), most / max(sum(counts), 1)
+
+
 def judgements(results: Results) -> dict[str, Judgement]:
     """The honest judgements that there are, by the name of the images they are on."""
     found = {"test": results.test, "out-of-fold": results.out_of_fold}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,11 @@ def spell(value: Any) -> str:
 def spell_share(value: float | None) -> str:
     """A share as a whole percentage."""
     return "a part" if value is None else f"{100 * value:.3g}\u00a0%"
+
+
+def shown_command(command: str) -> str:
+    """A command as it is worth repeating: without the option that only changes what is printed."""
+    return re.sub(r"\s--json(?=\s|$)", "", command)
 
 
 def duration(seconds: float) -> str:
