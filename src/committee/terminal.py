@@ -18,7 +18,15 @@ from rich.text import Text
 from committee.evaluation.results import Judgement, Results
 from committee.models.architectures import PlannedLayer
 from committee.models.summary import spell, totals
-from committee.report.tables import SummaryRow, cell, percent, shown_columns, summary_rows
+from committee.report.tables import (
+    SummaryRow,
+    cell,
+    headline_judgement,
+    no_better_than_guessing,
+    percent,
+    shown_columns,
+    summary_rows,
+)
 from committee.training.fit import Progress as Step
 from committee.training.jobs import EpochDone, Event, Failed, Finished
 
@@ -249,6 +257,12 @@ def closing_lines(results: Results) -> list[str]:
         lines.append(judgement_line("Committee, out of fold", results.out_of_fold))
     if results.test:
         lines.append(judgement_line("Committee, test images", results.test))
+    found = headline_judgement(results)
+    if found and no_better_than_guessing(found[1]):
+        lines.append(
+            "This committee learnt nothing beyond guessing: try more --epochs, smaller batches (--set training.batch=16), or "
+            "look at the labels with committee data info."
+        )
     openings = len(results.test_openings)
     times = {0: "are still sealed", 1: "were opened once, after training"}.get(
         openings, f"were opened {openings} times"
