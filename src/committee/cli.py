@@ -260,7 +260,7 @@ def data_info(
         table.add_row(Text(name), f"{count['train']:,}", f"{count['test']:,}")
     Console().print(table)
     click.echo(f"Source: {dataset.source}")
-    for note in dataset.notes:
+    for note in facts["notes"]:
         click.echo(f"Note: {note}")
     click.echo(f"Digest: {facts['digest']}")
     click.echo(f"Picture: {picture}")

@@ -260,8 +260,8 @@ def closing_lines(results: Results) -> list[str]:
     found = headline_judgement(results)
     if found and no_better_than_guessing(found[1]):
         lines.append(
-            "This committee learnt nothing beyond guessing: try more --epochs, smaller batches (--set training.batch=16), or "
-            "look at the labels with committee data info."
+            "This committee learnt nothing beyond guessing: try more --epochs, smaller batches (--set "
+            "training.batch=16), or look at the labels with committee data info."
         )
     openings = len(results.test_openings)
     times = {0: "are still sealed", 1: "were opened once, after training"}.get(
