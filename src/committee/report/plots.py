@@ -131,7 +131,8 @@ def reliability(rows: Sequence[tuple[ReliabilityBin, Interval]]) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
     for axes, title in ((upper, "Share that is right"), (lower, "Images (log scale)")):
         style(axes, title)
-    upper.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)))
+    start = min(0.5, *(math.floor(10 * r.low) / 10 for r, _ in rows)) if rows else 0.0
+    upper.plot([start, 1], [start, 1], color=MUTED, lw=1, ls=(0, (4, 3)))
     for row, interval in rows:
         upper.plot([row.confidence] * 2, [interval.low, interval.high], color=BLUE, lw=1.4, alpha=0.45)
     upper.plot(
@@ -143,7 +144,6 @@ def reliability(rows: Sequence[tuple[ReliabilityBin, Interval]]) -> Figure:
     lower.yaxis.set_minor_locator(NullLocator())
     lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     lower.set_ylim(bottom=0.7)
-    start = min(0.5, *(math.floor(10 * r.low) / 10 for r, _ in rows)) if rows else 0.0
     upper.set_xlim(start, 1.012)
     upper.set_ylim(-0.02, 1.03)
     for axis in (upper.yaxis, upper.xaxis):
