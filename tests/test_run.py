@@ -144,13 +144,22 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Path, tmp_path: Pa
 def test_ctrl_c_keeps_finished_members_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "interrupted"
     command = [sys.executable, "-m", "committee", "train", "digits", "--epochs", "400", "--out", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells start background jobs without it
+    )
     for _ in range(600):
         if list(folder.glob("members/*/history.jsonl")):
             break
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    try:
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Give the same command again to go on." in stderr
     assert "Traceback" not in stderr
