@@ -247,3 +247,13 @@ def test_the_report_is_written_again_from_the_folder_alone(run: Path) -> None:
     (run / "report.html").unlink()
     assert call("report", run).exit_code == 0
     assert (run / "report.html").read_text() == before
+
+
+def test_when_every_member_fails_the_same_command_can_try_again(tmp_path: Path) -> None:
+    hopeless = ["--set", "optimiser.name=sgd", "--set", "optimiser.rate=1e30", "--set", "schedule.name=constant"]
+    for _ in range(2):
+        result = call("train", "digits", *SMALL, *hopeless, "--workers", "1", "--out", tmp_path / "run")
+        assert result.exit_code == 2
+        assert "no member could be trained: the " in result.stderr
+        assert "a lower optimiser.rate may help" in result.stderr
+    assert list((tmp_path / "run").glob("members/*/member.json")) == []

@@ -16,7 +16,7 @@ from committee.conclude import form_committee
 from committee.data.dataset import ImageDataset, LabelledImages, Pixels, SealedTest
 from committee.ensemble.combine import out_of_fold
 from committee.ensemble.committee import Committee
-from committee.errors import DataError, TrainingError, require
+from committee.errors import DataError, require
 from committee.recipe import Augmentation, Recipe
 from committee.run import Setting, checked_parts, identity_of, settled, train_members
 from committee.training import store
@@ -193,8 +193,6 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
             train_members(dataset, recipe, run, setting, parts, None, lambda event: None)
             facts = [store.read_json(store.member_folder(run, member) / "member.json") for member in range(members)]
             used = [fact["member"] for fact in facts if fact["status"] == "finished"]
-            if not used:
-                raise TrainingError(f"no member could be trained: {facts[0]['remark']}; change the recipe")
             folders = [store.member_folder(run, member) for member in used]
             own = np.stack([store.read_array(folder / "train_probabilities.npy") for folder in folders])
             honest = out_of_fold(own, [parts[member] for member in used])

@@ -21,7 +21,7 @@ from committee.conclude import conclude, read_results
 from committee.data.dataset import ImageDataset
 from committee.data.inspect import describe
 from committee.data.splits import held_out_parts
-from committee.errors import RunError
+from committee.errors import RunError, TrainingError
 from committee.evaluation.results import Results
 from committee.models.architectures import plan
 from committee.recipe import Recipe
@@ -144,17 +144,25 @@ def train_members(
     continued: Path | None,
     on_event: Callable[[Event], None],
 ) -> None:
-    """Train every member that the run folder does not hold yet; a failed one is recorded and the others go on."""
+    """Train every member that the run folder does not hold yet; a failed one is recorded and the others go on.
+
+    Raises:
+        TrainingError: all members failed.
+    """
     missing = [m for m in range(len(parts)) if not (store.member_folder(out, m) / "member.json").exists()]
     if not missing:
         return
     with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as shared:
         jobs = list(make_jobs(dataset, recipe, out, setting, parts, missing, Path(shared), continued))
+        failed = []
         for event in pick_runner(setting, len(jobs))(jobs):
-            if isinstance(event, Failed):
-                fact = {"member": event.member, "status": "failed", "remark": event.why}
-                store.write_json(store.member_folder(out, event.member) / "member.json", fact)
+            failed += [event] if isinstance(event, Failed) else []
             on_event(event)
+    if len(failed) == len(parts):  # nothing is recorded, so that the same command tries again
+        raise TrainingError(f"no member could be trained: {failed[0].why}")
+    for failure in failed:
+        fact = {"member": failure.member, "status": "failed", "remark": failure.why}
+        store.write_json(store.member_folder(out, failure.member) / "member.json", fact)
 
 
 def make_jobs(

@@ -115,7 +115,6 @@ def execute(job: Job) -> Iterator[Event]:
         except NonFiniteLossError as error:
             why = f"{error}; a lower optimiser.rate may help"
             (job.folder / "checkpoint.safetensors").unlink(missing_ok=True)
-            store.write_json(job.folder / "member.json", {"member": job.member, "status": "failed", "remark": why})
             yield Failed(job.member, why)
 
 

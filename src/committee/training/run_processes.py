@@ -49,7 +49,10 @@ def run(jobs: Sequence[Job], workers: int) -> Iterator[Event]:
                 except (EOFError, OSError):
                     worker.process.join()
                     del active[pipe]
-                    yield Failed(worker.job.member, f"its worker process ended with status {worker.process.exitcode}")
+                    yield Failed(
+                        worker.job.member,
+                        f"its worker process ended with status {worker.process.exitcode}, see its own message",
+                    )
                     continue
                 yield event
                 if isinstance(event, (Finished, Failed)):
