@@ -86,21 +86,12 @@ def conclude(
     """
     began = time.monotonic()
     recipe = recipes.load(str(run / "recipe.toml"))
-    facts = [store.read_json(store.member_folder(run, m) / "member.json") for m in range(recipe.committee.members)]
-    used = [fact["member"] for fact in facts if fact["status"] == "finished"]
-    if not used:
-        raise TrainingError(
-            f"no member could be trained: {facts[0]['remark']}; change the recipe and give another --out"
-        )
-    folders = [store.member_folder(run, member) for member in used]
-    trained = np.stack([store.read_array(folder / "train_probabilities.npy") for folder in folders])
-    held_out = [store.read_array(folder / "held_out.npy") for folder in folders]
-    honest = out_of_fold(trained, held_out)
+    facts, used, trained, honest = trained_members(run, recipe.committee.members)
     committee = form_committee(run, recipe, dataset, used, honest)
     evidence = [Evidence("train", dataset.train.pixels, dataset.train.labels, honest, committee.combine(honest))]
     store.write_array(run / "out_of_fold_probabilities.npy", evidence[0].committee)
     if open_for is not None:
-        evidence.append(test_evidence(run, dataset, committee, folders, open_for))
+        evidence.append(test_evidence(run, dataset, committee, used, open_for))
     results = Results(
         **judgements(run, evidence, committee, dataset.class_names, seeds.numpy_generator("size curve", len(used))),
         members=tuple(member_row(fact, evidence, used) for fact in facts),
@@ -117,6 +108,29 @@ def conclude(
         write_misclassified(run, part, dataset.class_names)
     write_report(run)
     return results
+
+
+def trained_members(
+    run: Path, members: int
+) -> tuple[list[dict[str, Any]], list[int], NDArray[np.float32], NDArray[np.float32]]:
+    """What the members of a run left: every member.json, and of those that finished their numbers and probabilities.
+
+    Returns:
+        All members' facts; the finished ones' numbers; their probabilities of the training images (member, image,
+        class); and the same out of fold, with rows of NaN where a member trained on the image.
+
+    Raises:
+        TrainingError: no member finished.
+    """
+    facts = [store.read_json(store.member_folder(run, member) / "member.json") for member in range(members)]
+    used = [fact["member"] for fact in facts if fact["status"] == "finished"]
+    if not used:
+        raise TrainingError(
+            f"no member could be trained: {facts[0]['remark']}; change the recipe and give another --out"
+        )
+    folders = [store.member_folder(run, member) for member in used]
+    trained = np.stack([store.read_array(folder / "train_probabilities.npy") for folder in folders])
+    return facts, used, trained, out_of_fold(trained, [store.read_array(folder / "held_out.npy") for folder in folders])
 
 
 def form_committee(
@@ -160,13 +174,13 @@ def form_committee(
 
 
 def test_evidence(
-    run: Path, dataset: ImageDataset, committee: Committee, folders: Sequence[Path], open_for: str
+    run: Path, dataset: ImageDataset, committee: Committee, used: Sequence[int], open_for: str
 ) -> Evidence:
     """Open the test images, let every member judge them, and store what it said."""
-    images = open_test(dataset, run / "test_record.jsonl", open_for, members=len(folders))
+    images = open_test(dataset, run / "test_record.jsonl", open_for, members=len(used))
     members = committee.member_probabilities(images.pixels)
-    for folder, probabilities in zip(folders, members, strict=True):
-        store.write_array(folder / "test_probabilities.npy", probabilities)
+    for member, probabilities in zip(used, members, strict=True):
+        store.write_array(store.member_folder(run, member) / "test_probabilities.npy", probabilities)
     combined = committee.answer(members)
     store.write_array(run / "test_labels.npy", images.labels)
     store.write_array(run / "test_probabilities.npy", combined)

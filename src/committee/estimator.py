@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from committee import recipe as recipes
-from committee.conclude import form_committee
+from committee.conclude import form_committee, trained_members
 from committee.data.dataset import ImageDataset, LabelledImages, Pixels, SealedTest
-from committee.ensemble.combine import out_of_fold
 from committee.ensemble.committee import Committee
 from committee.errors import DataError, require
 from committee.recipe import Augmentation, Recipe
@@ -186,15 +185,11 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
     def _train(self, dataset: ImageDataset, recipe: Recipe, seed: int) -> tuple[Committee, NDArray[np.float64]]:
         """Train in a folder that is removed afterwards; the committee, and the out-of-fold probabilities."""
         setting = settled(Setting(seed, self.device, self.precision, self.workers), recipe)
-        parts, members = checked_parts(dataset, recipe, setting), recipe.committee.members
+        parts = checked_parts(dataset, recipe, setting)
         with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
             run = Path(folder) / "run"
             store.begin(run, identity_of(dataset, recipe, setting, None))
             train_members(dataset, recipe, run, setting, parts, None, lambda event: None)
-            facts = [store.read_json(store.member_folder(run, member) / "member.json") for member in range(members)]
-            used = [fact["member"] for fact in facts if fact["status"] == "finished"]
-            folders = [store.member_folder(run, member) for member in used]
-            own = np.stack([store.read_array(folder / "train_probabilities.npy") for folder in folders])
-            honest = out_of_fold(own, [parts[member] for member in used])
+            _, used, _, honest = trained_members(run, recipe.committee.members)
             committee = form_committee(run, recipe, dataset, used, honest)
         return committee, committee.combine(honest)

@@ -300,11 +300,7 @@ def class_means(means: NDArray[Any], class_names: Sequence[str]) -> Figure:
         column, row = number % columns, number // columns
         _tile(axes, shown[number], column, 1.28 * row)
         axes.text(column, 1.28 * row + 0.5, label(name, number, 12), ha="center", va="top", fontsize=8.5, color=INK)
-    axes.set_xlim(-0.5, columns - 0.5)
-    axes.set_ylim(1.28 * rows - 0.5, -0.5)
-    axes.set_yticks([])
-    axes.set_aspect("equal")
-    bare(axes)
+    _fit_tiles(axes, columns, 1.28 * rows - 0.5)
     return finish(figure)
 
 
@@ -329,15 +325,20 @@ def gallery(shown: Gallery, images: NDArray[Any], class_names: Sequence[str]) ->
         size = min(8.0, 90 / len(names))
         axes.text(column, row + 0.49, names, ha="center", va="top", fontsize=size, color=colour)
         axes.text(column, row + 0.72, chances, ha="center", va="top", fontsize=6.5, color=MUTED)
-    axes.set_xlim(-0.5, columns - 0.5)
-    axes.set_ylim(1.55 * rows - 0.45, -0.5)
-    axes.set_yticks([])
-    axes.set_aspect("equal")
-    bare(axes)
+    _fit_tiles(axes, columns, 1.55 * rows - 0.45)
     return finish(figure)
 
 
 _PARTS = ((BLUE, "o"), (OCHRE, "D"))
+
+
+def _fit_tiles(axes: Axes, columns: int, bottom: float) -> None:
+    """Square axes around rows of tiles, from the top down, without ticks or frame."""
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(bottom, -0.5)
+    axes.set_yticks([])
+    axes.set_aspect("equal")
+    bare(axes)
 
 
 def _tile(axes: Axes, image: NDArray[np.uint8], x: float, y: float) -> None:
