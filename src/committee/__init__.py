@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from committee.recipe import load as load_recipe
     from committee.run import Setting, evaluate, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PLACES = {
     "Committee": "ensemble.committee",

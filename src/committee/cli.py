@@ -145,7 +145,7 @@ def train(
         "image_size": image_size,
     }
     setting = runs.Setting(seed, device, precision, workers, _command_line(), tuple(reload.items()))
-    settled = runs.settled(setting, chosen)
+    settled = runs.settled(setting, chosen.committee.members)
     runs.checked_parts(dataset, chosen, settled)
     identity = runs.identity_of(dataset, chosen, settled, continued)
     folder = out or store.free_folder(Path("runs"), f"{dataset.name}-{chosen.name}-seed{seed}", identity)

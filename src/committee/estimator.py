@@ -184,7 +184,7 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
 
     def _train(self, dataset: ImageDataset, recipe: Recipe, seed: int) -> tuple[Committee, NDArray[np.float64]]:
         """Train in a folder that is removed afterwards; the committee, and the out-of-fold probabilities."""
-        setting = settled(Setting(seed, self.device, self.precision, self.workers), recipe)
+        setting = settled(Setting(seed, self.device, self.precision, self.workers), recipe.committee.members)
         parts = checked_parts(dataset, recipe, setting)
         with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
             run = Path(folder) / "run"

@@ -1,8 +1,10 @@
 """Recipes: what to train and how, as a typed, frozen value read from TOML.
 
-A recipe has seven sections besides its name and summary: `input`, `network`, `training`, `optimiser`, `schedule`,
-`augmentation`, `holdout`, `committee`. It selects from the enumerations below and never names an import path. Fields
-that a recipe leaves out take the defaults written here, so `committee recipes show NAME` prints every one of them.
+A recipe has nine sections besides its name and summary: `input`, `network`, `training`, `optimiser`, `schedule`,
+`augmentation`, `holdout`, `committee`, `pseudo_labels`. It selects from the enumerations below and never names an
+import path. Fields that a recipe leaves out take the defaults written here; `committee recipes show NAME --complete`
+prints every one of them. A default never changes: a digest counts only what differs from the defaults, so that
+recipes keep their digests when new fields come.
 """
 
 from __future__ import annotations
@@ -123,10 +125,11 @@ class Input(_Section):
     """How pixels enter the network; the constants are computed on the member's own training images and stored with it.
 
     none: as they are (0 to 255); unit: divided by the largest possible value; standardised: one mean and one standard
-    deviation over all training pixels.
+    deviation over all training pixels; unit_twice: divided twice, a mistake that a published study made unawares, here
+    to show what it does.
     """
 
-    scaling: Literal["none", "unit", "standardised"] = "unit"
+    scaling: Literal["none", "unit", "standardised", "unit_twice"] = "unit"
 
 
 class Training(_Section):
@@ -144,6 +147,12 @@ class Training(_Section):
         default=0, ge=0, description="epochs without a lower held-out loss before stopping; 0 = never"
     )
     keep: Literal["last", "best_held_out_accuracy", "best_held_out_loss"] = "last"
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay, a step, of a running average of the weights that is judged and kept instead; 0 = none",
+    )
 
 
 class Optimiser(_Section):
@@ -159,15 +168,39 @@ class Optimiser(_Section):
     epsilon: float = Field(default=1e-7, gt=0)
 
 
-class Schedule(_Section):
-    """The rate over the steps of a training.
+class Stage(_Section):
+    """Some epochs of a training with a rate of their own, a batch (else the recipe's), with or without augmentation."""
 
-    constant; triangular: up over the share `warm_up` of all steps, then linearly to 0; cosine: up likewise, then a half
-    cosine to 0.
+    epochs: int = Field(gt=0)
+    rate: float = Field(gt=0)
+    batch: int | None = Field(default=None, gt=0)
+    augmented: bool = True
+
+
+class Schedule(_Section):
+    """The learning rate over the steps of a training, `optimiser.rate` being its peak.
+
+    constant; triangular (a linear one-cycle): up over the share `warm_up` of all steps, then linearly to 0; cosine: up
+    likewise, then a half cosine to 0; plateau: multiplied by `factor` whenever what is watched has not bettered for
+    `patience` epochs, never below `floor`; stages: one after the other, each with its own rate, epochs, batch and
+    augmentation (training.epochs is their sum, optimiser.rate is not used).
     """
 
-    name: Literal["constant", "triangular", "cosine"] = "constant"
+    name: Literal["constant", "triangular", "cosine", "plateau", "stages"] = "constant"
     warm_up: float = Field(default=0.0, ge=0, lt=1)
+    watch: Literal["held_out_accuracy", "held_out_loss"] = "held_out_accuracy"
+    patience: int = Field(default=3, gt=0)
+    factor: float = Field(default=0.5, gt=0, lt=1)
+    floor: float = Field(default=1e-5, ge=0)
+    stages: tuple[Stage, ...] = ()
+
+    @model_validator(mode="after")
+    def _stages_or_not(self) -> Schedule:
+        if (self.name == "stages") != bool(self.stages):
+            raise ValueError('stages = [...] and name = "stages" belong together; give both or neither')
+        if self.stages and self.warm_up:
+            raise ValueError("warm_up does not go with stages; make the warm-up a stage")
+        return self
 
 
 class Augmentation(_Section):
@@ -175,30 +208,35 @@ class Augmentation(_Section):
 
     rotation: float = Field(default=0.0, ge=0, le=180, description="degrees, either way")
     zoom: float = Field(default=0.0, ge=0, lt=1, description="share, in or out")
+    zoom_axes: Literal["together", "separately"] = Field(
+        default="together", description="one factor for width and height, or one for each"
+    )
     shear: float = Field(default=0.0, ge=0, lt=1, description="tangent, either way")
     shift: float = Field(default=0.0, ge=0, lt=1, description="share of width and of height, either way")
     flip_horizontal: bool = False
     flip_vertical: bool = False
     cutout: int = Field(default=0, ge=0, description="side of an erased square, pixels")
-    fill: Literal["zero", "edge"] = "zero"
+    fill: Literal["zero", "edge", "reflect"] = Field(default="zero", description="what comes in from outside")
 
     @property
     def active(self) -> bool:
         """Whether it changes anything."""
-        return self != Augmentation(fill=self.fill)
+        return self != Augmentation(fill=self.fill, zoom_axes=self.zoom_axes)
 
 
 class Holdout(_Section):
     """Which training images each member does not train on.
 
     folds: balanced folds, so that every image is held out by members / folds members; fraction: a random share a
-    member; last: the last share of the images, the same for every member; none: every image is used,
-    and nothing can be judged without the test images.
+    member; shared: one random share, stratified, the same for every member and every seed (`draw` gives another);
+    last: the last share of the images, the same for every member; none: every image is used, and nothing can be judged
+    without the test images.
     """
 
-    kind: Literal["folds", "fraction", "last", "none"] = "folds"
+    kind: Literal["folds", "fraction", "shared", "last", "none"] = "folds"
     folds: int = Field(default=5, ge=2)
     fraction: float = Field(default=0.2, gt=0, lt=1)
+    draw: int = Field(default=0, ge=0)
 
 
 class CommitteeSection(_Section):
@@ -207,6 +245,24 @@ class CommitteeSection(_Section):
     members: int = Field(default=5, gt=0)
     combination: Literal["mean", "geometric", "weighted", "vote"] = "mean"
     calibration: Literal["none", "temperature"] = "temperature"
+
+
+class PseudoLabels(_Section):
+    """How images without labels join: what a committee is sure of becomes a label for the next round of training.
+
+    Images are accepted whose most probable class has at least the `confidence`, or the `best_share` of each class by
+    that probability. They make up `share` of every batch. An `audit` share of the labelled images takes no part in any
+    training: accepted by the same rule, they tell how many of the accepted labels are right; below `precision_limit`
+    nothing more is trained.
+    """
+
+    share: float = Field(default=0.25, gt=0, lt=1)
+    accept: Literal["confidence", "best_share"] = "confidence"
+    confidence: float = Field(default=0.99, ge=0, le=1)
+    best_share: float = Field(default=0.9, gt=0, le=1)
+    rounds: int = Field(default=1, gt=0)
+    audit: float = Field(default=0.2, gt=0, lt=1)
+    precision_limit: float = Field(default=0.98, ge=0, le=1)
 
 
 class Recipe(_Section):
@@ -222,22 +278,57 @@ class Recipe(_Section):
     augmentation: Augmentation = Augmentation()
     holdout: Holdout = Holdout()
     committee: CommitteeSection = CommitteeSection()
+    pseudo_labels: PseudoLabels = PseudoLabels()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_of_stages(cls, content: Any) -> Any:
+        """Stages say how long a training is, so training.epochs may be left out."""
+        schedule = content.get("schedule") if isinstance(content, dict) else None
+        stages = schedule.get("stages") if isinstance(schedule, dict) else None
+        epochs = [stage.get("epochs") for stage in stages or () if isinstance(stage, dict)]
+        training = content.get("training", {}) if isinstance(content, dict) else None
+        if epochs and all(isinstance(number, int) for number in epochs) and isinstance(training, dict):
+            return {**content, "training": {"epochs": sum(epochs), **training}}
+        return content
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.holdout.kind == "none":
-            needs = {"training.patience": self.training.patience > 0, "training.keep": self.training.keep != "last"}
+            needs = {
+                "training.patience": self.training.patience > 0,
+                "training.keep": self.training.keep != "last",
+                "schedule.name plateau": self.schedule.name == "plateau",
+            }
             if faults := [name for name, wrong in needs.items() if wrong]:
                 raise ValueError(
                     f"{' and '.join(faults)} need held-out images, but holdout.kind is none; set holdout.kind to "
-                    "folds, or patience to 0 and keep to last"
+                    "folds, or patience to 0, keep to last and another schedule"
                 )
+        stages = sum(stage.epochs for stage in self.schedule.stages)
+        if stages and stages != self.training.epochs:
+            raise ValueError(
+                f"training.epochs is {self.training.epochs}, but the schedule's stages have {stages} epochs together; "
+                "leave training.epochs out, or change the stages"
+            )
         return self
+
+    def stage_at(self, number: int) -> Stage:
+        """The stage of an epoch, 0 for the first; without stages, one that holds for all epochs."""
+        for stage in self.schedule.stages:
+            if number < stage.epochs:
+                return stage
+            number -= stage.epochs
+        return Stage(epochs=self.training.epochs, rate=self.optimiser.rate)
+
+    def content(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON values; name and summary do not count."""
+        stated = _stated(self)
+        return {name: value for name, value in stated.items() if name not in ("name", "summary")}
 
     def digest(self) -> str:
         """SHA-256 of everything that decides the training; name and summary do not count."""
-        content = self.model_dump(mode="json", exclude={"name", "summary"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
 
     def to_toml(self) -> str:
         """The complete recipe as TOML, every default written out."""
@@ -354,6 +445,16 @@ def _known_fields(location: list[Any], content: Any) -> list[str]:
             annotation = model.model_fields[part].annotation
             model = annotation if get_origin(annotation) not in (tuple, Union, UnionType) else model
     return list(model.model_fields)
+
+
+def _stated(value: Any) -> Any:
+    """A section as a dictionary of the fields that differ from their defaults; a layer's type is always there."""
+    if isinstance(value, BaseModel):
+        fields = {name: (getattr(value, name), field) for name, field in type(value).model_fields.items()}
+        return {
+            name: _stated(each) for name, (each, field) in fields.items() if name == "type" or each != field.default
+        }
+    return [_stated(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _without_none(value: Any) -> Any:

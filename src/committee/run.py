@@ -77,7 +77,7 @@ def train(
         TrainingError: no member could be trained.
     """
     began = time.monotonic()
-    out, setting = Path(out), settled(setting or Setting(), recipe)
+    out, setting = Path(out), settled(setting or Setting(), recipe.committee.members)
     parts = checked_parts(dataset, recipe, setting)
     store.begin(out, identity_of(dataset, recipe, setting, continued))
     if (out / store.MANIFEST).exists():
@@ -110,12 +110,12 @@ def checked_parts(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> li
     return held_out_parts(labels, recipe.holdout, members, setting.seed, dataset.class_names)
 
 
-def settled(setting: Setting, recipe: Recipe) -> Setting:
-    """The setting with every "auto" decided for this machine."""
+def settled(setting: Setting, members: int) -> Setting:
+    """The setting with every "auto" decided for this machine, and no more workers than members to train."""
     device = machine.pick_device(setting.device)
     precision = machine.pick_precision(setting.precision, device)
     workers = setting.workers or (machine.cores() if device == "cpu" else 1)
-    return replace(setting, device=device, precision=precision, workers=min(workers, recipe.committee.members))
+    return replace(setting, device=device, precision=precision, workers=min(workers, members))
 
 
 def identity_of(dataset: ImageDataset, recipe: Recipe, setting: Setting, continued: Path | None) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def identity_of(dataset: ImageDataset, recipe: Recipe, setting: Setting, continu
     train_digest, test_digest = dataset.part_digests()
     environment = machine.describe(setting.device, setting.precision, setting.workers)
     return {
-        "recipe": recipe.model_dump(mode="json", exclude={"name", "summary"}),
+        "recipe": recipe.content(),
         "training images": train_digest,
         "test images": test_digest,
         "seed": setting.seed,

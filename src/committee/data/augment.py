@@ -23,7 +23,8 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
         generator: on the images' device.
 
     Returns:
-        The same shape and type. Where an image moves away, `fill` decides: 0, or the nearest edge pixel.
+        The same shape and type. Where an image moves away, `fill` decides: 0, the nearest edge pixel, or
+        the image mirrored at its edge.
     """
     if settings.rotation or settings.zoom or settings.shear or settings.shift or settings.flip_vertical:
         images = warp(images, random_matrices(len(images), settings, images, generator), settings.fill)
@@ -46,16 +47,19 @@ def random_matrices(count: int, settings: Augmentation, like: Tensor, generator:
     """
     height, width = like.shape[2:]
     angle = _uniform(count, -settings.rotation, settings.rotation, like, generator) * (math.pi / 180)
-    scale = 1 / _uniform(count, 1 - settings.zoom, 1 + settings.zoom, like, generator)
+    scale_x = scale_y = 1 / _uniform(count, 1 - settings.zoom, 1 + settings.zoom, like, generator)
     shear = _uniform(count, -settings.shear, settings.shear, like, generator)
     across = _uniform(count, -settings.shift * width, settings.shift * width, like, generator)
     down = _uniform(count, -settings.shift * height, settings.shift * height, like, generator)
     mirror_x = _sign(count, settings.flip_horizontal, like, generator)
     mirror_y = _sign(count, settings.flip_vertical, like, generator)
-    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+    if settings.zoom_axes == "separately":
+        scale_y = 1 / _uniform(count, 1 - settings.zoom, 1 + settings.zoom, like, generator)
+    x, y = scale_x * mirror_x, scale_y * mirror_y
+    cosine, sine = torch.cos(angle), torch.sin(angle)
     rows = [
-        torch.stack([cosine * mirror_x, (cosine * shear + sine) * mirror_x, across], dim=1),
-        torch.stack([-sine * mirror_y, (cosine - sine * shear) * mirror_y, down], dim=1),
+        torch.stack([cosine * x, (cosine * shear + sine) * x, across], dim=1),
+        torch.stack([-sine * y, (cosine - sine * shear) * y, down], dim=1),
     ]
     return torch.stack(rows, dim=1)
 
@@ -66,7 +70,7 @@ def warp(images: Tensor, matrices: Tensor, fill: str) -> Tensor:
     Args:
         images: (image, channel, height, width).
         matrices: (image, 2, 3), output pixel -> input pixel, both (x right, y down) in pixels from the centre.
-        fill: "zero" or "edge", what lies outside.
+        fill: "zero", "edge" or "reflect", what lies outside.
 
     Returns:
         (image, channel, height, width), channels last in memory.
@@ -76,7 +80,7 @@ def warp(images: Tensor, matrices: Tensor, fill: str) -> Tensor:
     # affine_grid works in units of half the image's size: x' = (row of the matrix * (w/2, h/2)) / (w/2)
     unit = torch.cat([matrices[:, :, :2] * size, matrices[:, :, 2:]], dim=2) / size[:, None]
     grid = functional.affine_grid(unit, list(images.shape), align_corners=False)
-    padding = "zeros" if fill == "zero" else "border"
+    padding = {"zero": "zeros", "edge": "border", "reflect": "reflection"}[fill]
     warped = functional.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     return warped.contiguous(memory_format=torch.channels_last)
 

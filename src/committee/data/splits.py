@@ -73,6 +73,8 @@ def held_out_parts(
             f"holdout.fraction {holdout.fraction} of {len(labels)} training images leaves one part empty; add images, "
             "or change the fraction"
         )
+    if holdout.kind == "shared":
+        return [stratified_part(labels, holdout.fraction, numpy_generator("shared", holdout.draw))] * members
     if holdout.kind == "last":
         return [np.arange(len(labels) - size, len(labels))] * members
     draws = [numpy_generator(seed, "member", member, "held out").permutation(len(labels)) for member in range(members)]

@@ -7,6 +7,7 @@ after its last whole epoch and ends with the same bits as one that was not.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Generator, Iterator
@@ -22,9 +23,9 @@ from torch.nn import functional
 
 from committee import seeds
 from committee.data.augment import augment
-from committee.data.dataset import Labels, Pixels
+from committee.data.dataset import LabelledImages, Labels, Pixels
 from committee.models.architectures import Scaling, build, set_dropout_generator
-from committee.recipe import Recipe, Training
+from committee.recipe import Recipe, Stage, Training
 from committee.training.optim import make_optimiser, rate_at
 
 STATISTICS_STEPS = 100  # until then, running statistics of batch normalisation are too young to judge by
@@ -46,6 +47,7 @@ class Task:
         precision: "bfloat16" (autocast; parameters and sums stay float32) or "float32".
         first_epoch: epochs that the start weights have behind them; numbers the history and keys the draws.
         start: weights to begin from instead of fresh ones.
+        pseudo: images with labels that a committee gave them; they make up `pseudo_labels.share` of every batch.
     """
 
     recipe: Recipe
@@ -58,11 +60,25 @@ class Task:
     precision: str
     first_epoch: int = 0
     start: dict[str, Tensor] | None = None
+    pseudo: LabelledImages | None = None
 
-    @property
-    def batch(self) -> int:
+    def stage(self, epoch: int) -> Stage:
+        """The stage of the recipe's schedule that an epoch belongs to."""
+        return self.recipe.stage_at(epoch - 1 - self.first_epoch)
+
+    def batch(self, epoch: int) -> int:
         """Images a step; see `committee.recipe.Training`."""
-        return min(self.recipe.training.batch, max(8, len(self.train) // 10))
+        return min(self.stage(epoch).batch or self.recipe.training.batch, max(8, len(self.train) // 10))
+
+    def batch_parts(self, epoch: int) -> tuple[int, int]:
+        """How many images of a batch have labels of their own, and how many a committee's."""
+        batch = self.batch(epoch)
+        pseudo = round(batch * self.recipe.pseudo_labels.share) if self.pseudo else 0
+        return batch - pseudo, pseudo
+
+    def steps(self, epoch: int) -> int:
+        """Steps of an epoch: one pass over the images with labels of their own."""
+        return math.ceil(len(self.train) / self.batch_parts(epoch)[0])
 
 
 @dataclass
@@ -77,24 +93,30 @@ class State:
     best: float = -math.inf  # of what `keep` looks at, greater is better
     lowest_loss: float = math.inf  # held-out; what patience looks at
     epochs_since_lowest: int = 0
+    rate_factor: float = 1.0  # what the plateaus have left of the rate
+    best_watched: float = -math.inf  # of what the plateau schedule watches, greater is better
+    epochs_since_watched: int = 0  # since it last bettered, or since the last reduction
+    average: dict[str, Tensor] = field(default_factory=dict)  # the running average of the weights, where asked for
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def numbers(self) -> dict[str, float | int]:
         """The scalar part of the state."""
-        names = ("epoch", "kept_epoch", "best", "lowest_loss", "epochs_since_lowest")
+        stopping = ("epoch", "kept_epoch", "best", "lowest_loss", "epochs_since_lowest")
+        names = (*stopping, "rate_factor", "best_watched", "epochs_since_watched")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an epoch is: told about twice a second. `loss` is the mean so far."""
+    """How far an epoch is: told about twice a second. `loss` is the mean so far; `model` as in a job."""
 
     member: int
     epoch: int
     step: int
     steps: int
     loss: float
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,12 +155,17 @@ def fit(
     targets = torch.from_numpy(labels).to(task.device)
     network = new_network(pixels, task)
     optimiser = make_optimiser(recipe.optimiser, network)
+    average = Average(network, training.ema) if training.ema else None
     state = resume or State(task.first_epoch, {}, {}, {}, task.first_epoch)
     if resume:
         network.load_state_dict(resume.network)
         load_optimiser(optimiser, resume.optimiser)
+        if average:
+            average.network.load_state_dict(resume.average)
     last_epoch = task.first_epoch + training.epochs
-    steps = math.ceil(len(task.train) / task.batch)
+    steps_before = [0]
+    for epoch in range(task.first_epoch + 1, last_epoch + 1):
+        steps_before.append(steps_before[-1] + task.steps(epoch))
     remark = f"all {training.epochs} epochs"
     while state.epoch < last_epoch:
         if training.patience and state.epochs_since_lowest >= training.patience:
@@ -148,11 +175,12 @@ def fit(
         began, told = time.perf_counter(), 0.0
         double = torch.float32 if task.device == "mps" else torch.float64  # Apple's GPUs have no float64
         loss_sum = torch.zeros((), dtype=double, device=task.device)
-        right_sum, rate = torch.zeros((), dtype=torch.int64, device=task.device), 0.0
+        right_sum, seen, rate = torch.zeros((), dtype=torch.int64, device=task.device), 0, 0.0
+        peak, steps = peak_rate(task, epoch, state), task.steps(epoch)
+        before = steps_before[epoch - task.first_epoch - 1]
         network.train()
         for step, (batch, wanted) in enumerate(epoch_batches(images, targets, task, epoch, network)):
-            done = (epoch - 1 - task.first_epoch) * steps + step
-            rate = rate_at(done, steps * training.epochs, recipe.schedule, recipe.optimiser.rate)
+            rate = rate_at(before + step, steps_before[-1], recipe.schedule, peak)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.zero_grad(set_to_none=True)
@@ -161,34 +189,65 @@ def fit(
             loss = loss_of(logits.float(), wanted, training)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+            if average:
+                average.take(network, before + step)
             loss_sum += loss.detach().to(loss_sum) * len(wanted)
             right_sum += (logits.detach().argmax(1) == wanted).sum()
+            seen += len(wanted)
             if (now := time.perf_counter()) - told > 0.5:
                 told = now
-                yield Progress(task.member, epoch, step + 1, steps, float(loss_sum) / ((step + 1) * task.batch))
-        train_loss = float(loss_sum) / len(task.train)
+                yield Progress(task.member, epoch, step + 1, steps, float(loss_sum) / seen)
+        train_loss = float(loss_sum) / seen
         seconds = time.perf_counter() - began
         if not math.isfinite(train_loss):
             raise NonFiniteLossError(f"the training loss became {train_loss} in epoch {epoch}")
-        if epoch - task.first_epoch <= STATISTICS_STEPS // steps:
-            estimate_statistics(network, images, task)
-        held_out_loss, held_out_accuracy = score(network, images, targets, task.held_out, task)
+        judged = average.network if average else network
+        if steps_before[epoch - task.first_epoch] <= STATISTICS_STEPS:
+            estimate_statistics(judged, images, task, epoch)
+        held_out_loss, held_out_accuracy = score(judged, images, targets, task.held_out, task)
         if held_out_loss is not None and not math.isfinite(held_out_loss):
             raise NonFiniteLossError(f"the held-out loss became {held_out_loss} in epoch {epoch}")
         line = {
             "epoch": epoch,
             "seconds": round(time.perf_counter() - began, 3),
-            "images_per_second": round(len(task.train) / seconds, 1),
+            "images_per_second": round(seen / seconds, 1),
             "learning_rate": rate,
             "train_loss": train_loss,
-            "train_accuracy": int(right_sum) / len(task.train),
+            "train_accuracy": int(right_sum) / seen,
             "validation_loss": held_out_loss,
             "validation_accuracy": held_out_accuracy,
         }
-        state = after_epoch(state, line, network, optimiser, training)
+        state = after_epoch(state, line, network, judged, optimiser, recipe)
         yield state
     network.load_state_dict(state.kept)
     return Fitted(network.eval(), state.kept_epoch, state.history, remark)
+
+
+def peak_rate(task: Task, epoch: int, state: State) -> float:
+    """The rate that the schedule starts from in an epoch: the stage's, less what plateaus have taken."""
+    rate = task.stage(epoch).rate
+    return max(rate * state.rate_factor, task.recipe.schedule.floor) if state.rate_factor < 1 else rate
+
+
+class Average:
+    """A running average of a network's weights and statistics (Polyak & Juditsky 1992; decay as in Tan & Le 2019).
+
+    The decay of step t, from 0, is min(decay, (1 + t) / (10 + t)), so that the start weights are soon forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network)
+        self.decay = decay
+
+    @torch.no_grad()
+    def take(self, network: nn.Module, step: int) -> None:
+        """Move the average towards the weights after a step."""
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, weight)
+            else:
+                mine.copy_(theirs)
 
 
 def new_network(pixels: Pixels, task: Task) -> nn.Module:
@@ -204,7 +263,7 @@ def new_network(pixels: Pixels, task: Task) -> nn.Module:
 
 
 @torch.no_grad()
-def estimate_statistics(network: nn.Module, images: Tensor, task: Task) -> None:
+def estimate_statistics(network: nn.Module, images: Tensor, task: Task, epoch: int) -> None:
     """Set batch normalisation's means and variances to those of the member's own images, unchanged, in one pass.
 
     Running averages start at 0 and 1 and forget a tenth a step: after a few steps, as on very small data, they are far
@@ -220,7 +279,9 @@ def estimate_statistics(network: nn.Module, images: Tensor, task: Task) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over batches
     with autocast(task.device, task.precision):
-        for chosen in torch.from_numpy(task.train).to(task.device).tensor_split(max(len(task.train) // task.batch, 1)):
+        for chosen in (
+            torch.from_numpy(task.train).to(task.device).tensor_split(max(len(task.train) // task.batch(epoch), 1))
+        ):
             network(as_float(images[chosen]))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -243,8 +304,9 @@ def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
     """The input scaling, its constants taken from the member's own training images in blocks of 1,000."""
     if kind == "none":
         return Scaling()
-    if kind == "unit":
-        return Scaling(0.0, float(np.iinfo(pixels.dtype).max))
+    if kind in ("unit", "unit_twice"):
+        largest = float(np.iinfo(pixels.dtype).max)
+        return Scaling(0.0, largest if kind == "unit" else largest**2)
     number, total, squares = 0, 0, 0
     for start in range(0, len(train), 1000):
         block = pixels[train[start : start + 1000]].astype(np.int64)
@@ -272,14 +334,35 @@ def epoch_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one epoch: order, changes and dropout all keyed by (seed, member, purpose, epoch)."""
     settings = task.recipe.augmentation
+    augmented = settings.active and task.stage(epoch).augmented
     key = (task.seed, "member", task.member)
     order = seeds.numpy_generator(*key, "order", epoch).permutation(task.train)
     changes = seeds.torch_generator(*key, "augmentation", epoch, device=task.device)
     set_dropout_generator(network, seeds.torch_generator(*key, "dropout", epoch, device=task.device))
     positions = torch.from_numpy(order).to(task.device)
-    for chosen in torch.split(positions, task.batch):
-        batch = as_float(images[chosen])
-        yield (augment(batch, settings, changes) if settings.active else batch), targets[chosen]
+    own, _ = task.batch_parts(epoch)
+    pseudo = pseudo_batches(task, epoch) if task.pseudo else None
+    for chosen in torch.split(positions, own):
+        pixels, wanted = images[chosen], targets[chosen]
+        if pseudo:
+            more, given = next(pseudo)
+            pixels, wanted = torch.cat([pixels, more.to(pixels)]), torch.cat([wanted, given.to(wanted)])
+        batch = as_float(pixels)
+        yield (augment(batch, settings, changes) if augmented else batch), wanted
+
+
+def pseudo_batches(task: Task, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Without end, the pseudo-labelled part of a batch: pass after pass over the images, each in its own order."""
+    assert task.pseudo is not None
+    number = task.batch_parts(epoch)[1]
+    rng = seeds.numpy_generator(task.seed, "member", task.member, "pseudo order", epoch)
+    images, labels = on_device(task.pseudo.pixels, "cpu"), torch.from_numpy(task.pseudo.labels)
+    waiting = rng.permutation(len(labels))
+    while True:
+        while len(waiting) < number:
+            waiting = np.concatenate([waiting, rng.permutation(len(labels))])
+        chosen, waiting = torch.from_numpy(waiting[:number]), waiting[number:]
+        yield images[chosen], labels[chosen]
 
 
 def loss_of(logits: Tensor, wanted: Tensor, training: Training) -> Tensor:
@@ -296,28 +379,55 @@ def loss_of(logits: Tensor, wanted: Tensor, training: Training) -> Tensor:
 
 
 def after_epoch(
-    state: State, line: dict[str, Any], network: nn.Module, optimiser: torch.optim.Optimizer, training: Training
+    state: State,
+    line: dict[str, Any],
+    network: nn.Module,
+    judged: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
 ) -> State:
-    """The state after one more epoch; whether its weights are kept, and how long the held-out loss has not fallen."""
+    """The state after one more epoch: whether its weights are kept, how long the held-out loss has not fallen, and
+    whether the rate is reduced for the next one (then the line says so as `rate_reduced_to`).
+
+    Args:
+        state: after the epoch before.
+        line: the epoch's line of the history, with the figures of `judged`.
+        network: whose weights training goes on with.
+        judged: whose weights are kept: the same network, or the running average.
+        optimiser: of the training.
+        recipe: which epoch to keep, what the schedule watches.
+    """
+    training, schedule = recipe.training, recipe.schedule
     epoch, loss, accuracy = line["epoch"], line["validation_loss"], line["validation_accuracy"]
     merits = {
         "last": float(epoch),
-        "best_held_out_accuracy": accuracy,
-        "best_held_out_loss": None if loss is None else -loss,
+        "held_out_accuracy": accuracy,
+        "held_out_loss": None if loss is None else -loss,
     }
-    now = merits[training.keep]
+    now, watched = merits[training.keep.removeprefix("best_")], merits[schedule.watch]
     better = now > state.best
-    weights = network.state_dict()
     lower = loss is not None and loss < state.lowest_loss
+    factor, best_watched, since = state.rate_factor, state.best_watched, 0
+    if schedule.name == "plateau":
+        rate = max(recipe.optimiser.rate * factor, schedule.floor)
+        best_watched, since = max(best_watched, watched), state.epochs_since_watched + 1
+        since = 0 if watched > state.best_watched else since
+        if since >= schedule.patience and rate > schedule.floor:
+            factor, since = factor * schedule.factor, 0
+            line["rate_reduced_to"] = max(recipe.optimiser.rate * factor, schedule.floor)
     return State(
         epoch=epoch,
-        network=weights,
+        network=network.state_dict(),
         optimiser=optimiser.state_dict(),
-        kept={name: tensor.detach().clone() for name, tensor in weights.items()} if better else state.kept,
+        kept={name: tensor.detach().clone() for name, tensor in judged.state_dict().items()} if better else state.kept,
         kept_epoch=epoch if better else state.kept_epoch,
         best=now if better else state.best,
         lowest_loss=loss if lower else state.lowest_loss,
         epochs_since_lowest=0 if lower else state.epochs_since_lowest + 1,
+        rate_factor=factor,
+        best_watched=best_watched,
+        epochs_since_watched=since,
+        average={} if judged is network else judged.state_dict(),
         history=[*state.history, line],
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from committee.data.dataset import Labels, Pixels
+from committee.data.dataset import LabelledImages, Labels, Pixels
 from committee.recipe import Recipe
 from committee.training import store
 from committee.training.fit import Fitted, NonFiniteLossError, Progress, State, Task, fit, on_device, predict_logits
@@ -35,6 +35,9 @@ class Job:
         pixels, labels: NPY files of the data set's training images and labels, shared by all jobs.
         held_out: positions that the member must not train on.
         start: a weights file to go on from, or None; first_epoch then says how many epochs it has behind it.
+        left_out: positions that the member neither trains on nor is judged by.
+        pseudo: NPY files of pseudo-labelled images and their labels, or None.
+        model: the model that the member belongs to, where several are trained together; its events carry it.
     """
 
     recipe: Recipe
@@ -49,6 +52,9 @@ class Job:
     precision: str
     start: Path | None = None
     first_epoch: int = 0
+    left_out: NDArray[np.int64] | None = None
+    pseudo: tuple[Path, Path] | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class EpochDone:
 
     member: int
     line: dict[str, Any]
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Finished:
 
     member: int
     epochs: int
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ class Failed:
 
     member: int
     why: str
+    model: str = ""
 
 
 Event = Progress | EpochDone | Finished | Failed
@@ -83,17 +92,20 @@ def execute(job: Job) -> Iterator[Event]:
     """Train one member where we are, from its checkpoint if there is one, and store it."""
     pixels: Pixels = np.load(job.pixels, mmap_mode="c")  # copy on write: shared by all processes, never written to
     labels: Labels = np.load(job.labels)
+    unseen = job.held_out if job.left_out is None else np.union1d(job.held_out, job.left_out)
+    pseudo = LabelledImages(*(np.load(file, mmap_mode="c") for file in job.pseudo)) if job.pseudo else None
     task = Task(
         recipe=job.recipe,
         member=job.member,
         seed=job.seed,
-        train=np.setdiff1d(np.arange(len(labels)), job.held_out, assume_unique=True),
+        train=np.setdiff1d(np.arange(len(labels)), unseen, assume_unique=True),
         held_out=job.held_out,
         classes=job.classes,
         device=job.device,
         precision=job.precision,
         first_epoch=job.first_epoch,
         start=store.read_tensors(job.start) if job.start else None,
+        pseudo=pseudo,
     )
     with one_thread():
         training = fit(pixels, labels, task, resume=store.read_checkpoint(job.folder))
@@ -106,16 +118,16 @@ def execute(job: Job) -> Iterator[Event]:
                     if time.monotonic() - saved > CHECKPOINT_SECONDS:
                         store.write_checkpoint(job.folder, event)
                         saved = time.monotonic()
-                    yield EpochDone(job.member, event.history[-1])
+                    yield EpochDone(job.member, event.history[-1], job.model)
                 else:
-                    yield event
+                    yield replace(event, model=job.model)
         except StopIteration as end:
             _store_member(job, task, end.value, pixels, labels)
-            yield Finished(job.member, len(end.value.history))
+            yield Finished(job.member, len(end.value.history), job.model)
         except NonFiniteLossError as error:
             why = f"{error}; a lower optimiser.rate may help"
             (job.folder / "checkpoint.safetensors").unlink(missing_ok=True)
-            yield Failed(job.member, why)
+            yield Failed(job.member, why, job.model)
 
 
 @contextmanager

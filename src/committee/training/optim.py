@@ -18,7 +18,7 @@ OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Opti
     "adam": (torch.optim.Adam, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
     "adamw": (torch.optim.AdamW, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
     "nadam": (torch.optim.NAdam, lambda o: {"betas": o.betas, "eps": o.epsilon, "foreach": True}),
-    "adagrad": (torch.optim.Adagrad, lambda o: {"eps": o.epsilon, "initial_accumulator_value": 0.1}),
+    "adagrad": (torch.optim.Adagrad, lambda o: {"eps": o.epsilon, "initial_accumulator_value": 0.1, "fused": True}),
     "adadelta": (torch.optim.Adadelta, lambda o: {"rho": o.rho, "eps": o.epsilon}),
     "rmsprop": (torch.optim.RMSprop, lambda o: {"alpha": o.rho, "eps": o.epsilon, "momentum": o.momentum}),
 }
@@ -41,14 +41,15 @@ def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
     Args:
         step: 0 for the first.
         steps: of the whole training.
-        schedule: its shape; see `committee.recipe.Schedule`.
-        peak: the largest rate, the recipe's `optimiser.rate`.
+        schedule: its shape; see `committee.recipe.Schedule`. Stages and plateaus are constant here: what the rate
+            hangs on besides the step is in `peak`.
+        peak: the largest rate: the recipe's `optimiser.rate`, or the stage's, or what the plateaus have left of it.
     """
-    if schedule.name == "constant" and not schedule.warm_up:
+    if schedule.name not in ("triangular", "cosine") and not schedule.warm_up:
         return peak
     rising = schedule.warm_up * steps
     if step < rising:
         return peak * (step + 1) / (rising + 1)
     left = (steps - step) / max(steps - rising, 1)  # 1 at the peak, towards 0 after the last step
-    shape = {"constant": 1.0, "triangular": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
-    return peak * shape[schedule.name]
+    shape = {"triangular": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
+    return peak * shape.get(schedule.name, 1.0)

@@ -52,6 +52,7 @@ def run(jobs: Sequence[Job], workers: int) -> Iterator[Event]:
                     yield Failed(
                         worker.job.member,
                         f"its worker process ended with status {worker.process.exitcode}, see its own message",
+                        worker.job.model,
                     )
                     continue
                 yield event

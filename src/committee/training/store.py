@@ -21,7 +21,7 @@ from torch import Tensor
 from committee.errors import RunError
 from committee.training.fit import State
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "run.json"
 
 
@@ -147,6 +147,7 @@ def write_checkpoint(folder: Path, state: State) -> None:
     slots = state.optimiser["state"]
     tensors = {f"network/{name}": tensor for name, tensor in state.network.items()}
     tensors |= {f"kept/{name}": tensor for name, tensor in state.kept.items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in state.average.items()}
     tensors |= {
         f"optimiser/{slot}/{name}": value
         for slot, values in slots.items()
@@ -162,7 +163,7 @@ def read_checkpoint(folder: Path) -> State | None:
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return None
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "kept": {}}
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "kept": {}, "average": {}}
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in read_tensors(path).items():
         part, _, rest = name.partition("/")
@@ -177,6 +178,7 @@ def read_checkpoint(folder: Path) -> State | None:
     return State(
         network=parts["network"],
         kept=parts["kept"],
+        average=parts["average"],
         optimiser={"state": slots, "param_groups": numbers["groups"]},
         history=numbers["history"],
         **numbers["state"],

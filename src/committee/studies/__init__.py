@@ -1,0 +1,1 @@
+"""Studies: recipes beside each other, repeated and compared; grids; pseudo-labels."""
