@@ -149,9 +149,9 @@ def train(
     runs.checked_parts(dataset, chosen, settled)
     identity = runs.identity_of(dataset, chosen, settled, continued)
     folder = out or store.free_folder(Path("runs"), f"{dataset.name}-{chosen.name}-seed{seed}", identity)
-    watcher = terminal.watcher(
-        chosen.committee.members, chosen.training.epochs, may_stop_early=chosen.training.patience > 0
-    )
+    missing = [m for m in range(chosen.committee.members) if not store.member_file(folder, m).exists()]
+    work = {("", member): (chosen.training.epochs, 1.0) for member in missing}
+    watcher = terminal.watcher(work, may_stop_early=chosen.training.patience > 0)
     store.check_free(folder, identity)
     if (folder / store.MANIFEST).exists():
         click.echo(f"{folder} already holds this training; showing its results.", err=True)
@@ -200,6 +200,158 @@ def _show(folder: Path, results: Any, as_json: bool) -> None:
     for line in terminal.closing_lines(results):
         click.echo(line)
     click.echo(f"Report: {folder / 'report.html'}")
+
+
+# --- studies ----------------------------------------------------------------------------------------------------------
+
+
+def _study_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of everything that trains a study."""
+    options = [
+        click.option("--seeds", type=click.IntRange(1), help="Repeats of every row.  [default: the study's own]"),
+        _seed,
+        click.option(
+            "--workers",
+            type=click.IntRange(0),
+            default=0,
+            help="Processes on the CPU; changes no result.  [default: one a core]",
+        ),
+        _device,
+        click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32."),
+        _data_dir,
+        _image_size,
+        click.option("--keep-sealed", is_flag=True, help="Do not open the test images; judge by validation images."),
+        _json,
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@main.command()
+@click.argument("study")
+@click.option("--data", default="mnist", show_default=True, help="A catalogue name or a path.")
+@click.option("--quick", is_flag=True, help="Fewer images, repeats and members: minutes on mnist-5k.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["honest", "published"]),
+    default="honest",
+    show_default=True,
+    help="published: choices by the test images where the write-up did so.",
+)
+@click.option("--transductive", is_flag=True, help="Give pseudo-labels to the test images; every output says so.")
+@_study_options
+@click.option("--out", type=_folder, help="The study's folder.  [default: runs/DATA-study-STUDY-seedS]")
+@_example(
+    "committee study ladder --data mnist-5k --quick\n"
+    "committee study conv-committee --data mnist\n"
+    "committee study mine.toml --data photos/ --seeds 5"
+)
+def study(
+    study: str, data: str, quick: bool, protocol: str, transductive: bool, out: Path | None, **options: Any
+) -> None:
+    """Train the rows of STUDY (a shipped one or a TOML file) and compare them in one table and page.
+
+    The same command again goes on where it stopped; members that are finished are kept. committee studies list names
+    the shipped studies.
+    """
+    from committee.studies import study as studies
+
+    _conduct(
+        studies.load(study),
+        data,
+        out,
+        {"quick": quick, "protocol": protocol, "transductive": transductive},
+        options,
+    )
+
+
+@main.command()
+@click.argument("data")
+@click.option("--recipe", default="compact", show_default=True, help="A shipped recipe or a TOML file.")
+@click.option(
+    "--vary", "axes", multiple=True, required=True, metavar="SECTION.FIELD=VALUE,VALUE", help="An axis of the grid."
+)
+@click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe.")
+@_study_options
+@click.option("--out", type=_folder, help="The grid's folder.  [default: runs/DATA-study-grid-RECIPE-seedS]")
+@_example(
+    "committee grid mnist-5k --vary optimiser.rate=0.001,0.003,0.01 --vary training.batch=32,64\n"
+    "committee grid photos/ --recipe mine.toml --vary augmentation.rotation=0,10,20 --seeds 5"
+)
+def grid(data: str, recipe: str, axes: Sequence[str], changes: Sequence[str], out: Path | None, **options: Any) -> None:
+    """Train every combination of recipe fields on DATA; the best is chosen by validation images.
+
+    A cell is one network, repeated with --seeds. A warning says which cells the best cannot be told from.
+    """
+    from committee import recipe as recipes
+    from committee.studies.grid import study_of
+
+    _conduct(study_of(recipes.load(recipe, changes), axes), data, out, {}, options)
+
+
+def _conduct(study: Any, data: str, out: Path | None, form: dict[str, Any], options: dict[str, Any]) -> None:
+    """Run a study to its end and show it."""
+    from committee import run as runs
+    from committee import terminal
+    from committee.data.catalog import load_dataset
+    from committee.studies import conduct
+
+    seed, seeds, as_json = options["seed"], options["seeds"], options["as_json"]
+    dataset = load_dataset(data, data_dir=options["data_dir"], seed=seed, image_size=options["image_size"])
+    chosen = conduct.Form(seeds=seeds, keep_sealed=options["keep_sealed"], **form)
+    setting = runs.Setting(seed, options["device"], options["precision"], options["workers"], _command_line())
+    folder = out or Path("runs") / conduct.folder_name(study, dataset, chosen, seed)
+    prepared = conduct.prepare(study, dataset, folder, setting, chosen)
+    work = conduct.work(prepared)
+    total = sum(model.members for model in prepared.plan.models)
+    for mark in prepared.marks:
+        click.echo(mark, err=True)
+    click.echo(
+        f"{study.title}, on {dataset.name}: {len(prepared.plan.rungs)} rows from {len(prepared.plan.models)} models, "
+        f"{total} trainings, {len(work)} of them still to do; into {folder}",
+        err=True,
+    )
+    try:
+        with terminal.watcher(work, may_stop_early=False, whole="study") as watcher:
+            results = conduct.conduct(prepared, command=_command_line(), on_event=watcher)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted; finished trainings are kept in {folder}. Give the same command again to go on.", err=True
+        )
+        raise SystemExit(130) from None
+    if as_json:
+        page = str(folder / "study.html")
+        click.echo(json.dumps({"study": str(folder), "page": page, **results.model_dump(mode="json")}))
+        return
+    terminal.show_study(results)
+    click.echo(f"Page: {folder / 'study.html'}")
+
+
+@main.group(cls=_Group)
+@_example("committee studies list")
+def studies() -> None:
+    """List and show studies."""
+
+
+@studies.command("list")
+@_example("committee studies list")
+def studies_list() -> None:
+    """The shipped studies."""
+    from committee.studies import study as all_studies
+
+    for name in all_studies.shipped():
+        click.echo(f"{name:16} {all_studies.load(name).summary}")
+
+
+@studies.command("show")
+@click.argument("study")
+@_example("committee studies show ladder > mine.toml")
+def studies_show(study: str) -> None:
+    """Print STUDY, a shipped one or a file, as TOML."""
+    from committee.studies import study as all_studies
+
+    click.echo(all_studies.text_of(study)[0], nl=False)
 
 
 def _command_line() -> str:

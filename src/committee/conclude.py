@@ -122,7 +122,7 @@ def trained_members(
     Raises:
         TrainingError: no member finished.
     """
-    facts = [store.read_json(store.member_folder(run, member) / "member.json") for member in range(members)]
+    facts = [store.read_json(store.member_file(run, member)) for member in range(members)]
     used = [fact["member"] for fact in facts if fact["status"] == "finished"]
     if not used:
         raise TrainingError(

@@ -149,7 +149,7 @@ def train_members(
     Raises:
         TrainingError: all members failed.
     """
-    missing = [m for m in range(len(parts)) if not (store.member_folder(out, m) / "member.json").exists()]
+    missing = [m for m in range(len(parts)) if not (store.member_file(out, m)).exists()]
     if not missing:
         return
     with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as shared:
@@ -162,7 +162,7 @@ def train_members(
         raise TrainingError(f"no member could be trained: {failed[0].why}")
     for failure in failed:
         fact = {"member": failure.member, "status": "failed", "remark": failure.why}
-        store.write_json(store.member_folder(out, failure.member) / "member.json", fact)
+        store.write_json(store.member_file(out, failure.member), fact)
 
 
 def make_jobs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
@@ -15,10 +15,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from committee.evaluation.results import Judgement, Results
+from committee.evaluation.results import GridResult, Judgement, Results, StudyResults
 from committee.models.architectures import PlannedLayer
 from committee.models.summary import spell, totals
+from committee.report.study_table import published, spread, verdict
 from committee.report.tables import (
+    NOTHING,
     SummaryRow,
     cell,
     headline_judgement,
@@ -38,43 +40,53 @@ class Watcher(AbstractContextManager["Watcher"], Protocol):
         """Show one event."""
 
 
-def watcher(members: int, epochs: int, *, may_stop_early: bool) -> Watcher:
-    """Bars on a terminal, plain lines elsewhere."""
-    kind = Bars if sys.stderr.isatty() else Lines
-    return kind(members, epochs, may_stop_early)
+Key = tuple[str, int]  # a model's name ("" for a run's only one), and a member's number
+Work = Mapping[Key, tuple[int, float]]  # for each member still to train: epochs at most, and what an epoch costs
+
+
+def watcher(work: Work, *, may_stop_early: bool, whole: str = "committee") -> Watcher:
+    """Bars on a terminal, plain lines elsewhere; `whole` names what all members make up."""
+    clock = Clock(work, may_stop_early)
+    return Bars(clock, whole) if sys.stderr.isatty() else Lines(clock)
+
+
+def member_name(event: Event) -> str:
+    """A member as people call it: "member 03", in a study "annealing 03"."""
+    return f"{event.model or 'member'} {event.member:02d}"
 
 
 class Clock:
-    """How long the whole committee still needs, from the epochs done so far (all that this session trains)."""
+    """How long all members together still need, from the epochs done so far; an epoch counts with its cost."""
 
-    def __init__(self, members: int, epochs: int, may_stop_early: bool) -> None:
+    def __init__(self, work: Work, may_stop_early: bool) -> None:
         self.began: float | None = None  # when the first step was told; starting processes is not training
-        self.epochs = epochs
-        self.left = members * epochs
+        self.work = work
+        self.left = sum(epochs * cost for epochs, cost in work.values())
         self.done = 0.0
-        self.part: dict[int, float] = {}  # share of the running epoch that each member has done
+        self.part: dict[Key, float] = {}  # cost of what each member has done of its running epoch
         self.at_most = "at most " if may_stop_early else ""
-        self.seen: dict[int, int] = {}
+        self.seen: dict[Key, int] = {}
 
     def take(self, event: Event) -> None:
         """Count an event."""
-        member = event.member
+        key = (event.model, event.member)
+        epochs, cost = self.work.get(key, (0, 0.0))
         self.began = self.began or time.monotonic()
         if isinstance(event, Step):
-            self.part[member] = event.step / event.steps
+            self.part[key] = cost * event.step / event.steps
         elif isinstance(event, EpochDone):
-            self.part[member] = 0.0
-            self.seen[member] = self.seen.get(member, 0) + 1
-            self.done += 1
-            self.left -= 1
+            self.part[key] = 0.0
+            self.seen[key] = self.seen.get(key, 0) + 1
+            self.done += cost
+            self.left -= cost
         else:
-            self.left -= self.epochs - self.seen.get(member, 0)
-            self.part.pop(member, None)
+            self.left -= cost * max(epochs - self.seen.get(key, 0), 0)
+            self.part.pop(key, None)
 
     def time_left(self) -> str:
         """In words, such as "3 min 20 s left"; nothing before there is a ground for it."""
-        fresh = sum(self.part.values())
-        if self.began is None or self.done + fresh < 0.5:
+        fresh, smallest = sum(self.part.values()), min((cost for _, cost in self.work.values()), default=0.0)
+        if self.began is None or self.done + fresh <= 0.5 * smallest:
             return ""
         rate = (time.monotonic() - self.began) / (self.done + fresh)
         return f"{self.at_most}{duration(max(self.left - fresh, 0) * rate)} left"
@@ -93,8 +105,8 @@ def duration(seconds: float) -> str:
 class Lines(Watcher):
     """A line an epoch, for logs and pipes."""
 
-    def __init__(self, members: int, epochs: int, may_stop_early: bool) -> None:
-        self.clock = Clock(members, epochs, may_stop_early)
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
 
     def __enter__(self) -> Lines:
         return self
@@ -107,17 +119,16 @@ class Lines(Watcher):
     def __call__(self, event: Event) -> None:
         """Print a line for an epoch, a finished or a failed member."""
         self.clock.take(event)
+        name = member_name(event)
         if isinstance(event, EpochDone):
             left = self.clock.time_left()
-            print(
-                f"member {event.member:02d}  {epoch_line(event)}{'  ' + left if left else ''}",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"{name}  {epoch_line(event)}{'  ' + left if left else ''}", file=sys.stderr, flush=True)
+            if reduced := reduction(event):
+                print(f"{name}  {reduced}", file=sys.stderr, flush=True)
         elif isinstance(event, Finished):
-            print(f"member {event.member:02d}  finished after {event.epochs} epochs", file=sys.stderr, flush=True)
+            print(f"{name}  finished after {event.epochs} epochs", file=sys.stderr, flush=True)
         elif isinstance(event, Failed):
-            print(f"member {event.member:02d}  FAILED: {event.why}", file=sys.stderr, flush=True)
+            print(f"{name}  FAILED: {event.why}", file=sys.stderr, flush=True)
 
 
 def epoch_line(event: EpochDone) -> str:
@@ -132,21 +143,27 @@ def epoch_line(event: EpochDone) -> str:
     )
 
 
-class Bars(Watcher):
-    """A bar for each running member, and one for the committee."""
+def reduction(event: EpochDone) -> str:
+    """That the plateau schedule reduced the rate after an epoch; "" where it did not."""
+    rate = event.line.get("rate_reduced_to")
+    return "" if rate is None else f"learning rate reduced to {rate:.3g} after epoch {event.line['epoch']}"
 
-    def __init__(self, members: int, epochs: int, may_stop_early: bool) -> None:
-        self.clock = Clock(members, epochs, may_stop_early)
-        self.epochs = epochs
+
+class Bars(Watcher):
+    """A bar for each running member, and one for all of them."""
+
+    def __init__(self, clock: Clock, whole: str) -> None:
+        self.clock = clock
+        self.total = max(clock.left, 1e-9)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[facts]}"),
             console=Console(stderr=True),
         )
-        self.whole = self.progress.add_task("[bold]committee", total=members * epochs, facts="")
-        self.bars: dict[int, TaskID] = {}
-        self.facts: dict[int, str] = {}
+        self.whole = self.progress.add_task(f"[bold]{whole}", total=self.total, facts="")
+        self.bars: dict[Key, TaskID] = {}
+        self.facts: dict[Key, str] = {}
 
     def __enter__(self) -> Bars:
         self.progress.start()
@@ -158,16 +175,17 @@ class Bars(Watcher):
         self.progress.stop()
 
     def __call__(self, event: Event) -> None:
-        """Move the member's bar and the committee's."""
+        """Move the member's bar and that of all."""
         self.clock.take(event)
-        member = event.member
-        if member not in self.bars and isinstance(event, (Step, EpochDone)):
-            self.bars[member] = self.progress.add_task(f"member {member:02d}", total=self.epochs, facts="")
+        key, name = (event.model, event.member), member_name(event)
+        if key not in self.bars and isinstance(event, (Step, EpochDone)):
+            epochs = self.clock.work.get(key, (1, 0.0))[0]
+            self.bars[key] = self.progress.add_task(name, total=epochs, facts="")
         if isinstance(event, Step):
-            done = self.clock.seen.get(member, 0)
-            facts = self.facts.get(member, f"loss {event.loss:.4f}")
+            done = self.clock.seen.get(key, 0)
+            facts = self.facts.get(key, f"loss {event.loss:.4f}")
             self.progress.update(
-                self.bars[member],
+                self.bars[key],
                 completed=done + event.step / event.steps,
                 facts=f"epoch {event.epoch:<3d} {facts}",
             )
@@ -175,22 +193,23 @@ class Bars(Watcher):
             line = event.line
             accuracy = line["train_accuracy"] if line["validation_accuracy"] is None else line["validation_accuracy"]
             which = "accuracy" if line["validation_accuracy"] is None else "held-out accuracy"
-            self.facts[member] = (
+            self.facts[key] = (
                 f"loss {line['train_loss']:.4f}  {which} {percent(accuracy)}  {line['images_per_second']:,.0f} images/s"
             )
-            self.progress.update(self.bars[member], completed=self.clock.seen[member])
+            self.progress.update(self.bars[key], completed=self.clock.seen[key])
+            if reduced := reduction(event):
+                self.progress.console.print(Text(f"{name}: {reduced}"))
         else:
-            if member in self.bars:
-                self.progress.remove_task(self.bars.pop(member))
+            if key in self.bars:
+                self.progress.remove_task(self.bars.pop(key))
             if isinstance(event, Failed):
-                self.progress.console.print(Text(f"member {member:02d} failed: {event.why}", style="red"))
+                self.progress.console.print(Text(f"{name} failed: {event.why}", style="red"))
             else:
-                self.progress.console.print(Text(f"member {member:02d} finished: {self.facts.get(member, '')}"))
-        total = self.clock.done + self.clock.left
+                self.progress.console.print(Text(f"{name} finished: {self.facts.get(key, '')}"))
         self.progress.update(
             self.whole,
             completed=self.clock.done + sum(self.clock.part.values()),
-            total=max(total, 1),
+            total=max(self.clock.done + self.clock.left, 1e-9),
             facts=self.clock.time_left() if self.clock.left > 0 else "trained",
         )
 
@@ -284,4 +303,70 @@ def layers_table(title: str, layers: Sequence[PlannedLayer]) -> Table:
     table.add_column("multiply-adds", justify="right", footer=f"{multiply_adds:,}")
     for layer in layers:
         table.add_row(layer.name, spell(layer.output), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
+    return table
+
+
+def show_study(results: StudyResults) -> None:
+    """A study on standard output: its marks, its table, its grid, its discussion."""
+    console = Console()
+    for mark in results.marks:
+        console.print(Text(mark, style="bold"))
+    if results.rungs:
+        console.print(study_rows(results))
+    if results.grid:
+        console.print(grid_rows(results.grid))
+    for sentence in results.discussion:
+        console.print(Text(f"- {sentence}"))
+    openings = len(results.test_openings)
+    times = {0: "are still sealed", 1: "were opened once, after training"}.get(
+        openings, f"were opened {openings} times"
+    )
+    console.print(Text(f"The test images {times}."))
+
+
+def study_rows(results: StudyResults) -> Table:
+    """The table of a study, narrow: accuracies in per cent, differences in points."""
+    sealed = not any(row.test for row in results.rungs)
+    where = "validation" if sealed else "test"
+    title = f"Accuracies in %, 95 % intervals; difference on {where} images in points"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    for heading in ("rung", "n", "time", "valid.", "" if sealed else "test", "publ.", "difference", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("rung", "verdict") else "right", overflow="fold")
+    for row in results.rungs:
+        main, d = row.test or row.validation, row.difference
+        repeats = (f"{main.repeats}" if row.members == 1 else f"{main.repeats}×{row.members}") if main else NOTHING
+        test = NOTHING
+        if row.test:
+            low, high = row.test.interval.low, row.test.interval.high
+            test = f"{100 * row.test.mean:.2f}\n{100 * low:.2f}–{100 * high:.2f}"
+        cells = [
+            row.name,
+            repeats,
+            NOTHING if row.stopped else duration(row.seconds),
+            f"{100 * row.validation.mean:.2f}" if row.validation else NOTHING,
+            "" if sealed else test,
+            published(row).removesuffix("\u00a0%"),
+            f"{100 * d.points:+.2f}\n{100 * d.interval.low:+.2f} {100 * d.interval.high:+.2f}" if d else NOTHING,
+            "\n".join(part for part in verdict(row) if part),
+        ]
+        style = "" if row.members == 1 else "bold"
+        table.add_row(*map(Text, cells), style=style)
+    return table
+
+
+def grid_rows(grid: GridResult) -> Table:
+    """The cells of a grid."""
+    title = "Accuracies in %, mean ± sd over seeds; chosen by validation"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    for heading in (*grid.axes, "n", "validation", "test", "publ.", ""):
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
+    for number, each in enumerate(grid.cells):
+        remark = "chosen" if number == grid.best else "within noise" if each.within_noise else ""
+        scores = [
+            f"{100 * score.mean:.2f} ± {spread(score.spread)}" if score else NOTHING
+            for score in (each.validation, each.test)
+        ]
+        printed = NOTHING if each.published is None else f"{100 * each.published:.2f}"
+        cells = [*each.values, str(each.validation.repeats), *scores, printed, remark]
+        table.add_row(*map(Text, cells), style="bold" if number == grid.best else "")
     return table

@@ -138,6 +138,11 @@ def t_quantile(freedom: int, confidence: float = 0.95) -> float:
     return math.sqrt(freedom) * math.tan((low + high) / 2)
 
 
+def t_probability(t: float, freedom: int) -> float:
+    """P(|T| >= t) for Student's distribution: the two-sided p-value of a statistic."""
+    return max(0.0, 1.0 - _t_central(math.atan(abs(t) / math.sqrt(freedom)), freedom))
+
+
 def _t_central(angle: float, freedom: int) -> float:
     """P(|T| < sqrt(freedom) tan(angle))."""
     sine, cosine = math.sin(angle), math.cos(angle)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,28 +93,103 @@ def galleries(
     )
     positions = list(dict.fromkeys(int(position) for _, _, _, picked in chosen for position in picked))
     slots = {position: slot for slot, position in enumerate(positions)}
-
-    def picture(position: int) -> Picture:
-        guess = int(predicted[position])
-        opinions = member_probabilities[:, position]
-        asked = opinions[np.isfinite(opinions).all(axis=1)]
-        return Picture(
-            position=position,
-            slot=slots[position],
-            true=int(labels[position]),
-            predicted=guess,
-            probability_true=float(probabilities[position, labels[position]]),
-            probability_predicted=float(probabilities[position, guess]),
-            dissenters=int((asked.argmax(axis=1) != guess).sum()) if len(asked) else 0,
-            members=len(asked),
-        )
-
     return Galleries(
         tuple(
-            Gallery(name=name, title=title, remark=remark, part=part, pictures=tuple(picture(int(p)) for p in picked))
+            Gallery(
+                name=name,
+                title=title,
+                remark=remark,
+                part=part,
+                pictures=tuple(
+                    picture(int(p), slots[int(p)], probabilities, member_probabilities, labels) for p in picked
+                ),
+            )
             for name, title, remark, picked in chosen
         ),
         tuple(positions),
+    )
+
+
+def picture(
+    position: int, slot: int, probabilities: Probabilities, member_probabilities: Probabilities, labels: Labels
+) -> Picture:
+    """One image of a gallery, with the committee's answer and how many members would have given another."""
+    guess = int(probabilities[position].argmax())
+    opinions = member_probabilities[:, position]
+    asked = opinions[np.isfinite(opinions).all(axis=1)]
+    return Picture(
+        position=position,
+        slot=slot,
+        true=int(labels[position]),
+        predicted=guess,
+        probability_true=float(probabilities[position, labels[position]]),
+        probability_predicted=float(probabilities[position, guess]),
+        dissenters=int((asked.argmax(axis=1) != guess).sum()) if len(asked) else 0,
+        members=len(asked),
+    )
+
+
+CLASSES_IN_GALLERIES = 20
+ERRORS_IN_GALLERY = 60
+
+
+def study_galleries(
+    probabilities: Probabilities,
+    member_probabilities: Probabilities,
+    labels: Labels,
+    rng: np.random.Generator,
+    *,
+    part: str,
+    every_error: bool,
+    slot_of: Callable[[int], int],
+) -> tuple[Gallery, ...]:
+    """Galleries of one rung: random right and wrong answers, the surest right and wrong ones of each class.
+
+    Args:
+        probabilities: (image, class); rows of NaN are passed over.
+        member_probabilities: (member, image, class), likewise.
+        labels: (image,).
+        rng: draws the random ones.
+        part: "test" or "train".
+        every_error: also all errors, in the data's order, up to `ERRORS_IN_GALLERY`.
+        slot_of: the slot of an image's picture, shared by all rungs.
+    """
+    judged = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
+    guesses, sure = probabilities[judged].argmax(axis=1), probabilities[judged].max(axis=1)
+    is_right = guesses == labels[judged]
+    surest = np.argsort(-sure, kind="stable")
+
+    def of_class(label: int, correct: bool) -> NDArray[np.int64]:
+        order = surest[(labels[judged][surest] == label) & (is_right[surest] == correct)]
+        return np.asarray(judged[order[:10]])
+
+    def some(correct: bool) -> NDArray[np.int64]:
+        pool = judged[is_right == correct]
+        return np.sort(rng.permutation(pool)[:10])
+
+    shown = range(min(CLASSES_IN_GALLERIES, probabilities.shape[1]))
+    each = "of each class, ten at most"
+    chosen = [
+        ("random_right", "Ten right answers, drawn at random", some(True)),
+        ("random_wrong", "Ten wrong answers, drawn at random", some(False)),
+        ("sure_right", f"The surest right answers {each}", np.concatenate([of_class(c, True) for c in shown])),
+        ("sure_wrong", f"The surest wrong answers {each}", np.concatenate([of_class(c, False) for c in shown])),
+    ]
+    if every_error:
+        errors = judged[~is_right]
+        more = "" if len(errors) <= ERRORS_IN_GALLERY else f", the first {ERRORS_IN_GALLERY} of {len(errors):,}"
+        chosen.insert(0, ("errors", f"All wrong answers{more}", errors[:ERRORS_IN_GALLERY]))
+    return tuple(
+        Gallery(
+            name=name,
+            title=title,
+            remark="",
+            part=part,
+            pictures=tuple(
+                picture(int(p), slot_of(int(p)), probabilities, member_probabilities, labels) for p in picked
+            ),
+        )
+        for name, title, picked in chosen
     )
 
 

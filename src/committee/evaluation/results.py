@@ -166,3 +166,107 @@ class Results(_Value):
     test_openings: tuple[TestOpening, ...]
     seconds_training: float  # wall time from the first member's start to the last one's end
     seconds_total: float
+
+
+# --- studies ----------------------------------------------------------------------------------------------------------
+
+
+class RepeatScore(_Value):
+    """The accuracy of a rung on one set of images, over its repeats."""
+
+    repeats: int
+    images: int  # that each repeat was judged on
+    accuracies: tuple[float, ...]  # one a repeat
+    mean: float
+    spread: float | None  # sample standard deviation over repeats; None for one repeat
+    interval: Interval
+    over: str  # what the interval covers: "images", or "seeds and images"
+
+
+class Difference(_Value):
+    """A rung less the rung that it is compared with, on the same images."""
+
+    against: str
+    on: str  # "test" or "validation"
+    points: float  # difference of mean accuracies, as a fraction
+    interval: Interval
+    p: float  # were both equally accurate, the probability of a difference at least this large
+    p_adjusted: float  # the same for all comparisons of the study together (Holm 1979)
+    method: str  # "exact McNemar" for one single training each, else "seeds and images"
+    mcnemar_p: float | None  # of the two trainings or committees, where there is one of each
+    only_this_right: int | None  # images, likewise
+    only_other_right: int | None
+    verdict: str  # "better", "worse", "not distinguishable"; one single training each: "these two trainings differ"
+
+
+class RateReduction(_Value):
+    """A reduction of the learning rate by the plateau schedule."""
+
+    member: int
+    epoch: int
+    rate: float
+
+
+class RungRow(_Value):
+    """One row of a study's table."""
+
+    name: str
+    change: str
+    model: str
+    members: int  # of each repeat
+    parameters: int  # trainable
+    multiply_adds: int
+    epochs: int
+    seconds: float  # training of one repeat, all its members one after the other on one core
+    validation: RepeatScore | None
+    test: RepeatScore | None
+    member_test: tuple[float, ...]  # test accuracy of every member of the first repeat, for committees
+    published: float | None
+    published_members: tuple[float, float] | None
+    published_parameters: int | None
+    difference: Difference | None
+    rate_reductions: tuple[RateReduction, ...]
+    audits: tuple[str, ...]  # of pseudo-labels, a sentence a round
+    stopped: bool  # the audit let nothing be trained: no figures
+    transductive: bool  # it saw the test images, without their labels
+    remark: str
+    confusion: tuple[tuple[int, ...], ...]  # of the first repeat: (true class, predicted class)
+    galleries: tuple[Gallery, ...]
+    curve: tuple[tuple[float | None, float | None], ...]  # (training, validation) accuracy an epoch, mean over members
+
+
+class GridCell(_Value):
+    """One combination of a grid's values."""
+
+    values: tuple[str, ...]
+    validation: RepeatScore
+    test: RepeatScore | None
+    published: float | None
+    within_noise: bool  # not distinguishable from the best on validation images
+
+
+class GridResult(_Value):
+    """A grid: the best cell was chosen by validation accuracy."""
+
+    axes: tuple[str, ...]
+    cells: tuple[GridCell, ...]
+    best: int  # position in cells
+    choice: str  # how it was chosen and how sure that is, in words
+    confusion: tuple[tuple[int, ...], ...]  # of the best cell's first repeat
+    confusion_on: str  # "test" or "validation"
+
+
+class StudyResults(_Value):
+    """Every figure of a study."""
+
+    name: str
+    title: str
+    summary: str
+    data: str
+    protocol: str  # "honest", or "published" where the test images served as validation images
+    marks: tuple[str, ...]  # what every output must say: published protocol, transductive, quick
+    rungs: tuple[RungRow, ...]
+    grid: GridResult | None
+    discussion: tuple[str, ...]
+    test_openings: tuple[TestOpening, ...]
+    seconds: float  # training of all members, in seconds of one core

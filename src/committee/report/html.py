@@ -57,7 +57,7 @@ def write_report(
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     embedded = {}
     for name, figure in _plots(results, class_names, histories).items():
-        embedded[name] = _embed(figure, save(figure, folder / "figures" / f"{name}.png"))
+        embedded[name] = embed(figure, save(figure, folder / "figures" / f"{name}.png"))
     for name, figure in _picture_plots(results, class_names, pictures).items():
         save(figure, folder / "figures" / f"{name}.png")
     path = folder / "report.html"
@@ -114,7 +114,8 @@ def _picture_plots(
     return found
 
 
-def _embed(figure: Figure, path: Path) -> dict[str, Any]:
+def embed(figure: Figure, path: Path) -> dict[str, Any]:
+    """A saved figure for the page: its address and its size in the page's pixels."""
     width, height = figure.get_size_inches()
     uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     return {"uri": uri, "width": round(100 * width), "height": round(100 * height)}
@@ -127,18 +128,6 @@ def _page(
     pictures: Mapping[str, NDArray[Any]],
     embedded: Mapping[str, Any],
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True
-    )
-    environment.filters |= {
-        "percent": percent,
-        "percent_or_nothing": lambda value: tables.NOTHING if value is None else percent(value),
-        "chance": lambda value: percent(value, 1),
-        "number": lambda value: f"{value:,}",
-        "short": short,
-        "sentence": lambda text: f"{text[:1].upper()}{text[1:].rstrip('.')}.",
-        "moment": lambda value: value.replace("T", " ").replace("+00:00", " UTC"),
-    }
     drawn = {name: plot for name, plot in embedded.items() if name != "confused_pairs"}
     spare = LARGEST - sum(len(plot["uri"]) for plot in drawn.values()) - 2_000 * len(class_names) - 500_000
     samples, galleries = _pictures(results, facts, class_names, pictures, max(spare, 200_000))
@@ -147,7 +136,7 @@ def _page(
     judged = tables.headline_judgement(results)
     part, head = judged if judged else ("", None)
     context = {
-        "css": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        "css": css(),
         "facts": {
             "dataset": {},
             "title": "A committee",
@@ -178,13 +167,36 @@ def _page(
         "galleries": galleries,
         "samples": samples,
         "more_classes": max(0, len(class_names) - len(samples)),
-        "data_sentence": _data_sentence(facts.get("dataset", {}), class_names),
+        "data_sentence": data_sentence(facts.get("dataset", {}), class_names),
         "settings": settings(facts.get("recipe", {})),
         "environment": [(words(name), spell(value)) for name, value in facts.get("environment", {}).items()],
         "digests": _digests(facts),
         "contents": _contents(results, bool(galleries), "size_accuracy" in embedded),
     }
-    return environment.get_template("report.html").render(context)
+    return templates().get_template("report.html").render(context)
+
+
+def templates() -> jinja2.Environment:
+    """The page templates, with the filters that they use."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "percent": percent,
+        "percent_or_nothing": lambda value: tables.NOTHING if value is None else percent(value),
+        "chance": lambda value: percent(value, 1),
+        "number": lambda value: f"{value:,}",
+        "duration": duration,
+        "short": short,
+        "sentence": lambda text: f"{text[:1].upper()}{text[1:].rstrip('.')}.",
+        "moment": lambda value: value.replace("T", " ").replace("+00:00", " UTC"),
+    }
+    return environment
+
+
+def css() -> Markup:
+    """The style of all pages."""
+    return Markup((_HERE / "style.css").read_text(encoding="utf-8"))
 
 
 def _guessing(head: Judgement, class_names: Sequence[str]) -> dict[str, Any]:
@@ -360,7 +372,7 @@ def _pictures(
     for gallery in results.galleries:
         where = "test images" if gallery.part == "test" else "training images, judged out of fold"
         tiles = [
-            _tile(
+            tile(
                 picture,
                 gallery,
                 class_names,
@@ -375,9 +387,10 @@ def _pictures(
     return samples, list(galleries.items())
 
 
-def _tile(
+def tile(
     picture: Picture, gallery: Gallery, class_names: Sequence[str], uri: str, shape: tuple[int, ...]
 ) -> dict[str, Any]:
+    """A picture as the templates show it, enlarged by a whole factor where it is small."""
     height, width = shape[:2]
     scale = max(1, 100 // max(height, width)) if max(height, width) <= 100 else 100 / max(height, width)
     true, predicted = class_names[picture.true], class_names[picture.predicted]
@@ -399,7 +412,8 @@ def _tile(
     }
 
 
-def _data_sentence(dataset: Mapping[str, Any], class_names: Sequence[str]) -> str:
+def data_sentence(dataset: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    """The data set in one or two sentences."""
     counts = dataset.get("counts")
     parts = [f"{dataset.get('name', 'The data')}: {len(class_names)} classes"]
     if shape := dataset.get("shape"):

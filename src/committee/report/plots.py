@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,13 +15,14 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from committee.evaluation.mistakes import ConfusedPair
-from committee.evaluation.results import ClassRow, Gallery, Interval, ReliabilityBin, SizePoint
+from committee.evaluation.results import ClassRow, Gallery, Interval, ReliabilityBin, RungRow, SizePoint
 from committee.report.pictures import displayable, strips
 from committee.report.style import (
     BLUE,
     DIFFERENCES,
     ERRORS,
     INK,
+    LEGEND,
     MUTED,
     OCHRE,
     PALE,
@@ -43,6 +45,7 @@ from committee.report.style import (
 )
 
 History = Sequence[Mapping[str, Any]]
+viridis = colormaps["viridis"]
 
 
 def loss_curves(histories: Sequence[History], kept_epochs: Sequence[int | None]) -> Figure:
@@ -123,6 +126,80 @@ def size_loss(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
     count_axis(axes, "members in the committee")
     legend(axes)
     return finish(figure)
+
+
+def rungs(rows: Sequence[RungRow]) -> Figure:
+    """The accuracy of every rung of a study with its interval, members of committees, and the published figures."""
+    longest = max(len(row.name) for row in rows)
+    figure, axes = new_figure(max(6.0, min(11.0, 1.6 + 0.72 * len(rows))), 4.2 + 0.045 * longest, title="Accuracy")
+    images = 1
+    for x, row in enumerate(rows):
+        score = row.test or row.validation
+        if score:
+            images = max(images, score.images)
+            axes.plot([x, x], [score.interval.low, score.interval.high], color=BLUE, lw=5, alpha=0.28,
+                      solid_capstyle="round")  # fmt: skip
+            if row.member_test:
+                axes.plot([x - 0.16] * len(row.member_test), row.member_test, "o", color=OCHRE, ms=4, alpha=0.7)
+            axes.plot([x], [score.mean], "o", color=BLUE, ms=8, mec="white", mew=1.1)
+        if row.published is not None:
+            axes.plot([x + 0.2], [row.published], "D", color=VERMILION, mfc="white", ms=6, mew=1.5)
+    axes.set_xticks(range(len(rows)), [label(row.name, number, 24) for number, row in enumerate(rows)],
+                    rotation=38, ha="right", rotation_mode="anchor")  # fmt: skip
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    accuracy_scale(axes, images)
+    shown = [
+        (True, Line2D([], [], ls="none", marker="o", color=BLUE, ms=7, label="measured, with 95 % interval")),
+        (any(row.member_test for row in rows),
+         Line2D([], [], ls="none", marker="o", color=OCHRE, ms=4, label="its members alone")),
+        (any(row.published is not None for row in rows),
+         Line2D([], [], ls="none", marker="D", color=VERMILION, mfc="white", ms=6, mew=1.5, label="published")),
+    ]  # fmt: skip
+    legend(axes, [handle for there, handle in shown if there])
+    return finish(figure)
+
+
+def compared_curves(rows: Sequence[RungRow]) -> Figure:
+    """Validation and training accuracy of every model against epochs, its test accuracy as a line across."""
+    drawn = [row for row in rows if row.curve and row.members == 1] or [row for row in rows if row.curve]
+    figure, axes = new_figure(9.6, 5.4, title="Accuracy")
+    images, handles = 1, []
+    for row, colour in zip(drawn, _ramp(len(drawn)), strict=True):
+        epochs = range(1, len(row.curve) + 1)
+        train = [math.nan if own is None else own for own, _ in row.curve]
+        validation = [math.nan if held is None else held for _, held in row.curve]
+        marker = "." if len(row.curve) == 1 else ""
+        axes.plot(epochs, train, color=colour, lw=1.0, ls=":", alpha=0.8, marker=marker)
+        axes.plot(epochs, validation, color=colour, lw=1.8, marker=marker)
+        score = row.test or row.validation
+        if row.test:
+            axes.axhline(row.test.mean, color=colour, lw=1.0, ls=(0, (5, 3)), alpha=0.8)
+        images = max(images, score.images if score else 1)
+        handles.append(Line2D([], [], color=colour, lw=1.8, label=label(row.name, None, 24)))
+    accuracy_scale(axes, images)
+    count_axis(axes, "epoch")
+    figure.legend(handles=handles, loc="outside right upper", **LEGEND)
+    return finish(figure)
+
+
+def rates(rates_by_name: Mapping[str, Sequence[float]]) -> Figure:
+    """The learning rate of each model at the end of every epoch."""
+    figure, axes = new_figure(9.6, 3.2, title="Learning rate (log scale)")
+    handles = []
+    for (name, values), colour in zip(rates_by_name.items(), _ramp(len(rates_by_name)), strict=True):
+        axes.step(range(1, len(values) + 1), values, where="mid", color=colour, lw=1.6)
+        handles.append(Line2D([], [], color=colour, lw=1.8, label=label(name, None, 24)))
+    loss_scale(axes)
+    count_axis(axes, "epoch")
+    figure.legend(handles=handles, loc="outside right upper", **LEGEND)
+    return finish(figure)
+
+
+def _ramp(number: int) -> list[Any]:
+    """Colours for lines that have an order: few are far apart, many run from dark to light."""
+    if number <= len(_LINES):
+        return list(_LINES[:number])
+    return [viridis(0.95 * place / (number - 1)) for place in range(number)]
 
 
 def reliability(rows: Sequence[tuple[ReliabilityBin, Interval]]) -> Figure:
@@ -330,6 +407,7 @@ def gallery(shown: Gallery, images: NDArray[Any], class_names: Sequence[str]) ->
 
 
 _PARTS = ((BLUE, "o"), (OCHRE, "D"))
+_LINES = (BLUE, OCHRE, VERMILION, "#3f8f6b", "#7d4f9e", INK)
 
 
 def _fit_tiles(axes: Axes, columns: int, bottom: float) -> None:

@@ -255,27 +255,36 @@ def shipped() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
+def text_of(name_or_path: str) -> tuple[str, str]:
+    """A shipped study by name, or a TOML file by path: its text, and where it is from, in words.
+
+    Raises:
+        RecipeError: no such study.
+    """
+    if name_or_path in shipped():
+        text = (resources.files("committee") / "studies" / f"{name_or_path}.toml").read_text(encoding="utf-8")
+        return text, f"study {name_or_path}"
+    if (path := Path(name_or_path)).suffix == ".toml" and path.is_file():
+        return path.read_text(encoding="utf-8"), f"study {path}"
+    names = shipped()
+    raise RecipeError(
+        f"there is no study {name_or_path!r}{nearest(name_or_path, names)}; give one of {', '.join(names)}, or the "
+        "path of a TOML file"
+    )
+
+
 def load(name_or_path: str) -> Study:
     """A shipped study by name, or a TOML file by path.
 
     Raises:
         RecipeError: no such study, not TOML, or faults in it.
     """
-    if name_or_path in shipped():
-        text = (resources.files("committee") / "studies" / f"{name_or_path}.toml").read_text(encoding="utf-8")
-    elif (path := Path(name_or_path)).suffix == ".toml" and path.is_file():
-        text = path.read_text(encoding="utf-8")
-    else:
-        names = shipped()
-        raise RecipeError(
-            f"there is no study {name_or_path!r}{nearest(name_or_path, names)}; give one of {', '.join(names)}, or the "
-            "path of a TOML file"
-        )
+    text, where = text_of(name_or_path)
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"study {name_or_path} is not valid TOML: {error}; correct it there") from error
-    return parse(content, f"study {name_or_path}")
+        raise RecipeError(f"{where} is not valid TOML: {error}; correct it there") from error
+    return parse(content, where)
 
 
 def parse(content: Mapping[str, Any], where: str = "study") -> Study:

@@ -1,9 +1,8 @@
 """Train what a study needs: every member of every model, kept as soon as it is finished, in one queue for all cores.
 
-The study's folder: `study.json` (what it is), `models/NAME/` (recipe.toml, identity.json, members/NN/ as in a run;
-audits.json where images were pseudo-labelled), `test_record.jsonl`. A second call trains only what is missing. A
-model's folder is bound to its recipe, data, seed, device and versions, not to how many members are asked for: more
-seeds later add members.
+Below the study's folder: `models/NAME/` with recipe.toml, identity.json and members/NN/ as in a run, and beside it
+NAME-audits.json where images were pseudo-labelled. A second call trains only what is missing. A model's folder is bound
+to its recipe, data, seed, device and versions, not to how many members are asked for: more seeds later add members.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from committee.data.splits import held_out_parts, stratified_part
 from committee.ensemble.combine import combine
 from committee.ensemble.committee import load_network
 from committee.errors import TrainingError
-from committee.models.architectures import plan as plan_network
 from committee.run import Setting, pick_runner
 from committee.studies.pseudo_labels import accepted, audit
 from committee.studies.study import Model, Plan, rung_named, trained_content
@@ -71,28 +69,22 @@ def train(
     setting: Setting,
     *,
     transductive: bool = False,
-    keep_sealed: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> None:
-    """Train every member that the study's folder lacks, then let all of them judge the test images.
+    """Train every member that the study's folder lacks; the test images stay sealed unless `transductive`.
 
     Args:
         plan: what to train.
-        dataset: its training images are used, its test images only at the end, or for `transductive`.
+        dataset: its training images are used, its test images (without labels) only for `transductive`.
         out: the study's folder.
         setting: settled: no field is "auto".
         transductive: the test images, without their labels, are the unlabelled ones.
-        keep_sealed: leave the test images sealed.
         on_event: called with every event of the training.
 
     Raises:
         RunError: a folder holds another training.
-        RecipeError: a network does not fit the images.
         TrainingError: a member failed.
     """
-    height, width, channels = dataset.image_shape
-    for model in plan.models:
-        plan_network(model.recipe.network, (channels, height, width), len(dataset.class_names))
     with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
         shared = Path(folder)
         np.save(shared / "pixels.npy", dataset.train.pixels)
@@ -102,8 +94,6 @@ def train(
         for model in plan.models:
             if model.labelled_by is not None:
                 train_rounds(model, plan, dataset, out, setting, shared, transductive, on_event)
-    if not keep_sealed:
-        judge_test(plan, dataset, out, setting)
 
 
 def execute(jobs: Sequence[Job], setting: Setting, on_event: Callable[[Event], None]) -> None:
@@ -143,7 +133,7 @@ def jobs_of(
             np.save(files[0], pseudo.pixels)
             np.save(files[1], pseudo.labels)
         for member in range(model.members):
-            if not (store.member_folder(folder, member) / "member.json").exists():
+            if not store.member_file(folder, member).exists():
                 yield Job(
                     recipe=model.recipe,
                     member=member,
@@ -259,20 +249,11 @@ def judged(
 # --- the test images --------------------------------------------------------------------------------------------------
 
 
-def judge_test(plan: Plan, dataset: ImageDataset, out: Path, setting: Setting) -> None:
-    """Open the test images once for all members that have not judged them yet."""
-    missing = [
-        (model, member)
-        for model in plan.models
-        for member in range(model.members)
-        if (folder := store.member_folder(model_folder(out, model), member)).joinpath("member.json").exists()
-        and not (folder / "test_probabilities.npy").exists()
-    ]
-    if not missing:
-        return
-    purpose = f"the end of the study {plan.study.name}"
-    images = open_test(dataset, out / "test_record.jsonl", purpose, members=len(missing))
-    for model, member in missing:
-        probabilities = judged(images.pixels, out, model, member, dataset, setting)
-        folder = store.member_folder(model_folder(out, model), member)
-        store.write_array(folder / "test_probabilities.npy", probabilities)
+def judge_test(plan: Plan, test: LabelledImages, dataset: ImageDataset, out: Path, setting: Setting) -> None:
+    """Let all members that have not done so yet judge the opened test images."""
+    for model in plan.models:
+        for member in range(model.members):
+            folder = store.member_folder(model_folder(out, model), member)
+            if (folder / "member.json").exists() and not (folder / "test_probabilities.npy").exists():
+                probabilities = judged(test.pixels, out, model, member, dataset, setting)
+                store.write_array(folder / "test_probabilities.npy", probabilities)

@@ -30,6 +30,11 @@ def member_folder(run: Path, member: int) -> Path:
     return run / "members" / f"{member:02d}"
 
 
+def member_file(run: Path, member: int) -> Path:
+    """The file that is there once a member is finished or has failed."""
+    return member_folder(run, member) / "member.json"
+
+
 # --- writing and reading single files ---------------------------------------------------------------------------------
 
 

@@ -1,0 +1,191 @@
+"""The page of a study as one HTML file, its figures as PNG and its table as CSV beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from committee.evaluation.results import Gallery, RungRow, StudyResults
+from committee.report import plots, study_table
+from committee.report.html import LARGEST, css, data_sentence, embed, templates, tile
+from committee.report.pictures import data_uris, displayable, strips
+from committee.report.study_table import spread
+from committee.report.style import save
+from committee.report.words import shown_command, spell, words
+
+CLASSES_SHOWN = 40
+
+
+def write_study_page(
+    folder: Path,
+    *,
+    results: StudyResults,
+    facts: Mapping[str, Any],
+    class_names: Sequence[str],
+    layers: Mapping[str, Sequence[tuple[str, str, int]]],
+    rates: Mapping[str, Sequence[float]],
+    pictures: Mapping[str, NDArray[Any]],
+) -> Path:
+    """Write figures/*.png, tables/study.csv and study.html.
+
+    Args:
+        folder: the study's folder.
+        results: its figures.
+        facts: dataset, environment, command, version, study_toml.
+        class_names: one name a class.
+        layers: for each rung the name, output shape and parameters of its layers.
+        rates: for each rung the learning rate an epoch.
+        pictures: `samples`, `class_means`, and `test` or `train` (slot, height, width, channel) for the galleries.
+
+    Returns:
+        The path of study.html.
+    """
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    study_table.write_csv(results, folder / "tables" / "study.csv")
+    embedded = {
+        name: embed(figure, save(figure, folder / "figures" / f"{name}.png"))
+        for name, figure in _figures(results, class_names, rates).items()
+    }
+    path = folder / "study.html"
+    path.write_text(_page(results, facts, class_names, layers, pictures, embedded), encoding="utf-8")
+    return path
+
+
+def _figures(
+    results: StudyResults, class_names: Sequence[str], rates: Mapping[str, Sequence[float]]
+) -> dict[str, Figure]:
+    found: dict[str, Figure] = {}
+    if results.rungs:
+        found["rungs"] = plots.rungs(results.rungs)
+        found["curves"] = plots.compared_curves(results.rungs)
+        if any(len(set(each)) > 1 for each in rates.values()):
+            found["rates"] = plots.rates(rates)
+        for row in results.rungs:
+            if row.confusion:
+                found[f"confusion_{row.name}"] = plots.confusion(row.confusion, class_names)
+    if results.grid:
+        found["grid_confusion"] = plots.confusion(results.grid.confusion, class_names)
+    return found
+
+
+def _page(
+    results: StudyResults,
+    facts: Mapping[str, Any],
+    class_names: Sequence[str],
+    layers: Mapping[str, Sequence[tuple[str, str, int]]],
+    pictures: Mapping[str, NDArray[Any]],
+    embedded: Mapping[str, Any],
+) -> str:
+    environment = templates()
+    environment.filters["spread"] = spread
+    samples, uris = _images(class_names, pictures, 3 * LARGEST)
+    sealed = not any(row.test for row in results.rungs) and not (results.grid and results.grid.cells[0].test)
+    contents = [("found", "What was found")]
+    contents += [("table", "The table"), ("curves", "Learning curves")] if results.rungs else []
+    contents += [("grid", "The grid")] if results.grid else []
+    contents += [("rungs", "Rung by rung")] if results.rungs else []
+    contents += [("data", "The images"), ("record", "The record")]
+    return environment.get_template("study.html").render(
+        css=css(),
+        quiet=True,
+        results=results,
+        facts={**facts, "command": shown_command(str(facts.get("command", "")))},
+        plots=embedded,
+        sealed=sealed,
+        contents=contents,
+        headings=study_table.HEADINGS,
+        rows=[
+            {
+                "kind": "committee" if row.members > 1 else "",
+                "name": row.name,
+                "change": row.change,
+                "cells": study_table.cells(row),
+            }
+            for row in results.rungs
+        ],
+        rungs=[_rung(row, layers.get(row.name, ()), class_names, uris, pictures) for row in results.rungs],
+        samples=samples,
+        data_sentence=data_sentence(facts.get("dataset", {}), class_names),
+        protocol=protocol(results),
+        environment=[(words(name), spell(value)) for name, value in facts.get("environment", {}).items()],
+    )
+
+
+def _images(
+    class_names: Sequence[str], pictures: Mapping[str, NDArray[Any]], budget: int
+) -> tuple[list[dict[str, str]], Mapping[str, list[str]]]:
+    """Samples of each class, and the addresses of the galleries' pictures by part."""
+    shown = min(CLASSES_SHOWN, len(class_names))
+    means = displayable(pictures["class_means"][:shown])
+    rows = strips(displayable(pictures["samples"][:shown]))
+    addresses = data_uris([*means, *rows], budget // 4)
+    samples = [
+        {"name": name, "mean": mean, "strip": strip}
+        for name, mean, strip in zip(class_names, addresses[:shown], addresses[shown:], strict=False)
+    ]
+    parts = [part for part in ("test", "train") if part in pictures]
+    return samples, {part: data_uris(list(displayable(pictures[part])), budget // 2) for part in parts}
+
+
+def _rung(
+    row: RungRow,
+    layers: Sequence[tuple[str, str, int]],
+    class_names: Sequence[str],
+    uris: Mapping[str, list[str]],
+    pictures: Mapping[str, NDArray[Any]],
+) -> dict[str, Any]:
+    by_member: dict[int, list[str]] = {}
+    for reduction in row.rate_reductions:
+        by_member.setdefault(reduction.member, []).append(f"to {reduction.rate:.3g} after epoch {reduction.epoch}")
+    return {
+        "row": row,
+        "score": row.test or row.validation,
+        "layers": [{"name": name, "output": output, "parameters": count} for name, output, count in layers],
+        "reductions": [(member, ", ".join(texts)) for member, texts in by_member.items()],
+        "galleries": [_gallery(gallery, class_names, uris, pictures) for gallery in row.galleries],
+    }
+
+
+def _gallery(
+    gallery: Gallery, class_names: Sequence[str], uris: Mapping[str, list[str]], pictures: Mapping[str, NDArray[Any]]
+) -> dict[str, Any]:
+    shape = pictures[gallery.part].shape[1:] if gallery.pictures else (1, 1, 1)
+    tiles = [tile(p, gallery, class_names, uris[gallery.part][p.slot], shape) for p in gallery.pictures]
+    by_class: dict[str, list[dict[str, Any]]] = {}
+    if gallery.name.startswith("sure_"):
+        for each in tiles:
+            by_class.setdefault(each["true"], []).append(each)
+    return {"title": gallery.title, "tiles": tiles, "by_class": list(by_class.items())}
+
+
+def protocol(results: StudyResults) -> list[str]:
+    """How the figures came about."""
+    openings = len(results.test_openings)
+    opened = {0: "have never been opened", 1: "were opened once, after training"}.get(
+        openings, f"were opened {openings} times (see below)"
+    )
+    sentences = [f"The test images {opened}."]
+    if results.protocol == "published":
+        sentences.append(
+            "Published protocol: the test images served as validation images, as in the write-up. Whatever was chosen "
+            "was chosen by them, so these figures flatter."
+        )
+    else:
+        sentences.append(
+            "Honest protocol: schedules, choices and pseudo-labels saw a validation part of the training images; the "
+            "test images chose nothing."
+        )
+    sentences.append(
+        "An interval over images says how far a figure may be off because the images are a sample; one over seeds and "
+        "images also covers the luck of another training. Differences between repeats are judged by Welch's test with "
+        "both; between single trainings by the exact McNemar test, which speaks of these two trainings only."
+    )
+    sentences.append(
+        "A committee that was trained once takes the spread of its members, divided by the root of their number, for "
+        "its own spread over seeds."
+    )
+    return sentences

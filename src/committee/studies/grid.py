@@ -1,0 +1,116 @@
+"""A grid's cells side by side: the best is chosen by validation images, and how sure that choice is."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from committee.errors import RecipeError
+from committee.evaluation.repeats import Judged, adjusted, difference
+from committee.evaluation.results import GridCell, GridResult, RepeatScore
+from committee.recipe import Recipe
+from committee.report.tables import percent
+from committee.studies.study import Grid, Rung, Study, parse
+
+
+def study_of(recipe: Recipe, spellings: Sequence[str]) -> Study:
+    """A study that is a grid over one recipe.
+
+    Args:
+        recipe: what every cell changes; single networks are trained. Where it holds folds or random parts out, all
+            cells and repeats hold the same part out instead, so that they are judged by the same images.
+        spellings: axes such as ``"optimiser.rate=0.01,0.001"``; values are read as TOML, else as bare words.
+
+    Raises:
+        RecipeError: an axis is not of that form, or names no field.
+    """
+    axes: dict[str, list[object]] = {}
+    for spelling in spellings:
+        field, equals, values = spelling.partition("=")
+        if not equals or "." not in field or not values:
+            raise RecipeError(
+                f"--vary expects section.field=value,value, such as optimiser.rate=0.01,0.001; got {spelling!r}"
+            )
+        try:
+            axes[field.strip()] = tomllib.loads(f"values = [{values}]")["values"]
+        except tomllib.TOMLDecodeError:
+            axes[field.strip()] = [value.strip() for value in values.split(",")]
+    content = recipe.content()
+    if recipe.holdout.kind in ("folds", "fraction", "none"):
+        share = 1 / recipe.holdout.folds if recipe.holdout.kind == "folds" else recipe.holdout.fraction
+        content["holdout"] = {"kind": "shared", "fraction": share}
+    slug = "".join(c if c.isalnum() else "-" for c in recipe.name.lower())
+    return parse(
+        {
+            "name": f"grid-{slug}",
+            "title": f"A grid over {', '.join(axes)}",
+            "summary": f"every combination of {', '.join(axes)} with the recipe {recipe.name}",
+            "base": content,
+            "grid": {"axes": axes},
+        },
+        "the grid",
+    )
+
+
+def conclude(
+    grid: Grid,
+    cells: Sequence[tuple[Rung, Sequence[object]]],
+    validation: Mapping[str, tuple[Judged, RepeatScore]],
+    test: Mapping[str, RepeatScore],
+    confusion: Mapping[str, tuple[tuple[int, ...], ...]],
+    confusion_on: str,
+    generator: np.random.Generator,
+) -> GridResult:
+    """Choose the best cell by mean validation accuracy and say which others could be as good.
+
+    Args:
+        grid: as declared.
+        cells: each cell's rung and values.
+        validation: by the rung's name, what its repeats got right on validation images, and the score of that.
+        test: by the rung's name; empty while the test images are sealed.
+        confusion: by the rung's name, of the first repeat.
+        confusion_on: "test" or "validation".
+        generator: for the comparisons.
+    """
+    names = [rung.name for rung, _ in cells]
+    best = max(names, key=lambda name: validation[name][1].mean)
+    others = [name for name in names if name != best]
+    compared = adjusted(
+        [
+            difference(validation[best][0], validation[name][0], generator, against=name, on="validation")
+            for name in others
+        ]
+    )
+    noise = {name for name, d in zip(others, compared, strict=True) if d and d.verdict == "not distinguishable"}
+    rows = tuple(
+        GridCell(
+            values=tuple(map(str, values)),
+            validation=validation[rung.name][1],
+            test=test.get(rung.name),
+            published=grid.published.get(", ".join(map(str, values))),
+            within_noise=rung.name in noise,
+        )
+        for rung, values in cells
+    )
+    winner = rows[names.index(best)]
+    seeds = "1 seed" if winner.validation.repeats == 1 else f"{winner.validation.repeats} seeds"
+    choice = (
+        f"By the validation images the best is {', '.join(winner.values)}: {percent(winner.validation.mean)} on "
+        f"{winner.validation.images:,} images, mean of {seeds}."
+    )
+    if noise:
+        same = "; ".join(", ".join(row.values) for row in rows if row.within_noise)
+        verb = "is" if len(noise) == 1 else "are"
+        choice += f" WITHIN NOISE: it cannot be told from {same}, which {verb} as good a choice."
+    else:
+        choice += f" It can be told from each of the {len(others)} other cells."
+    return GridResult(
+        axes=tuple(grid.axes),
+        cells=rows,
+        best=names.index(best),
+        choice=choice,
+        confusion=confusion[best],
+        confusion_on=confusion_on,
+    )
