@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from committee import recipe as recipes
-from committee.data.augment import augment, warp
-from committee.data.dataset import ImageDataset
-from committee.models.architectures import StemConv, build
+from committee.data.augment import augment, random_matrices, warp
+from committee.data.dataset import ImageDataset, LabelledImages
+from committee.models.architectures import KeyedDropout, StemConv, build
 from committee.models.summary import layer_table
 from committee.recipe import Augmentation, Conv, Recipe, Schedule
 from committee.seeds import torch_generator
@@ -51,13 +53,25 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["compact", "ensemble-cnn"])
+PLATEAU = [
+    "schedule.name=plateau",
+    "schedule.patience=1",
+    "training.ema=0.9",
+    "training.keep=best_held_out_loss",
+    "optimiser.rate=0.5",
+]
+
+
+@pytest.mark.parametrize("name", ["compact", "ensemble-cnn", "plateau and average"])
 def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits: ImageDataset, tmp_path: Any) -> None:
     from committee.training.store import read_checkpoint, write_checkpoint
 
     network = "network.layers=[{type='flatten'},{type='dropout',rate=0.3},{type='dense',units='classes'}]"
     changes = ["training.epochs=4"] + ([network] if name == "ensemble-cnn" else ["network.widths=[8,8,8]"])
-    task = task_of(recipes.load(name, changes), digits)
+    shipped = name if name in recipes.shipped() else "compact"
+    task = task_of(recipes.load(shipped, changes + (PLATEAU if name == "plateau and average" else [])), digits)
+    if name == "plateau and average":  # and images that a committee labelled
+        task = replace(task, pseudo=LabelledImages(digits.train.pixels[600:700], digits.train.labels[600:700]))
     whole, _ = run(digits, task)
     training = fit(digits.train.pixels, digits.train.labels, task)
     for event in training:
@@ -69,6 +83,7 @@ def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits
     assert same(whole.network, resumed.network)
     timeless = [{k: v for k, v in line.items() if "second" not in k} for line in whole.history]
     assert timeless == [{k: v for k, v in line.items() if "second" not in k} for line in resumed.history]
+    assert any("rate_reduced_to" in line for line in timeless) == (name == "plateau and average")
 
 
 def test_bfloat16_learns_what_float32_learns(digits: ImageDataset) -> None:
@@ -161,11 +176,16 @@ def test_patience_stops_after_epochs_without_a_lower_loss(digits: ImageDataset) 
 # --- optimisers and schedules -----------------------------------------------------------------------------------------
 
 
-def test_the_schedule_reaches_the_optimiser_in_every_step(
-    digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = recipes.load("compact", ["training.epochs=2", "network.widths=[8,8,8]", "optimiser.name=sgd"])
-    used = []
+STAGES = """[
+  {epochs = 1, rate = 1e-3, batch = 16, augmented = false},
+  {epochs = 2, rate = 1e-2},
+]""".replace("\n", "")
+
+
+@pytest.fixture
+def rates_used(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The rate that torch's SGD had in each of its steps."""
+    used: list[float] = []
     step = torch.optim.SGD.step
 
     def spy(self: torch.optim.SGD, *arguments: Any) -> Any:
@@ -173,9 +193,109 @@ def test_the_schedule_reaches_the_optimiser_in_every_step(
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    return used
+
+
+@pytest.mark.parametrize("name", ["constant", "triangular", "cosine"])
+def test_the_schedule_reaches_the_optimiser_in_every_step(
+    name: str, digits: ImageDataset, rates_used: list[float]
+) -> None:
+    changes = ["training.epochs=2", "network.widths=[8,8,8]", "optimiser.name=sgd", f"schedule.name={name}"]
+    recipe = recipes.load("compact", changes)
     run(digits, task_of(recipe, digits))
     steps = 2 * 10  # 200 images: batches of a tenth
-    assert used == [rate_at(number, steps, recipe.schedule, recipe.optimiser.rate) for number in range(steps)]
+    assert rates_used == [rate_at(number, steps, recipe.schedule, recipe.optimiser.rate) for number in range(steps)]
+    assert len(set(rates_used)) > 3  # compact warms up, even to a constant rate
+
+
+def test_stages_have_their_own_rates_batches_and_augmentation(
+    digits: ImageDataset, rates_used: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def spy(images: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        seen.append(len(images))
+        return augment(images, *arguments)
+
+    monkeypatch.setattr(fitting, "augment", spy)
+    recipe = recipes.load("compact", ["network.widths=[8,8,8]", "optimiser.name=sgd"])
+    content = recipe.content() | {
+        "name": "staged",
+        "schedule": {"name": "stages", "stages": tomllib.loads(f"a={STAGES}")["a"]},
+    }
+    del content["training"]["epochs"]
+    staged = recipes.parse(content)
+    assert staged.training.epochs == 3
+    run(digits, task_of(staged, digits))
+    assert rates_used == [1e-3] * 13 + [1e-2] * 20  # 200 images: 13 steps of 16, then twice 10 of a tenth
+    assert seen == [20] * 20
+
+
+def test_a_plateau_halves_the_rate_down_to_the_floor(digits: ImageDataset, rates_used: list[float]) -> None:
+    recipe = recipes.load("compact", ["training.epochs=8", "network.widths=[8,8,8]", "optimiser.name=sgd"])
+    changes = {"schedule": {"name": "plateau", "patience": 1, "floor": 0.01, "watch": "held_out_loss"}}
+    # with so high a rate hardly any epoch betters the loss of the one before
+    plateau = recipes.parse(recipe.content() | {"name": "plateau", "optimiser": {"name": "sgd", "rate": 2.0}} | changes)
+    fitted, _ = run(digits, task_of(plateau, digits))
+    reduced = [(line["epoch"], line["rate_reduced_to"]) for line in fitted.history if "rate_reduced_to" in line]
+    losses = [line["validation_loss"] for line in fitted.history]
+    rate, expected = 2.0, []
+    for epoch in range(1, 9):
+        expected += [rate] * 10
+        if epoch > 1 and losses[epoch - 1] >= min(losses[: epoch - 1]) and rate > 0.01:
+            rate = max(rate / 2, 0.01)
+            assert (epoch, rate) in reduced
+    assert rates_used == expected
+    assert len(reduced) >= 2
+
+
+def test_the_running_average_of_the_weights_is_what_is_kept(digits: ImageDataset) -> None:
+    recipe = recipes.load("compact", ["training.epochs=3", "network.widths=[8,8,8]", "training.ema=0.9"])
+    averaged, states = run(digits, task_of(recipe, digits))
+    plain, _ = run(digits, task_of(recipes.load("compact", ["training.epochs=3", "network.widths=[8,8,8]"]), digits))
+    losses = [[line["train_loss"] for line in fitted.history] for fitted in (averaged, plain)]
+    assert losses[0] == losses[1]  # training itself is not touched
+    assert not same(averaged.network, plain.network)
+    kept = averaged.network.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in states[-1].average.items())
+    network = torch.nn.Linear(1, 1, bias=False)
+    running = fitting.Average(network, 0.9)
+    average = float(network.weight.detach())
+    for step, value in enumerate([1.0, 5.0, -2.0]):
+        with torch.no_grad():
+            network.weight.fill_(value)
+        running.take(network, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * value
+    assert float(running.network.weight.detach()) == pytest.approx(average)
+
+
+def test_a_share_of_every_batch_is_pseudo_labelled(digits: ImageDataset) -> None:
+    recipe = recipes.load("compact", ["training.batch=16", "augmentation.cutout=0"])
+    marked = np.full((7, 8, 8, 1), 255, dtype=np.uint8)
+    task = replace(task_of(recipe, digits), pseudo=LabelledImages(marked, np.full(7, 3)))
+    plain = replace(task, recipe=recipe.model_copy(update={"augmentation": Augmentation()}))
+    network = fitting.new_network(digits.train.pixels, plain)
+    images, labels = torch.from_numpy(digits.train.pixels), torch.from_numpy(digits.train.labels)
+    batches = list(fitting.epoch_batches(images, labels, plain, 1, network))
+    assert len(batches) == -(-200 // 12)  # one pass over the labelled images, 12 and 4 in a batch
+    for pixels, wanted in batches[:-1]:
+        is_pseudo = (pixels == 255).all((1, 2, 3))
+        assert int(is_pseudo.sum()) == 4
+        assert (wanted[is_pseudo] == 3).all()
+
+
+def test_dropout_meets_its_rate_and_keeps_the_mean_in_any_memory_order() -> None:
+    layer = KeyedDropout(0.3)
+    for shape, form in [((64, 20), torch.contiguous_format), ((16, 8, 9, 7), torch.channels_last)]:
+        layer.generator = torch_generator(1)
+        values = torch.ones(shape).contiguous(memory_format=form)
+        dropped = layer(values)
+        assert dropped.stride() == values.stride()
+        assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.03)
+        assert dropped[dropped != 0].unique().numpy() == pytest.approx(1 / 0.7, rel=1e-4)
+        layer.generator = torch_generator(1)
+        assert torch.equal(layer(values), dropped)
 
 
 def test_schedules_rise_to_the_peak_and_fall_towards_zero() -> None:
@@ -220,6 +340,31 @@ def test_a_rotation_by_90_degrees_and_a_shift_move_pixels_as_they_should() -> No
     moved = warp(images, right, "zero")
     assert torch.allclose(moved[..., 2:], images[..., :-2], atol=1e-5)
     assert (moved[..., :2].abs() < 1e-5).all()
+
+
+@pytest.mark.parametrize("fill", ["zero", "edge", "reflect"])
+def test_any_affine_map_agrees_with_scipy(fill: str) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    images = torch.rand(4, 1, 12, 15, generator=torch_generator(5))
+    settings = Augmentation(rotation=40, zoom=0.3, zoom_axes="separately", shear=0.3, shift=0.2, flip_vertical=True)
+    matrices = random_matrices(4, settings, images, torch_generator(6))
+    warped = warp(images, matrices, fill).numpy()
+    mode = {"zero": "grid-constant", "edge": "nearest", "reflect": "reflect"}[fill]
+    for image, matrix, ours in zip(images.numpy()[:, 0], matrices.numpy(), warped[:, 0], strict=True):
+        swapped = matrix[::-1, [1, 0]]  # scipy counts (row, column), from the corner's pixel
+        centre = (np.array(image.shape) - 1) / 2
+        offset = centre + matrix[::-1, 2] - swapped @ centre
+        theirs = ndimage.affine_transform(image, swapped, offset, order=1, mode=mode)
+        assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_one_zoom_keeps_the_shape_and_two_do_not() -> None:
+    like = torch.zeros(100, 1, 28, 28)
+    for axes, same_factor in [("together", True), ("separately", False)]:
+        drawn = random_matrices(100, Augmentation(zoom=0.2, zoom_axes=axes), like, torch_generator(0))
+        assert torch.equal(drawn[:, 0, 0], drawn[:, 1, 1]) == same_factor
+        assert (drawn[:, 0, 0] >= 1 / 1.2 - 1e-6).all()
+        assert (drawn[:, 1, 1] <= 1 / 0.8 + 1e-6).all()
 
 
 def test_augmentation_is_its_key_and_stays_in_its_range() -> None:

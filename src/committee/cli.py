@@ -196,6 +196,8 @@ def _show(folder: Path, results: Any, as_json: bool) -> None:
         summary = {name: value for name, value in manifest.items() if name != "files"}
         click.echo(json.dumps({"run": str(folder), "report": str(folder / "report.html"), **summary}))
         return
+    for mark in store.read_manifest(folder)["marks"]:
+        click.echo(mark)
     Console().print(terminal.members_table(results))
     for line in terminal.closing_lines(results):
         click.echo(line)
@@ -288,6 +290,79 @@ def grid(data: str, recipe: str, axes: Sequence[str], changes: Sequence[str], ou
     from committee.studies.grid import study_of
 
     _conduct(study_of(recipes.load(recipe, changes), axes), data, out, {}, options)
+
+
+@main.command("pseudo-labels")
+@click.argument("data")
+@click.option(
+    "--unlabelled", type=click.Path(path_type=Path, exists=True), multiple=True, help="Images without labels."
+)
+@click.option("--held-back", type=click.FloatRange(0, 1, True, True), help="Hide the labels of this share of DATA.")
+@click.option("--transductive", is_flag=True, help="Label the test images; every output says so.")
+@click.option("--recipe", default="compact", show_default=True, help="A shipped recipe or a TOML file.")
+@click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe.")
+@_seed
+@click.option("--workers", type=click.IntRange(0), default=0, help="Processes on the CPU.  [default: one a core]")
+@_device
+@click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
+@_data_dir
+@_image_size
+@click.option("--out", type=_folder, help="The folder of all rounds.  [default: runs/DATA-RECIPE-pseudo-labels-seedS]")
+@_json
+@_example(
+    "committee pseudo-labels photos/ --unlabelled more-photos/\n"
+    "committee pseudo-labels mnist-5k --held-back 0.5 --set pseudo_labels.rounds=2"
+)
+def pseudo_labels(
+    data: str,
+    unlabelled: tuple[Path, ...],
+    held_back: float | None,
+    transductive: bool,
+    recipe: str,
+    changes: Sequence[str],
+    seed: int,
+    workers: int,
+    device: str,
+    precision: str,
+    data_dir: Path | None,
+    image_size: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Train a committee on DATA, let it label images without labels, and train again with these.
+
+    The images are a folder (--unlabelled), a part of DATA whose labels are hidden (--held-back), or the test images
+    (--transductive). An audit part of DATA takes no part in training and tells how many of the given labels are right;
+    below pseudo_labels.precision_limit nothing more is trained. OUT/round-0, OUT/round-1, ... are runs with reports.
+    """
+    from committee import recipe as recipes
+    from committee import run as runs
+    from committee import terminal
+    from committee.data.catalog import load_dataset
+    from committee.data.readers import read_images
+    from committee.studies import rounds
+
+    chosen = recipes.load(recipe, changes)
+    dataset = load_dataset(data, data_dir=data_dir, seed=seed, image_size=image_size)
+    pixels = None
+    if unlabelled:
+        shape, largest = dataset.image_shape, dataset.pixel_range
+        _, pixels = read_images(list(unlabelled), image_shape=shape, pixel_range=largest)
+    folder = out or Path("runs") / f"{dataset.name}-{chosen.name}-pseudo-labels-seed{seed}"
+    setting = runs.Setting(seed, device, precision, workers, _command_line())
+    source = rounds.Source(unlabelled=pixels, held_back=held_back, transductive=transductive)
+
+    def watch(number: int) -> Any:
+        click.echo(f"Round {number}: {chosen.committee.members} members into {folder / f'round-{number}'}", err=True)
+        work = {("", member): (chosen.training.epochs, 1.0) for member in range(chosen.committee.members)}
+        return terminal.watcher(work, may_stop_early=chosen.training.patience > 0)
+
+    found = rounds.train(dataset, chosen, folder, setting, source, watch=watch)
+    if as_json:
+        click.echo(json.dumps({"rounds": str(folder), **found}))
+        return
+    terminal.show_rounds(found)
+    click.echo(f"Reports: {', '.join(str(folder / round_['folder'] / 'report.html') for round_ in found['rounds'])}")
 
 
 def _conduct(study: Any, data: str, out: Path | None, form: dict[str, Any], options: dict[str, Any]) -> None:
@@ -415,6 +490,47 @@ def data_info(
     for note in facts["notes"]:
         click.echo(f"Note: {note}")
     click.echo(f"Digest: {facts['digest']}")
+    click.echo(f"Picture: {picture}")
+
+
+@data.command("augment")
+@click.argument("name_or_path", metavar="DATA")
+@click.option("--recipe", default="compact", show_default=True, help="A shipped recipe or a TOML file.")
+@click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe.")
+@_data_dir
+@_image_size
+@_seed
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the picture.  [default: NAME-augmented.png]",
+)
+@_example("committee data augment mnist-5k --recipe compact --set augmentation.rotation=30")
+def data_augment(
+    name_or_path: str,
+    recipe: str,
+    changes: Sequence[str],
+    data_dir: Path | None,
+    image_size: int | None,
+    seed: int,
+    picture: Path | None,
+) -> None:
+    """A picture of what RECIPE's random changes do to images of DATA: all together, then each alone."""
+    from committee import recipe as all_recipes
+    from committee.data.catalog import load_dataset
+    from committee.data.inspect import augmented_pictures
+    from committee.report import plots, style
+
+    chosen = all_recipes.load(recipe, changes)
+    if not chosen.augmentation.active:
+        raise CommitteeError(
+            f"recipe {chosen.name} changes no image; give one that does, or --set augmentation.rotation=10"
+        )
+    dataset = load_dataset(name_or_path, data_dir=data_dir, seed=seed, image_size=image_size)
+    picture = picture or Path(f"{dataset.name}-augmented.png")
+    style.save(plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed)), picture)
+    on = chosen.augmentation.model_dump(exclude_defaults=True)
+    click.echo(f"Augmentation: {', '.join(f'{name} {value}' for name, value in on.items())}")
     click.echo(f"Picture: {picture}")
 
 

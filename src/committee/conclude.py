@@ -44,6 +44,7 @@ from committee.recipe import Recipe
 from committee.report import html
 from committee.training import store
 from committee.training.jobs import part_score
+from committee.training.optim import rate_lines
 
 
 @dataclass(frozen=True)
@@ -336,13 +337,27 @@ def write_report(run: Path) -> Path:
             "seed": identity["seed"],
             "command": command,
             "version": environment["committee"],
+            "rate_reductions": rate_reductions(histories),
         },
         class_names=data["class_names"],
         histories=histories,
         pictures=store.read_arrays(run / "pictures.npz"),
+        rates=rate_lines(
+            recipe, {f"member {row.member}": h for row, h in zip(results.members, histories, strict=True)}
+        ),
     )
     store.write_manifest(run, summary(results, data, identity, recipe))
     return page
+
+
+def rate_reductions(histories: Sequence[Sequence[dict[str, Any]]]) -> list[tuple[int, str]]:
+    """For each member whose rate plateaus have reduced, the epochs and the rates in words."""
+    found = []
+    for member, history in enumerate(histories):
+        lines = [line for line in history if "rate_reduced_to" in line]
+        words = [f"to {line['rate_reduced_to']:.3g} after epoch {line['epoch']}" for line in lines]
+        found += [(member, ", ".join(words))] if words else []
+    return found
 
 
 def summary(results: Results, data: dict[str, Any], identity: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
@@ -370,6 +385,7 @@ def summary(results: Results, data: dict[str, Any], identity: dict[str, Any], re
         "test": short(results.test),
         "out_of_fold": short(results.out_of_fold),
         "test_openings": len(results.test_openings),
+        "marks": data.get("marks", []),
         "seconds_training": results.seconds_training,
         "seconds_total": results.seconds_total,
     }

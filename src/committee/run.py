@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.conclude import conclude, read_results
-from committee.data.dataset import ImageDataset
+from committee.data.dataset import ImageDataset, LabelledImages
 from committee.data.inspect import describe
 from committee.data.splits import held_out_parts
 from committee.errors import RunError, TrainingError
@@ -57,6 +57,7 @@ def train(
     *,
     keep_sealed: bool = False,
     continued: Path | None = None,
+    pseudo: LabelledImages | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Results:
     """Train a committee into a run folder; members that are already there are kept.
@@ -68,6 +69,7 @@ def train(
         setting: seed, device, precision, workers; None takes the defaults.
         keep_sealed: leave the test images sealed.
         continued: a finished run whose members are trained on for the recipe's epochs.
+        pseudo: images with labels that a committee gave them; they join every batch.
         on_event: called with every event of the training.
 
     Raises:
@@ -79,7 +81,7 @@ def train(
     began = time.monotonic()
     out, setting = Path(out), settled(setting or Setting(), recipe.committee.members)
     parts = checked_parts(dataset, recipe, setting)
-    store.begin(out, identity_of(dataset, recipe, setting, continued))
+    store.begin(out, identity_of(dataset, recipe, setting, continued, pseudo))
     if (out / store.MANIFEST).exists():
         return read_results(out)
     store.write_text(out / "recipe.toml", recipe.to_toml())
@@ -89,7 +91,7 @@ def train(
     clock = out / "seconds_training.json"  # of all sessions, where the run was interrupted
     before = store.read_json(clock) if clock.exists() else 0.0
     try:
-        train_members(dataset, recipe, out, setting, parts, continued, on_event)
+        train_members(dataset, recipe, out, setting, parts, continued, pseudo, on_event)
     finally:
         seconds = before + time.monotonic() - began
         store.write_json(clock, round(seconds, 3))
@@ -118,7 +120,13 @@ def settled(setting: Setting, members: int) -> Setting:
     return replace(setting, device=device, precision=precision, workers=min(workers, members))
 
 
-def identity_of(dataset: ImageDataset, recipe: Recipe, setting: Setting, continued: Path | None) -> dict[str, Any]:
+def identity_of(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    setting: Setting,
+    continued: Path | None,
+    pseudo: LabelledImages | None = None,
+) -> dict[str, Any]:
     """What makes a training this one: with the same identity, the same weights."""
     train_digest, test_digest = dataset.part_digests()
     environment = machine.describe(setting.device, setting.precision, setting.workers)
@@ -132,6 +140,7 @@ def identity_of(dataset: ImageDataset, recipe: Recipe, setting: Setting, continu
         "committee": environment["committee"],
         "torch": environment["torch"],
         "goes on from": store.weights_digest(continued) if continued else None,
+        "pseudo-labels": pseudo.digest() if pseudo else None,
     }
 
 
@@ -142,6 +151,7 @@ def train_members(
     setting: Setting,
     parts: Sequence[NDArray[np.int64]],
     continued: Path | None,
+    pseudo: LabelledImages | None,
     on_event: Callable[[Event], None],
 ) -> None:
     """Train every member that the run folder does not hold yet; a failed one is recorded and the others go on.
@@ -153,7 +163,7 @@ def train_members(
     if not missing:
         return
     with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as shared:
-        jobs = list(make_jobs(dataset, recipe, out, setting, parts, missing, Path(shared), continued))
+        jobs = list(make_jobs(dataset, recipe, out, setting, parts, missing, Path(shared), continued, pseudo))
         failed = []
         for event in pick_runner(setting, len(jobs))(jobs):
             failed += [event] if isinstance(event, Failed) else []
@@ -174,10 +184,15 @@ def make_jobs(
     members: Sequence[int],
     shared: Path,
     continued: Path | None,
+    pseudo: LabelledImages | None,
 ) -> Iterator[Job]:
     """One job for each of these members; the images go to `shared` as files that all workers map into memory."""
     np.save(shared / "pixels.npy", dataset.train.pixels)
     np.save(shared / "labels.npy", dataset.train.labels)
+    files = (shared / "pseudo-pixels.npy", shared / "pseudo-labels.npy") if pseudo else None
+    if files and pseudo:
+        np.save(files[0], pseudo.pixels)
+        np.save(files[1], pseudo.labels)
     for member in members:
         start, first_epoch = start_of(continued, member, parts[member]) if continued else (None, 0)
         yield Job(
@@ -193,6 +208,7 @@ def make_jobs(
             precision=setting.precision,
             start=start,
             first_epoch=first_epoch,
+            pseudo=files,
         )
 
 

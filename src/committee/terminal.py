@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich import box
 from rich.console import Console
@@ -370,3 +370,22 @@ def grid_rows(grid: GridResult) -> Table:
         cells = [*each.values, str(each.validation.repeats), *scores, printed, remark]
         table.add_row(*map(Text, cells), style="bold" if number == grid.best else "")
     return table
+
+
+def show_rounds(found: Mapping[str, Any]) -> None:
+    """Rounds of pseudo-labelling on standard output."""
+    console = Console()
+    for mark in found["marks"]:
+        console.print(Text(mark, style="bold"))
+    for each in found["rounds"]:
+        score = each["test"]
+        low, high = map(percent, score["interval"])
+        errors = f"{score['errors']:,} errors in {score['images']:,} images"
+        accuracy = f"test accuracy {percent(score['accuracy'])} (95 % interval {low} to {high})"
+        console.print(Text(f"Round {each['round']}: {accuracy}, {errors}"))
+        if each["audit"]:
+            console.print(Text(f"  then {each['audit']}."))
+        if each["stopped"]:
+            console.print(Text("  Stopped: that is below pseudo_labels.precision_limit.", style="bold"))
+    if found["verdict"]:
+        console.print(Text(found["verdict"]))

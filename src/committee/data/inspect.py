@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 
+from committee import seeds
+from committee.data.augment import augment
 from committee.data.dataset import ImageDataset, Pixels
+from committee.recipe import Augmentation
 
 
 def describe(dataset: ImageDataset) -> dict[str, Any]:
@@ -16,8 +20,8 @@ def describe(dataset: ImageDataset) -> dict[str, Any]:
     Returns:
         ``images``, ``train_images``, ``test_images``, ``classes`` (their number), ``class_names``, ``shape`` (height,
         width, channels), ``bits``, ``counts`` (class name -> ``train``, ``test``), ``digest``, ``train_digest``,
-        ``test_digest``, ``test_images_also_in_train``, ``name``, ``source``, ``notes`` (the data set's own, and what
-        the counts and the copies of training images among the test images give cause to say).
+        ``test_digest``, ``test_images_also_in_train``, ``name``, ``source``, ``marks``, ``notes`` (the data set's own,
+        and what the counts and the copies of training images among the test images give cause to say).
     """
     classes = len(dataset.class_names)
     train_counts, test_counts = dataset.train.counts(classes), dataset.test.counts(classes)
@@ -41,6 +45,7 @@ def describe(dataset: ImageDataset) -> dict[str, Any]:
         "test_digest": test_digest,
         "test_images_also_in_train": copies,
         "source": dataset.source,
+        "marks": list(dataset.marks),
         "notes": [
             *dataset.notes,
             *_untested(dataset.class_names, train_counts, test_counts),
@@ -92,3 +97,40 @@ def sample_pictures(dataset: ImageDataset, per_class: int = 12) -> tuple[Pixels,
         if len(positions):
             means[c] = np.rint(pixels[positions].mean(axis=0, dtype=np.float64))
     return samples, means
+
+
+def augmented_pictures(
+    dataset: ImageDataset, settings: Augmentation, seed: int, draws: int = 9
+) -> list[tuple[str, Pixels]]:
+    """What an augmentation does to training images: rows of an original and random draws of it.
+
+    Args:
+        dataset: the first image of each of its first six classes is shown.
+        settings: with all of them together first, then each one alone on the first of these images.
+        seed: of the draws.
+        draws: changed images a row.
+
+    Returns:
+        For each row its name and (1 + draws, height, width, channel) in the data set's type; the original comes first.
+    """
+    labels = dataset.train.labels
+    firsts = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:6]]
+    off = Augmentation(fill=settings.fill, zoom_axes=settings.zoom_axes)
+    alone = {
+        name: off.model_copy(update={name: value})
+        for name, value in settings.model_dump(exclude={"fill", "zoom_axes"}).items()
+        if value
+    }
+    rows = [(dataset.class_names[labels[first]], first, settings) for first in firsts]
+    rows += [(f"{name.replace('_', ' ')} alone", firsts[0], each) for name, each in alone.items()] * (len(alone) > 1)
+    return [
+        (name, _draws(dataset.train.pixels[first], each, seeds.torch_generator(seed, "augmented", number), draws))
+        for number, (name, first, each) in enumerate(rows)
+    ]
+
+
+def _draws(image: Pixels, settings: Augmentation, generator: torch.Generator, draws: int) -> Pixels:
+    """An image (height, width, channel) and changed copies of it."""
+    batch = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).repeat(draws, 1, 1, 1)
+    changed = augment(batch, settings, generator).permute(0, 2, 3, 1).round().numpy().astype(image.dtype)
+    return cast(Pixels, np.concatenate([image[None], changed]))

@@ -173,7 +173,11 @@ def study_galleries(
         ("random_right", "Ten right answers, drawn at random", some(True)),
         ("random_wrong", "Ten wrong answers, drawn at random", some(False)),
         ("sure_right", f"The surest right answers {each}", np.concatenate([of_class(c, True) for c in shown])),
-        ("sure_wrong", f"The surest wrong answers {each}", np.concatenate([of_class(c, False) for c in shown])),
+        (
+            "sure_wrong",
+            f"The surest wrong answers {each}: the answer and its probability",
+            np.concatenate([of_class(c, False) for c in shown]),
+        ),
     ]
     if every_error:
         errors = judged[~is_right]

@@ -37,6 +37,7 @@ def write_report(
     class_names: Sequence[str],
     histories: Sequence[History],
     pictures: Mapping[str, NDArray[Any]],
+    rates: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Path:
     """Write figures/*.png, tables/*.csv and report.html.
 
@@ -49,6 +50,7 @@ def write_report(
         histories: for each row of `results.members` the lines of its history.
         pictures: `samples` (class, sample, height, width, channel), `class_means` (class, height, width, channel), and
             for each part that galleries show, `test` or `train`, (slot, height, width, channel); uint8 or uint16.
+        rates: lines (epochs done, learning rate) by name; drawn where the rate changes.
 
     Returns:
         The path of report.html.
@@ -56,7 +58,7 @@ def write_report(
     tables.write_tables(results, class_names, histories, folder / "tables")
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     embedded = {}
-    for name, figure in _plots(results, class_names, histories).items():
+    for name, figure in (_plots(results, class_names, histories) | _rate_plot(rates or {})).items():
         embedded[name] = embed(figure, save(figure, folder / "figures" / f"{name}.png"))
     for name, figure in _picture_plots(results, class_names, pictures).items():
         save(figure, folder / "figures" / f"{name}.png")
@@ -92,6 +94,12 @@ def _plots(results: Results, class_names: Sequence[str], histories: Sequence[His
     if results.agreement and len(results.agreement.matrix) >= FEWEST_IN_MATRIX:
         found["agreement"] = plots.agreement(results.agreement.matrix, tables.agreement_labels(results))
     return found
+
+
+def _rate_plot(rates: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Figure]:
+    """The schedule, where there is something to see."""
+    changes = any(len({rate for _, rate in line}) > 1 for line in rates.values())
+    return {"learning_rate": plots.rates(rates)} if changes else {}
 
 
 def _images_held_out(results: Results) -> int:
@@ -158,6 +166,7 @@ def _page(
         },
         "guessing": _guessing(head, class_names) if head else {},
         "undrawn": _undrawn(class_names),
+        "reductions": facts.get("rate_reductions", ()),
         "key": _key(results),
         "protocol": protocol(results, facts),
         "gain": "" if head and tables.no_better_than_guessing(head) else _gain(results),

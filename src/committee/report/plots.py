@@ -182,16 +182,18 @@ def compared_curves(rows: Sequence[RungRow]) -> Figure:
     return finish(figure)
 
 
-def rates(rates_by_name: Mapping[str, Sequence[float]]) -> Figure:
-    """The learning rate of each model at the end of every epoch."""
-    figure, axes = new_figure(9.6, 3.2, title="Learning rate (log scale)")
+def rates(lines: Mapping[str, Sequence[tuple[float, float]]], width: float = 4.8) -> Figure:
+    """The learning rate against epochs, (epochs done, rate), on a logarithmic scale; a rate of 0 is not drawn."""
+    figure, axes = new_figure(width, 3.5 if width < 6 else 3.2, title="Learning rate (log scale)")
     handles = []
-    for (name, values), colour in zip(rates_by_name.items(), _ramp(len(rates_by_name)), strict=True):
-        axes.step(range(1, len(values) + 1), values, where="mid", color=colour, lw=1.6)
+    for (name, line), colour in zip(lines.items(), _ramp(len(lines)), strict=True):
+        above = [(epoch, rate) for epoch, rate in line if rate > 0]
+        axes.plot([epoch for epoch, _ in above], [rate for _, rate in above], color=colour, lw=1.6)
         handles.append(Line2D([], [], color=colour, lw=1.8, label=label(name, None, 24)))
     loss_scale(axes)
-    count_axis(axes, "epoch")
-    figure.legend(handles=handles, loc="outside right upper", **LEGEND)
+    count_axis(axes, "epochs done")
+    if len(lines) > 1:
+        figure.legend(handles=handles, loc="outside right upper", **LEGEND)
     return finish(figure)
 
 
@@ -362,6 +364,24 @@ def samples_and_means(samples: NDArray[Any], means: NDArray[Any], class_names: S
     axes.set_xlim(-1.9, columns - 0.5)
     axes.set_ylim(len(shown) - 0.5, -1.2)
     axes.set_yticks(range(len(shown)), [label(name, number, 16) for number, name in enumerate(class_names)])
+    axes.set_aspect(height / width)
+    bare(axes)
+    return finish(figure)
+
+
+def augmentation(rows: Sequence[tuple[str, NDArray[Any]]]) -> Figure:
+    """A row an image: the original, then changed copies; (1 + draws, height, width, channel), uint8 or uint16."""
+    columns, (height, width) = len(rows[0][1]), rows[0][1].shape[1:3]
+    cell = max(0.5, min(0.75, 12 / len(rows)))
+    figure, axes = new_figure(1.7 + cell * (columns + 0.4), 0.5 + cell * len(rows) * height / width, title="")
+    for row, (_, images) in enumerate(rows):
+        for column, image in enumerate(displayable(images)):
+            _tile(axes, image, column - (0.4 if column == 0 else 0), row)
+    for x, heading in ((-0.4, "original"), ((columns - 1) / 2, f"{columns - 1} random draws")):
+        axes.text(x, -0.6, heading, fontsize=9, color=MUTED, va="bottom", ha="center")
+    axes.set_xlim(-0.95, columns - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -1.0)
+    axes.set_yticks(range(len(rows)), [label(name, number, 20) for number, (name, _) in enumerate(rows)])
     axes.set_aspect(height / width)
     bare(axes)
     return finish(figure)

@@ -27,7 +27,7 @@ def write_study_page(
     facts: Mapping[str, Any],
     class_names: Sequence[str],
     layers: Mapping[str, Sequence[tuple[str, str, int]]],
-    rates: Mapping[str, Sequence[float]],
+    rates: Mapping[str, Sequence[tuple[float, float]]],
     pictures: Mapping[str, NDArray[Any]],
 ) -> Path:
     """Write figures/*.png, tables/study.csv and study.html.
@@ -38,7 +38,7 @@ def write_study_page(
         facts: dataset, environment, command, version, study_toml.
         class_names: one name a class.
         layers: for each rung the name, output shape and parameters of its layers.
-        rates: for each rung the learning rate an epoch.
+        rates: for each rung the learning rate as a line, (epochs done, rate).
         pictures: `samples`, `class_means`, and `test` or `train` (slot, height, width, channel) for the galleries.
 
     Returns:
@@ -56,14 +56,14 @@ def write_study_page(
 
 
 def _figures(
-    results: StudyResults, class_names: Sequence[str], rates: Mapping[str, Sequence[float]]
+    results: StudyResults, class_names: Sequence[str], rates: Mapping[str, Sequence[tuple[float, float]]]
 ) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     if results.rungs:
         found["rungs"] = plots.rungs(results.rungs)
         found["curves"] = plots.compared_curves(results.rungs)
-        if any(len(set(each)) > 1 for each in rates.values()):
-            found["rates"] = plots.rates(rates)
+        if any(len({rate for _, rate in line}) > 1 for line in rates.values()):
+            found["rates"] = plots.rates(rates, width=9.6)
         for row in results.rungs:
             if row.confusion:
                 found[f"confusion_{row.name}"] = plots.confusion(row.confusion, class_names)

@@ -9,7 +9,7 @@ from committee.evaluation.results import RepeatScore, RungRow, StudyResults
 from committee.report.tables import NOTHING, percent
 from committee.report.words import duration
 
-HEADINGS = ("rung", "parameters", "epochs", "time", "n", "validation", "test", "published", "difference", "verdict")
+HEADINGS = ("rung", "parameters", "time", "n", "validation", "test", "published", "difference", "verdict")
 
 
 def cells(row: RungRow) -> list[tuple[str, str]]:
@@ -17,11 +17,13 @@ def cells(row: RungRow) -> list[tuple[str, str]]:
     main = row.test or row.validation
     return [
         (f"{row.parameters:,}", published_parameters(row)),
-        (f"{row.epochs}", ""),
-        (NOTHING if row.stopped else duration(row.seconds), ""),
+        (NOTHING if row.stopped else duration(row.seconds), f"{row.epochs} epochs"),
         ((f"{main.repeats}" if row.members == 1 else f"{main.repeats} × {row.members}") if main else NOTHING, ""),
         (percent(row.validation.mean) if row.validation else NOTHING, with_spread(row.validation)),
-        (percent(row.test.mean) if row.test else NOTHING, " ".join([with_spread(row.test), interval(row.test)])),
+        (
+            percent(row.test.mean) if row.test else NOTHING,
+            "; ".join(filter(None, [with_spread(row.test), interval(row.test)])),
+        ),
         (published(row), ""),
         difference(row),
         verdict(row),

@@ -32,6 +32,7 @@ from committee.studies.study import Model, Plan, Study, plan
 from committee.studies.train import judge_test, model_folder, train
 from committee.training import machine, store
 from committee.training.jobs import Event
+from committee.training.optim import rate_lines
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Prepared:
 
     plan: Plan
     dataset: ImageDataset
+    described: ImageDataset  # as people know it: without test images among the training images
     out: Path
     setting: Setting
     form: Form
@@ -107,9 +109,10 @@ def prepare(study: Study, dataset: ImageDataset, out: Path, setting: Setting, fo
     for model in planned.models:
         plan_network(model.recipe.network, (channels, height, width), len(dataset.class_names))
     store.begin(out, identity)
+    described = dataset
     if by_test:
         dataset = with_test_held_out(dataset, out / "test_record.jsonl")
-    return Prepared(planned, dataset, out, chosen, form, marks_of(study, form, dataset))
+    return Prepared(planned, dataset, described, out, chosen, form, marks_of(study, form, dataset))
 
 
 def marks_of(study: Study, form: Form, dataset: ImageDataset) -> tuple[str, ...]:
@@ -156,9 +159,7 @@ def with_test_held_out(dataset: ImageDataset, record: Path) -> ImageDataset:
     test = open_test(dataset, record, "published protocol: the test images serve as validation images")
     pixels = np.concatenate([dataset.train.pixels, test.pixels])
     labels = np.concatenate([dataset.train.labels, test.labels])
-    joined = checked_images(pixels, labels, dataset.class_names, dataset.name)
-    note = f"the last {len(test):,} of the {len(joined):,} training images are the test images, never trained on"
-    return replace(dataset, train=joined, notes=(*dataset.notes, note))
+    return replace(dataset, train=checked_images(pixels, labels, dataset.class_names, dataset.name))
 
 
 def work(prepared: Prepared) -> dict[tuple[str, int], tuple[int, float]]:
@@ -186,7 +187,7 @@ def conduct(
     out, form, dataset, setting = prepared.out, prepared.form, prepared.dataset, prepared.setting
     content = prepared.plan.study.model_dump(mode="json", exclude_none=True)
     store.write_text(out / "study.toml", tomli_w.dumps(content))
-    store.write_json(out / "data.json", describe(dataset))
+    store.write_json(out / "data.json", describe(prepared.described))
     store.write_text(out / "command.txt", command + "\n")
     train(prepared.plan, dataset, out, setting, transductive=form.transductive, on_event=on_event)
     asked = asked_for(prepared)
@@ -206,7 +207,7 @@ def conduct(
         protocol=form.protocol,
         transductive=form.transductive,
     )
-    samples, means = sample_pictures(dataset)
+    samples, means = sample_pictures(prepared.described)
     store.write_arrays(out / "pictures.npz", {"samples": samples, "class_means": means, **pictures})
     store.write_json(out / "results.json", results.model_dump(mode="json"))
     for model in prepared.plan.models:
@@ -244,7 +245,7 @@ def finished(out: Path, asked: dict[str, Any]) -> StudyResults | None:
 def make_usable(model: Model, prepared: Prepared) -> None:
     """The files that let a model's folder be used like a run: its members together are a committee."""
     folder = model_folder(prepared.out, model)
-    store.write_json(folder / "data.json", describe(prepared.dataset))
+    store.write_json(folder / "data.json", describe(prepared.described))
     plain: dict[str, Any] = {"combination": "mean", "weights": None, "temperature": None, "temperature_by_size": []}
     store.write_json(folder / "committee.json", {"members": list(range(model.members)), **plain})
     store.write_manifest(folder, {"study": prepared.plan.study.name, "model": model.name, "test_openings": 0})
@@ -263,9 +264,9 @@ def write_page(prepared: Prepared) -> Path:
             recipe = recipes.load(str(recipe_file))
             table = layer_table(recipe.network, (height, width, channels), len(data["class_names"]))
             layers[row.name] = [(layer.name, spell(layer.output), layer.parameters) for layer in table]
-        history = store.read_history(store.member_folder(out / "models" / row.model, 0))
-        if history and row.members == 1:
-            rates[row.name] = [line["learning_rate"] for line in history]
+            history = store.read_history(store.member_folder(out / "models" / row.model, 0))
+            if history and row.members == 1:
+                rates[row.name] = next(iter(rate_lines(recipe, {row.name: history}).values()))
     return study_page.write_study_page(
         out,
         results=results,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from committee.errors import RecipeError
-from committee.evaluation.repeats import Judged, adjusted, difference
+from committee.evaluation.repeats import LEVEL, Judged, difference
 from committee.evaluation.results import GridCell, GridResult, RepeatScore
 from committee.recipe import Recipe
 from committee.report.tables import percent
@@ -77,13 +77,12 @@ def conclude(
     names = [rung.name for rung, _ in cells]
     best = max(names, key=lambda name: validation[name][1].mean)
     others = [name for name in names if name != best]
-    compared = adjusted(
-        [
-            difference(validation[best][0], validation[name][0], generator, against=name, on="validation")
-            for name in others
-        ]
-    )
-    noise = {name for name, d in zip(others, compared, strict=True) if d and d.verdict == "not distinguishable"}
+    # not adjusted for their number: that would call more cells as good as the best, not fewer
+    noise = {
+        name
+        for name in others
+        if difference(validation[best][0], validation[name][0], generator, against=name, on="validation").p >= LEVEL
+    }
     rows = tuple(
         GridCell(
             values=tuple(map(str, values)),
@@ -102,8 +101,7 @@ def conclude(
     )
     if noise:
         same = "; ".join(", ".join(row.values) for row in rows if row.within_noise)
-        verb = "is" if len(noise) == 1 else "are"
-        choice += f" WITHIN NOISE: it cannot be told from {same}, which {verb} as good a choice."
+        choice += f" WITHIN NOISE: it cannot be told from {same} (each at the 5 % level), so these may be as good."
     else:
         choice += f" It can be told from each of the {len(others)} other cells."
     return GridResult(

@@ -164,15 +164,8 @@ def identity_of(model: Model, dataset: ImageDataset, setting: Setting, pseudo: L
         "precision": setting.precision,
         "committee": environment["committee"],
         "torch": environment["torch"],
-        "pseudo-labels": pseudo and digest_of(pseudo),
+        "pseudo-labels": pseudo.digest() if pseudo else None,
     }
-
-
-def digest_of(images: LabelledImages) -> str:
-    """SHA-256 of pixels and labels in their order."""
-    import hashlib
-
-    return hashlib.sha256(np.ascontiguousarray(images.pixels).tobytes() + images.labels.tobytes()).hexdigest()
 
 
 # --- pseudo-labels ----------------------------------------------------------------------------------------------------

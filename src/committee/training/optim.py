@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from committee.recipe import Optimiser, Schedule
+from committee.recipe import Optimiser, Recipe, Schedule
 
 # How each optimiser of torch takes the recipe's fields. torch's and Keras's update rules agree for all of these, given
 # the same epsilon; Nadam is Dozat 2016 with the momentum schedule 0.5 * 0.96^(step / 250), as in both.
@@ -53,3 +53,26 @@ def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
     left = (steps - step) / max(steps - rising, 1)  # 1 at the peak, towards 0 after the last step
     shape = {"triangular": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
     return peak * shape.get(schedule.name, 1.0)
+
+
+def rate_lines(
+    recipe: Recipe, histories: Mapping[str, Sequence[Mapping[str, Any]]], points: int = 40
+) -> dict[str, list[tuple[float, float]]]:
+    """The learning rate against epochs, as lines to draw: (epochs done, rate).
+
+    Args:
+        recipe: its schedule.
+        histories: lines of history by the member's name; plateaus come at other epochs for every member, so these are
+            drawn as they were; every other schedule is one line for all.
+        points: of an epoch.
+    """
+    if recipe.schedule.name == "plateau":
+        found = {}
+        for name, history in histories.items():
+            ends = [(line["epoch"] - 1, line["epoch"], line["learning_rate"]) for line in history]
+            found[name] = [point for start, end, rate in ends for point in ((start, rate), (end, rate))]
+        return found
+    steps = recipe.training.epochs * points
+    places = [(step, recipe.stage_at(step // points)) for step in range(steps)]
+    line = [(step / points, rate_at(step, steps, recipe.schedule, stage.rate)) for step, stage in places]
+    return {"every member": [*line, (float(recipe.training.epochs), line[-1][1])]}

@@ -233,7 +233,8 @@ def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif any(isinstance(value, str) and len(value) == 64 for value in (before, after)):
             words.append(f"other {name}")
         else:
-            words.append(f"{name} was {before}, now {after}")
+            was_value, now_value = ("its default" if value is None else value for value in (before, after))
+            words.append(f"{name} was {was_value}, now {now_value}")
     return words
 
 

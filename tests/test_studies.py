@@ -1,0 +1,440 @@
+"""Studies: what they plan, what they claim, and that they give the same table however they were cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+
+from committee.cli import main
+from committee.data.dataset import ImageDataset
+from committee.errors import RecipeError
+from committee.evaluation.repeats import Judged, adjusted, difference, score
+from committee.models.summary import layer_table, totals
+from committee.recipe import PseudoLabels
+from committee.seeds import numpy_generator
+from committee.studies import study as studies
+from committee.studies.pseudo_labels import accepted, audit
+
+SMALL = """
+name = "small"
+title = "A small study"
+summary = "four rungs on digits"
+published_protocol = "test_as_validation"
+seeds = 2
+[base]
+input = { scaling = "standardised" }
+network = { layers = [{ type = "flatten" }, { type = "dense", units = "classes" }] }
+training = { epochs = 3, batch = 32 }
+optimiser = { name = "adam", rate = 1e-2 }
+holdout = { kind = "shared", fraction = 0.3 }
+[[rungs]]
+name = "linear"
+change = "a linear model"
+published = 0.90
+[[rungs]]
+name = "hidden"
+change = "a hidden layer & <b>more</b>"
+published = 0.90
+[rungs.recipe.network]
+layers = [
+  { type = "flatten" }, { type = "dense", units = 32, activation = "relu" }, { type = "dense", units = "classes" },
+]
+[rungs.recipe.schedule]
+name = "plateau"
+patience = 1
+[[rungs]]
+name = "voting"
+on = "hidden"
+change = "three together"
+members = 3
+seeds = 1
+[[rungs]]
+name = "labelled"
+on = "voting"
+change = "pseudo-labels"
+members = 2
+seeds = 1
+labelled_by = "voting"
+[rungs.recipe.pseudo_labels]
+confidence = 0.5
+precision_limit = 0.5
+[grid.axes]
+"optimiser.rate" = [0.01, 0.0001]
+"""
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small study."""
+    path = tmp_path_factory.mktemp("study") / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(small: Path) -> Path:
+    """The folder of the small study, run on real digits."""
+    out = small.parent / "finished"
+    result = call("study", small, "--data", "digits", "--out", out, "--workers", "1")
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """A study's figures without times and dates."""
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: timeless(each) for key, each in value.items() if key not in ("seconds", "opened")}
+        return [timeless(each) for each in value] if isinstance(value, list) else value
+
+    figures: dict[str, Any] = timeless(json.loads((folder / "results.json").read_text()))
+    return figures
+
+
+# --- what is planned --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["conv-committee", "variants", "variants-grid", "ladder"])
+def test_every_published_parameter_count_is_met(name: str) -> None:
+    planned = studies.plan(studies.load(name))
+    networks = {model.name: model.recipe.network for model in planned.models}
+    counts = {
+        rung.rung.name: (totals(layer_table(networks[rung.model], (28, 28, 1), 10))[0], rung.rung.published_parameters)
+        for rung in planned.rungs
+    }
+    assert all(published in (None, counted) for counted, published in counts.values()), counts
+    expected = {
+        "conv-committee": {"dense": 535_818, "conv": 128_924, "deep-committee": 887_530},
+        "variants": {"base": 4_738_826},
+        "variants-grid": {},
+        "ladder": {
+            "linear-raw": 7_850, "one-hidden-layer": 79_510, "three-hidden-layers": 239_410, "convolutions": 55_856,
+            "max-pooling": 14_136, "vgg": 98_354, "batch-normalisation": 98_564, "pseudo-labels": 98_564,
+        },
+    }[name]  # fmt: skip
+    assert {rung: counts[rung][0] for rung in expected} == expected
+
+
+def test_the_shipped_studies_have_every_published_row() -> None:
+    published = {
+        rung.rung.name: rung.rung.published
+        for name in studies.shipped()
+        for rung in studies.plan(studies.load(name)).rungs
+        if rung.rung.published is not None
+    }
+    assert len([name for name in published if name.startswith("cell-")]) == 8
+    assert len(studies.load("ladder").rungs) == 13
+    assert published["deep-committee"] == 0.9974
+    assert published["pseudo-labels"] == 0.9958
+
+
+def test_rungs_with_one_recipe_share_its_members() -> None:
+    planned = studies.plan(studies.parse(tomllib.loads(SMALL)))
+    rungs = {rung.rung.name: rung for rung in planned.rungs}
+    assert rungs["hidden"].model == rungs["voting"].model == "hidden"
+    assert [list(r) for r in rungs["hidden"].repeats()] == [[0], [1], [2]]  # all that the committee needs anyway
+    assert [list(r) for r in rungs["voting"].repeats()] == [[0, 1, 2]]
+    assert {model.name: model.members for model in planned.models}["labelled"] == 2
+    more = studies.plan(planned.study, seeds=4)
+    assert {model.name: model.members for model in more.models}["hidden"] == 12
+
+
+def test_faults_of_a_study_are_told() -> None:
+    content = tomllib.loads(SMALL)
+    content["rungs"][1]["on"] = "nowhere"
+    with pytest.raises(RecipeError, match="on must be a rung before it; got 'nowhere'"):
+        studies.parse(content)
+    content = tomllib.loads(SMALL)
+    content["rungs"][0]["recipe"] = {"training": {"epoch": 3}}
+    with pytest.raises(RecipeError, match=r"rung linear of study small.*did you mean"):
+        studies.plan(studies.parse(content))
+    with pytest.raises(RecipeError, match=r"there is no study 'laddr' .did you mean 'ladder'"):
+        studies.load("laddr")
+
+
+# --- what is claimed --------------------------------------------------------------------------------------------------
+
+
+def simulated(
+    recipes: int, seeds: int, images: int, rng: np.random.Generator, better: float = 0.0
+) -> list[NDArray[np.float64]]:
+    """Right and wrong answers of recipes on common images, seeds better or worse by luck; the second may be better.
+
+    Most images are easy; the hard ones are answered right with a chance of their own, that luck and skill change.
+    """
+    hard = rng.random(images) < 0.05
+    chance = np.where(hard, rng.beta(0.8, 0.4, images), 0.9995)
+    found = []
+    for number in range(recipes):
+        luck = rng.normal(0, 0.15, (seeds, 1)) - (better if number == 1 else 0)
+        answered = np.clip(1 - (1 - chance) * np.exp(luck), 0, 1)
+        found.append((rng.random((seeds, images)) < answered).astype(float))
+    return found
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(2, 2000), (3, 4000), (5, 1000)])
+def test_a_null_study_reports_no_more_differences_than_it_states(seeds: int, images: int) -> None:
+    rng, wrong, studies_run = numpy_generator(seeds, "null"), 0, 300
+    for _ in range(studies_run):
+        rungs = [Judged(right) for right in simulated(5, seeds, images, rng)]
+        pairs = zip(rungs[1:], rungs[:-1], strict=True)
+        compared = adjusted([difference(this, other, rng, against="", on="test") for this, other in pairs])
+        wrong += any(d is not None and d.verdict in ("better", "worse") for d in compared)
+    assert wrong <= 0.05 * studies_run + 2 * np.sqrt(0.05 * 0.95 * studies_run)
+
+
+def test_a_null_study_of_committees_trained_once_reports_no_more_either() -> None:
+    rng, wrong, studies_run = numpy_generator(0, "null committees"), 0, 200
+    for _ in range(studies_run):
+        members = simulated(5, 5, 3000, rng)
+        rungs = [Judged((right.mean(axis=0, keepdims=True) > 0.5).astype(float), right) for right in members]
+        pairs = zip(rungs[1:], rungs[:-1], strict=True)
+        compared = adjusted([difference(this, other, rng, against="", on="test") for this, other in pairs])
+        wrong += any(d is not None and d.verdict in ("better", "worse") for d in compared)
+    assert wrong <= 0.05 * studies_run + 2 * np.sqrt(0.05 * 0.95 * studies_run)
+
+
+def test_a_real_difference_is_found_and_one_training_each_claims_nothing_about_recipes() -> None:
+    rng = numpy_generator(1, "real")
+    found = []
+    for _ in range(20):
+        worse, better = simulated(2, 3, 10000, rng, better=1.3)
+        found.append(difference(Judged(better), Judged(worse), rng, against="worse", on="test").verdict)
+        once = difference(Judged(better[:1]), Judged(worse[:1]), rng, against="worse", on="test")
+        assert once.method == "exact McNemar"
+        assert once.verdict in ("not distinguishable", "these two trainings differ")
+    assert found.count("better") >= 18
+
+
+def test_intervals_cover_the_true_mean_over_seeds_and_images() -> None:
+    rng, covered = numpy_generator(2, "coverage"), 0
+    for _ in range(200):
+        right = simulated(1, 3, 1500, rng)[0]
+        interval = score(right).interval
+        truth = 0.05 * (1 - (1 - 0.8 / 1.2) * np.exp(0.15**2 / 2)) + 0.95 * (1 - 0.0005)
+        covered += interval.low <= truth <= interval.high
+    assert covered >= 0.92 * 200
+
+
+# --- a whole study ----------------------------------------------------------------------------------------------------
+
+
+def test_a_study_ends_in_a_table_with_verdicts_and_a_page(finished: Path) -> None:
+    found = results(finished)
+    rows = {row["name"]: row for row in found["rungs"]}
+    assert list(rows) == ["linear", "hidden", "voting", "labelled"]
+    assert rows["linear"]["test"]["repeats"] == 2
+    assert rows["hidden"]["test"]["repeats"] == 3
+    assert len(rows["voting"]["member_test"]) == 3
+    assert [row["difference"] and row["difference"]["against"] for row in found["rungs"]] == [
+        None, "linear", "hidden", "voting",
+    ]  # fmt: skip
+    assert [opening["purpose"] for opening in found["test_openings"]] == ["the end of the study small"]
+    labels = np.load(finished / "models" / "hidden" / "members" / "00" / "held_out.npy")
+    assert rows["hidden"]["validation"]["images"] == len(labels)
+    assert rows["labelled"]["validation"]["images"] < len(labels)  # judged by the audit images alone
+    assert "images were accepted" in rows["labelled"]["audits"][0]
+    for number in (f"{100 * rows[name]['difference']['points']:+.2f}" for name in ("hidden", "voting")):
+        assert any(number in sentence for sentence in found["discussion"])
+    page = (finished / "study.html").read_text()
+    assert "<b>more</b>" not in page
+    assert page.count('class="rung"') == 4
+    assert (finished / "tables" / "study.csv").read_text().count("\n") == 1 + 4 + 2
+
+
+def test_a_committee_of_a_study_can_be_used_like_a_run(finished: Path, digits: ImageDataset, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", digits.train.pixels[:5])
+    shown = call("predict", finished / "models" / "hidden", tmp_path / "images.npy", "--format", "json")
+    assert len(json.loads(shown.stdout)) == 5
+
+
+def test_the_same_command_trains_and_opens_nothing_again(small: Path, finished: Path) -> None:
+    before = (finished / "results.json").read_bytes()
+    result = call("study", small, "--data", "digits", "--out", finished, "--json")
+    assert "0 of them still to do" in result.stderr
+    assert len(json.loads(result.stdout)["test_openings"]) == 1
+    assert (finished / "results.json").read_bytes() == before
+
+
+def test_a_killed_study_ends_in_the_same_table(small: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "committee", "study", str(small), "--data", "digits", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 90
+    while len(list(out.glob("models/*/members/*/member.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    trained = len(list(out.glob("models/*/members/*/member.json")))
+    assert 3 <= trained < 9
+    assert not (out / "results.json").exists()
+    result = call("study", small, "--data", "digits", "--workers", "1", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"{9 - trained} of them still to do" in result.stderr
+    assert results(out) == results(finished)
+
+
+def test_the_published_protocol_is_marked_everywhere(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "published"
+    common = [
+        "study",
+        small,
+        "--data",
+        "digits",
+        "--workers",
+        "1",
+        "--out",
+        out,
+        "--protocol",
+        "published",
+        "--seeds",
+        "1",
+    ]
+    result = call(*common)
+    assert result.exit_code == 0, result.output
+    found = results(out)
+    assert [row["name"] for row in found["rungs"]] == ["linear", "hidden", "voting"]  # held-out images are test images
+    for row in found["rungs"]:
+        assert row["validation"]["accuracies"] == row["test"]["accuracies"]
+    purposes = [opening["purpose"] for opening in found["test_openings"]]
+    assert purposes[0].startswith("published protocol")
+    mark = "PUBLISHED PROTOCOL: the test images served as validation images"
+    for text in (result.stdout, (out / "study.html").read_text(), (out / "tables" / "study.csv").read_text()):
+        assert mark in text
+    assert mark in json.loads(call(*common, "--json").stdout)["marks"][0]
+
+
+def test_transductive_is_asked_for_and_marked(small: Path, finished: Path) -> None:
+    assert not any(row["transductive"] for row in results(finished)["rungs"])
+    assert "TRANSDUCTIVE" not in (finished / "study.html").read_text()
+    out = finished.parent / "transductive"
+    result = call("study", small, "--data", "digits", "--workers", "1", "--out", out, "--transductive", "--seeds", "1")
+    assert result.exit_code == 0, result.output
+    assert [row["transductive"] for row in results(out)["rungs"]] == [False, False, False, True]
+    for text in (result.stdout, (out / "study.html").read_text(), (out / "tables" / "study.csv").read_text()):
+        assert "TRANSDUCTIVE" in text
+    assert (out / "models" / "labelled-transductive").is_dir()
+
+
+def test_a_kept_seal_judges_by_validation_images(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sealed"
+    result = call("study", small, "--data", "digits", "--workers", "1", "--out", out, "--keep-sealed", "--seeds", "1")
+    assert result.exit_code == 0, result.output
+    found = results(out)
+    assert found["test_openings"] == []
+    assert not list(out.glob("models/*/members/*/test_probabilities.npy"))
+    assert found["rungs"][1]["difference"]["on"] == "validation"
+
+
+def test_the_ladder_climbs_on_a_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All thirteen rungs of the shipped ladder in the quick form, on fewer images still."""
+    shipped = studies.load("ladder")
+    tiny = shipped.model_copy(update={"quick": studies.Quick(images=300, seeds=1, members=2)})
+    monkeypatch.setattr(studies, "load", lambda name: tiny)
+    out = tmp_path / "ladder"
+    result = call("study", "ladder", "--data", "mnist-5k", "--quick", "--workers", "1", "--out", out)
+    assert result.exit_code == 0, result.output
+    rows = results(out)["rungs"]
+    assert len(rows) == 13
+    assert [row["parameters"] for row in rows[:3]] == [7850, 7850, 79510]
+    assert rows[1]["test"]["mean"] > 0.6
+    assert all(row["test"] or row["stopped"] for row in rows)
+    assert "QUICK FORM: at most 300 training images" in result.stdout
+
+
+# --- grids and pseudo-labels ------------------------------------------------------------------------------------------
+
+
+def test_a_grid_is_chosen_by_validation_and_warns_of_noise(tmp_path: Path) -> None:
+    arguments = ["--set", "network.widths=[8,8,8]", "--set", "training.epochs=2", "--seeds", "3"]
+    axes = ["--vary", "optimiser.rate=0.00001,0.01,0.02", "--vary", "optimiser.name=adamw,adam"]
+    out = tmp_path / "grid"
+    result = call("grid", "digits", "--workers", "1", *arguments, *axes, "--out", out)
+    assert result.exit_code == 0, result.output
+    grid = results(out)["grid"]
+    assert grid["axes"] == ["optimiser.rate", "optimiser.name"]
+    best = max(range(6), key=lambda number: grid["cells"][number]["validation"]["mean"])
+    assert grid["best"] == best
+    hopeless = [cell for cell in grid["cells"] if cell["values"][0] == "1e-05"]
+    assert not any(cell["within_noise"] for cell in hopeless)
+    assert sum(cell["within_noise"] for cell in grid["cells"]) >= 1
+    assert "WITHIN NOISE" in " ".join(result.stdout.split())
+    assert np.array(grid["confusion"]).sum() == 359
+    assert "0 of them still to do" in call("grid", "digits", "--workers", "1", *arguments, *axes, "--out", out).stderr
+
+
+def test_what_is_sure_is_accepted_and_the_audit_counts_what_is_right() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55], [0.99, 0.01]])
+    assert accepted(probabilities, PseudoLabels(confidence=0.8)).tolist() == [0, 2, 4]
+    best = PseudoLabels(accept="best_share", best_share=0.5)
+    assert accepted(probabilities, best).tolist() == [0, 2, 4]  # of class 0 two of three, of class 1 one of two
+    found = audit(probabilities, probabilities, np.array([0, 0, 0, 1, 0]), PseudoLabels(confidence=0.8))
+    assert (found.accepted, found.audit_accepted, found.audit_right) == (3, 3, 2)
+    assert found.precision == pytest.approx(2 / 3)
+    assert found.stops(0.7)
+    assert not found.stops(0.6)
+    assert audit(probabilities, probabilities, np.array([0, 0, 0, 1, 0]), PseudoLabels(confidence=1)).stops(0)
+
+
+def test_rounds_of_pseudo_labels_stop_at_a_low_precision(tmp_path: Path) -> None:
+    small = [
+        "--workers",
+        "1",
+        "--set",
+        "network.widths=[8,8,8]",
+        "--set",
+        "training.epochs=2",
+        "--set",
+        "committee.members=2",
+    ]
+    small += ["--set", "holdout.folds=2", "--held-back", "0.3"]
+    stopped = call("pseudo-labels", "digits", *small, "--set", "pseudo_labels.confidence=0", "--out", tmp_path / "a")
+    assert stopped.exit_code == 0, stopped.output
+    assert "Stopped: that is below pseudo_labels.precision_limit" in stopped.stdout
+    assert not (tmp_path / "a" / "round-1").exists()
+    trusting = [*small, "--set", "pseudo_labels.confidence=0", "--set", "pseudo_labels.precision_limit=0"]
+    joined = call("pseudo-labels", "digits", *trusting, "--out", tmp_path / "b", "--json")
+    rounds = json.loads(joined.stdout)["rounds"]
+    assert [each["round"] for each in rounds] == [0, 1]
+    assert "pseudo-labelled images make up 25%" in (tmp_path / "b" / "round-1" / "report.html").read_text()
+    assert call("pseudo-labels", "digits", *small, "--transductive").exit_code == 2
+
+
+def test_a_transductive_committee_says_so(tmp_path: Path) -> None:
+    small = [
+        "--workers",
+        "1",
+        "--set",
+        "network.widths=[8,8,8]",
+        "--set",
+        "training.epochs=2",
+        "--set",
+        "committee.members=2",
+    ]
+    small += ["--set", "holdout.folds=2", "--set", "pseudo_labels.confidence=0"]
+    out = tmp_path / "t"
+    result = call(
+        "pseudo-labels", "digits", *small, "--set", "pseudo_labels.precision_limit=0", "--transductive", "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    assert "TRANSDUCTIVE" in result.stdout
+    assert "TRANSDUCTIVE" in (out / "round-1" / "report.html").read_text()
+    assert "TRANSDUCTIVE" in json.loads((out / "round-1" / "run.json").read_text())["marks"][0]
+    assert "without labels" in (out / "test_record.jsonl").read_text()
