@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from committee.recipe import Recipe
     from committee.recipe import load as load_recipe
     from committee.run import Setting, evaluate, train
+    from committee.studies.conduct import run_study
+    from committee.studies.study import load as load_study
 
 __version__ = "0.2.0"
 
@@ -42,7 +44,9 @@ _PLACES = {
     "load": "ensemble.committee",
     "load_dataset": "data.catalog",
     "load_recipe": "recipe:load",
+    "load_study": "studies.study:load",
     "read_images": "data.readers",
+    "run_study": "studies.conduct",
     "train": "run",
 }
 
@@ -59,7 +63,9 @@ __all__ = [
     "load",
     "load_dataset",
     "load_recipe",
+    "load_study",
     "read_images",
+    "run_study",
     "train",
 ]
 

@@ -692,14 +692,15 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
 
 @main.command()
 @_run_argument
-@_example("committee report runs/mnist-5k-compact-seed0")
+@_example("committee report runs/mnist-5k-compact-seed0\ncommittee report runs/mnist-study-ladder-seed0")
 def report(run: Path) -> None:
-    """Write the report of RUN anew.
+    """Write the report of RUN, or the page of a study's folder, anew.
 
-    Tables, figures and report.html come from the run's own files; nothing is trained or opened.
+    Tables, figures and the page come from the folder's own files; nothing is trained or opened.
     """
-    from committee.conclude import write_report
+    from committee import conclude
+    from committee.studies import conduct
     from committee.training import store
 
-    store.read_manifest(run)
-    click.echo(f"Report: {write_report(run)}")
+    write = conduct.write_page if "study" in store.read_manifest(run) else conclude.write_report
+    click.echo(f"Report: {write(run)}")

@@ -193,6 +193,7 @@ def conduct(
     asked = asked_for(prepared)
     if (stored := finished(out, asked)) is not None:
         return stored
+    (out / store.MANIFEST).unlink(missing_ok=True)
     store.write_json(out / "environment.json", machine.describe(setting.device, setting.precision, setting.workers))
     test = None
     if not form.keep_sealed:
@@ -213,10 +214,37 @@ def conduct(
     for model in prepared.plan.models:
         if is_trained(out, model):
             make_usable(model, prepared)
-    write_page(prepared)
     store.write_json(out / "plan.json", asked)
-    store.write_manifest(out, {"study": results.name, "data": results.data, "marks": list(results.marks)})
+    write_page(out)
     return results
+
+
+def run_study(
+    study: Study,
+    dataset: ImageDataset,
+    out: str | Path,
+    setting: Setting | None = None,
+    form: Form | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> StudyResults:
+    """Train a study's rows into a folder and compare them; what is trained already is kept.
+
+    Args:
+        study: from `load_study`.
+        dataset: what to train on.
+        out: the study's folder: a new one, or one that the same study began or finished.
+        setting: seed, device, precision, workers; None takes the defaults.
+        form: repeats, quick form, protocol; None takes the study's own repeats and the honest protocol.
+        on_event: called with every event of the training.
+
+    Raises:
+        RunError: the folder holds something else.
+        RecipeError: a rung's recipe has faults, or does not fit the images.
+        TrainingError: a member failed.
+    """
+    setting = setting or Setting()
+    prepared = prepare(study, dataset, Path(out), setting, form or Form())
+    return conduct(prepared, command=setting.command, on_event=on_event)
 
 
 def asked_for(prepared: Prepared) -> dict[str, Any]:
@@ -234,7 +262,7 @@ def asked_for(prepared: Prepared) -> dict[str, Any]:
 
 def finished(out: Path, asked: dict[str, Any]) -> StudyResults | None:
     """The stored results, if they answer what is asked."""
-    if not (out / "plan.json").exists() or store.read_json(out / "plan.json") != asked:
+    if not (out / store.MANIFEST).exists() or store.read_json(out / "plan.json") != asked:
         return None
     try:
         return StudyResults.model_validate(store.read_json(out / "results.json"))
@@ -251,9 +279,8 @@ def make_usable(model: Model, prepared: Prepared) -> None:
     store.write_manifest(folder, {"study": prepared.plan.study.name, "model": model.name, "test_openings": 0})
 
 
-def write_page(prepared: Prepared) -> Path:
-    """Tables, figures and study.html from the study's files alone."""
-    out = prepared.out
+def write_page(out: Path) -> Path:
+    """Tables, figures and study.html from the files of the study's folder alone, then the manifest."""
     results = StudyResults.model_validate(store.read_json(out / "results.json"))
     data, environment = store.read_json(out / "data.json"), store.read_json(out / "environment.json")
     height, width, channels = data["shape"]
@@ -267,7 +294,7 @@ def write_page(prepared: Prepared) -> Path:
             history = store.read_history(store.member_folder(out / "models" / row.model, 0))
             if history and row.members == 1:
                 rates[row.name] = next(iter(rate_lines(recipe, {row.name: history}).values()))
-    return study_page.write_study_page(
+    page = study_page.write_study_page(
         out,
         results=results,
         facts={
@@ -282,3 +309,5 @@ def write_page(prepared: Prepared) -> Path:
         rates=rates,
         pictures=store.read_arrays(out / "pictures.npz"),
     )
+    store.write_manifest(out, {"study": results.name, "data": results.data, "marks": list(results.marks)})
+    return page

@@ -27,6 +27,7 @@ def sentences(results: StudyResults) -> Iterator[str]:
         )
     yield from committees(results)
     yield from published(results)
+    yield from remarked(results)
     if results.grid:
         yield results.grid.choice
     if compared:
@@ -103,6 +104,16 @@ def published(results: StudyResults) -> Iterator[str]:
     for name, mean, figure in far:
         more = f"{100 * (mean - figure):.2f} points more"
         yield f"{name} reaches {percent(mean)} where {percent(figure)} was published: {more}."
+
+
+def remarked(results: StudyResults) -> Iterator[str]:
+    """What is said about a published row, beside what was measured."""
+    for row in results.rungs:
+        if row.remark and (score := row.test or row.validation):
+            low, high = percent(score.interval.low), percent(score.interval.high)
+            printed = "" if row.published is None else f", published {percent(row.published)}"
+            measured = f"measured {percent(score.mean)} (95 % interval {low} to {high}){printed}"
+            yield f"{row.name}: {row.remark.rstrip('.')}: {measured}."
 
 
 def points(interval: Interval) -> str:
