@@ -252,7 +252,7 @@ def test_a_study_ends_in_a_table_with_verdicts_and_a_page(finished: Path) -> Non
     assert rows["labelled"]["validation"]["images"] < len(labels)  # judged by the audit images alone
     assert "images were accepted" in rows["labelled"]["audits"][0]
     for number in (f"{100 * rows[name]['difference']['points']:+.2f}" for name in ("hidden", "voting")):
-        assert any(number in sentence for sentence in found["discussion"])
+        assert any(number in finding["text"] for finding in found["discussion"] if finding["kind"] == "difference")
     page = (finished / "study.html").read_text()
     assert "<b>more</b>" not in page
     assert page.count('class="rung"') == 4

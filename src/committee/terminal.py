@@ -307,16 +307,17 @@ def layers_table(title: str, layers: Sequence[PlannedLayer]) -> Table:
 
 
 def show_study(results: StudyResults) -> None:
-    """A study on standard output: its marks, its table, its grid, its discussion."""
+    """A study on standard output: its marks, its table, its grid, and what of its discussion the table does not say."""
     console = Console()
     for mark in results.marks:
         console.print(Text(mark, style="bold"))
     if results.rungs:
-        console.print(study_rows(results))
+        console.print(study_rows(results, console.width))
     if results.grid:
         console.print(grid_rows(results.grid))
-    for sentence in results.discussion:
-        console.print(Text(f"- {sentence}"))
+    for finding in results.discussion:
+        if finding.kind in ("overall", "undecided", "committee", "published", "grid"):
+            console.print(Text(f"- {finding.text}"))
     openings = len(results.test_openings)
     times = {0: "are still sealed", 1: "were opened once, after training"}.get(
         openings, f"were opened {openings} times"
@@ -324,33 +325,38 @@ def show_study(results: StudyResults) -> None:
     console.print(Text(f"The test images {times}."))
 
 
-def study_rows(results: StudyResults) -> Table:
-    """The table of a study, narrow: accuracies in per cent, differences in points."""
+def study_rows(results: StudyResults, width: int) -> Table:
+    """The table of a study: accuracies in per cent, differences in points; validation where there is room."""
     sealed = not any(row.test for row in results.rungs)
     where = "validation" if sealed else "test"
-    title = f"Accuracies in %, 95 % intervals; difference on {where} images in points"
+    published_for = f"; published figures are for {results.published_on}" if results.published_on else ""
+    title = f"Accuracies in %, 95 % intervals; difference on {where} images in points{published_for}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-    for heading in ("rung", "n", "time", "valid.", "" if sealed else "test", "publ.", "difference", "verdict"):
+    shown = ["rung", *(["valid."] if sealed or width >= 88 else []), *([] if sealed else ["test"])]
+    shown += ["publ.", "difference", "verdict"]
+    for heading in shown:
         table.add_column(heading, justify="left" if heading in ("rung", "verdict") else "right", overflow="fold")
+    before = None
     for row in results.rungs:
         main, d = row.test or row.validation, row.difference
-        repeats = (f"{main.repeats}" if row.members == 1 else f"{main.repeats}×{row.members}") if main else NOTHING
-        test = NOTHING
+        repeats = (f"n {main.repeats}" if row.members == 1 else f"n {main.repeats} × {row.members}") if main else "none"
+        against = f", against {d.against}" if d and d.against != before else ""
+        chance = ("p < .0001" if d.p_adjusted < 0.0001 else f"p = {d.p_adjusted:.2g}") + against if d else ""
+        cells = {
+            "rung": f"{row.name}\n  {repeats}, {duration(row.seconds)}",
+            "valid.": f"{100 * row.validation.mean:.2f}" if row.validation else NOTHING,
+            "test": NOTHING,
+            "publ.": published(row).removesuffix("\u00a0%"),
+            "difference": NOTHING,
+            "verdict": "\n".join([verdict(row)[0], chance + " TRANSDUCTIVE" * row.transductive]).strip(),
+        }
         if row.test:
             low, high = row.test.interval.low, row.test.interval.high
-            test = f"{100 * row.test.mean:.2f}\n{100 * low:.2f}–{100 * high:.2f}"
-        cells = [
-            row.name,
-            repeats,
-            NOTHING if row.stopped else duration(row.seconds),
-            f"{100 * row.validation.mean:.2f}" if row.validation else NOTHING,
-            "" if sealed else test,
-            published(row).removesuffix("\u00a0%"),
-            f"{100 * d.points:+.2f}\n{100 * d.interval.low:+.2f} {100 * d.interval.high:+.2f}" if d else NOTHING,
-            "\n".join(part for part in verdict(row) if part),
-        ]
-        style = "" if row.members == 1 else "bold"
-        table.add_row(*map(Text, cells), style=style)
+            cells["test"] = f"{100 * row.test.mean:.2f}\n{100 * low:.2f}–{100 * high:.2f}"
+        if d:
+            cells["difference"] = f"{100 * d.points:+.2f}\n{100 * d.interval.low:+.2f} {100 * d.interval.high:+.2f}"
+        table.add_row(*(Text(cells[name]) for name in shown), style="" if row.members == 1 else "bold")
+        before = row.name
     return table
 
 

@@ -256,6 +256,13 @@ class GridResult(_Value):
     confusion_on: str  # "test" or "validation"
 
 
+class Finding(_Value):
+    """One sentence of a study's discussion."""
+
+    kind: str  # "overall", "difference", "undecided", "committee", "published", "remark", "grid" or "method"
+    text: str
+
+
 class StudyResults(_Value):
     """Every figure of a study."""
 
@@ -267,6 +274,7 @@ class StudyResults(_Value):
     marks: tuple[str, ...]  # what every output must say: published protocol, transductive, quick
     rungs: tuple[RungRow, ...]
     grid: GridResult | None
-    discussion: tuple[str, ...]
+    published_on: str  # what the published figures are for, where that is not this data; "" where it is
+    discussion: tuple[Finding, ...]
     test_openings: tuple[TestOpening, ...]
     seconds: float  # training of all members, in seconds of one core

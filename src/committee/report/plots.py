@@ -128,8 +128,8 @@ def size_loss(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
     return finish(figure)
 
 
-def rungs(rows: Sequence[RungRow]) -> Figure:
-    """The accuracy of every rung of a study with its interval, members of committees, and the published figures."""
+def rungs(rows: Sequence[RungRow], *, published: bool) -> Figure:
+    """The accuracy of every rung of a study with its interval, committees' members, and published figures if asked."""
     longest = max(len(row.name) for row in rows)
     figure, axes = new_figure(max(6.0, min(11.0, 1.6 + 0.72 * len(rows))), 4.2 + 0.045 * longest, title="Accuracy")
     images = 1
@@ -142,7 +142,7 @@ def rungs(rows: Sequence[RungRow]) -> Figure:
             if row.member_test:
                 axes.plot([x - 0.16] * len(row.member_test), row.member_test, "o", color=OCHRE, ms=4, alpha=0.7)
             axes.plot([x], [score.mean], "o", color=BLUE, ms=8, mec="white", mew=1.1)
-        if row.published is not None:
+        if published and row.published is not None:
             axes.plot([x + 0.2], [row.published], "D", color=VERMILION, mfc="white", ms=6, mew=1.5)
     axes.set_xticks(range(len(rows)), [label(row.name, number, 24) for number, row in enumerate(rows)],
                     rotation=38, ha="right", rotation_mode="anchor")  # fmt: skip
@@ -152,7 +152,7 @@ def rungs(rows: Sequence[RungRow]) -> Figure:
         (True, Line2D([], [], ls="none", marker="o", color=BLUE, ms=7, label="measured, with 95 % interval")),
         (any(row.member_test for row in rows),
          Line2D([], [], ls="none", marker="o", color=OCHRE, ms=4, label="its members alone")),
-        (any(row.published is not None for row in rows),
+        (published and any(row.published is not None for row in rows),
          Line2D([], [], ls="none", marker="D", color=VERMILION, mfc="white", ms=6, mew=1.5, label="published")),
     ]  # fmt: skip
     legend(axes, [handle for there, handle in shown if there])

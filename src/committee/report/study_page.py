@@ -60,7 +60,7 @@ def _figures(
 ) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     if results.rungs:
-        found["rungs"] = plots.rungs(results.rungs)
+        found["rungs"] = plots.rungs(results.rungs, published=not results.published_on)
         found["curves"] = plots.compared_curves(results.rungs)
         if any(len({rate for _, rate in line}) > 1 for line in rates.values()):
             found["rates"] = plots.rates(rates, width=9.6)

@@ -21,7 +21,7 @@ from committee import seeds
 from committee.data.dataset import ImageDataset, LabelledImages, checked_images, open_test
 from committee.data.inspect import describe, sample_pictures
 from committee.data.splits import stratified_part
-from committee.errors import RunError
+from committee.errors import RecipeError, RunError
 from committee.evaluation.results import StudyResults
 from committee.models.architectures import plan as plan_network
 from committee.models.summary import layer_table, spell
@@ -107,7 +107,10 @@ def prepare(study: Study, dataset: ImageDataset, out: Path, setting: Setting, fo
     planned = plan(study, seeds=form.seeds, quick=form.quick, holdout=holdout, transductive=form.transductive)
     height, width, channels = dataset.image_shape
     for model in planned.models:
-        plan_network(model.recipe.network, (channels, height, width), len(dataset.class_names))
+        try:
+            plan_network(model.recipe.network, (channels, height, width), len(dataset.class_names))
+        except RecipeError as error:
+            raise RecipeError(f"rung {model.name}: {error}") from None
     store.begin(out, identity)
     described = dataset
     if by_test:
@@ -207,6 +210,7 @@ def conduct(
         marks=prepared.marks,
         protocol=form.protocol,
         transductive=form.transductive,
+        published_on=published_on(prepared),
     )
     samples, means = sample_pictures(prepared.described)
     store.write_arrays(out / "pictures.npz", {"samples": samples, "class_means": means, **pictures})
@@ -268,6 +272,13 @@ def finished(out: Path, asked: dict[str, Any]) -> StudyResults | None:
         return StudyResults.model_validate(store.read_json(out / "results.json"))
     except (ValidationError, RunError):
         return None
+
+
+def published_on(prepared: Prepared) -> str:
+    """What the published figures are for, where they are not for what was trained here; else ""."""
+    data = prepared.plan.study.published_data
+    same = not prepared.form.quick and data in ("", prepared.dataset.name)
+    return "" if same else f"{data or prepared.dataset.name}, all of it"
 
 
 def make_usable(model: Model, prepared: Prepared) -> None:

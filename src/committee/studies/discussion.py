@@ -4,36 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from committee.evaluation.results import Difference, Interval, RungRow, StudyResults
+from committee.evaluation.results import Difference, Finding, Interval, RungRow, StudyResults
 from committee.report.tables import percent
 
 PUBLISHED_MARGIN = 0.001  # a measured accuracy counts as reaching a published one down to this much below it
 
 
-def sentences(results: StudyResults) -> Iterator[str]:
+def findings(results: StudyResults) -> Iterator[Finding]:
     """The discussion of a study: what helped, what could not be told apart, what was published."""
-    yield from ladder_ends(results)
+    parts = {
+        "overall": ladder_ends(results),
+        "difference": differences(results),
+        "undecided": undecided(results),
+        "committee": committees(results),
+        "published": published(results),
+        "remark": remarked(results),
+        "grid": [results.grid.choice] if results.grid else [],
+        "method": method(results),
+    }
+    for kind, sentences in parts.items():
+        yield from (Finding(kind=kind, text=sentence) for sentence in sentences)
+
+
+def differences(results: StudyResults) -> Iterator[str]:
+    """Every rung against the one that it is compared with."""
     for row in results.rungs:
         if row.difference:
             yield difference_sentence(row, row.difference)
         if row.stopped:
             yield f"{row.name}: nothing was trained. {' '.join(row.audits)}."
-    undecided = [row for row in results.rungs if row.difference and row.difference.verdict == "not distinguishable"]
+
+
+def undecided(results: StudyResults) -> Iterator[str]:
+    """What could not be told apart."""
     compared = [row for row in results.rungs if row.difference]
-    if undecided:
+    names = [row.name for row in compared if row.difference and row.difference.verdict == "not distinguishable"]
+    if names:
         yield (
-            f"{len(undecided)} of {len(compared)} comparisons could not be told from chance "
-            f"({', '.join(row.name for row in undecided)}): more seeds or more test images would be needed."
+            f"{len(names)} of {len(compared)} comparisons could not be told from chance ({', '.join(names)}): more "
+            "seeds or more test images would be needed."
         )
-    yield from committees(results)
-    yield from published(results)
-    yield from remarked(results)
-    if results.grid:
-        yield results.grid.choice
-    if compared:
+
+
+def method(results: StudyResults) -> Iterator[str]:
+    """At what level the verdicts are."""
+    if number := sum(row.difference is not None for row in results.rungs):
         yield (
-            f"Verdicts are at the 5 % level for all {len(compared)} comparisons together (Holm): were all rungs "
-            "equally good, at most one study in twenty would report any difference."
+            f"Verdicts are at the 5 % level for all {number} comparisons together (Holm): were all rungs equally good, "
+            "at most one study in twenty would report any difference."
         )
 
 
@@ -81,7 +99,9 @@ def committees(results: StudyResults) -> Iterator[str]:
 
 
 def published(results: StudyResults) -> Iterator[str]:
-    """Measured beside published."""
+    """Measured beside published, where both are for the same data."""
+    if results.published_on:
+        return
     known = [(row.name, row.test, row.published) for row in results.rungs]
     if results.grid:
         known += [(", ".join(cell.values), cell.test, cell.published) for cell in results.grid.cells]
@@ -111,7 +131,7 @@ def remarked(results: StudyResults) -> Iterator[str]:
     for row in results.rungs:
         if row.remark and (score := row.test or row.validation):
             low, high = percent(score.interval.low), percent(score.interval.high)
-            printed = "" if row.published is None else f", published {percent(row.published)}"
+            printed = "" if row.published is None or results.published_on else f", published {percent(row.published)}"
             measured = f"measured {percent(score.mean)} (95 % interval {low} to {high}){printed}"
             yield f"{row.name}: {row.remark.rstrip('.')}: {measured}."
 

@@ -67,6 +67,7 @@ def judge(
     marks: Sequence[str],
     protocol: str,
     transductive: bool,
+    published_on: str,
 ) -> tuple[StudyResults, dict[str, NDArray[Any]]]:
     """Every figure of a study, and the pictures that its page shows.
 
@@ -78,6 +79,7 @@ def judge(
         marks: what every output must say.
         protocol: "honest" or "published".
         transductive: whether pseudo-labels were for the test images.
+        published_on: what the published figures are for, where that is not this data; else "".
     """
     models = {model.name: model for model in plan.models}
     rng = seeds.numpy_generator(0, "study")
@@ -118,11 +120,12 @@ def judge(
         marks=tuple(marks),
         rungs=tuple(rows),
         grid=judge_grid(plan, on_train, on_test, rng),
+        published_on=published_on,
         discussion=(),
         test_openings=openings(out),
         seconds=round(sum(seconds_of(out, model) for model in plan.models), 1),
     )
-    results = results.model_copy(update={"discussion": tuple(discussion.sentences(results))})
+    results = results.model_copy(update={"discussion": tuple(discussion.findings(results))})
     return results, {part: pixels[np.asarray(order, dtype=np.int64)]} if order else {}
 
 

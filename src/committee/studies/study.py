@@ -84,7 +84,7 @@ class Quick(_Part):
     """The quick form: at most this many training images, repeats, and members a committee."""
 
     images: int = Field(default=4000, gt=0)
-    seeds: int = Field(default=2, gt=0)
+    seeds: int = Field(default=3, gt=0)
     members: int = Field(default=3, gt=0)
 
 
@@ -94,6 +94,7 @@ class Study(_Part):
     Attributes:
         published_protocol: what the published figures did: "validation" (a part of the training images was held out,
             as here), or "test_as_validation" (choices were made by the test images).
+        published_data: the data set of the published figures, by its name here.
         seeds: repeats of every rung that says nothing else.
     """
 
@@ -101,6 +102,7 @@ class Study(_Part):
     title: str
     summary: str
     published_protocol: Literal["validation", "test_as_validation"] = "validation"
+    published_data: str = ""
     seeds: int = Field(default=3, gt=0)
     base: dict[str, Any] = {}
     rungs: tuple[Rung, ...] = ()
