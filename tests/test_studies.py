@@ -270,6 +270,16 @@ def test_a_committee_of_a_study_can_be_used_like_a_run(finished: Path, digits: I
     np.save(tmp_path / "images.npy", digits.train.pixels[:5])
     shown = call("predict", finished / "models" / "hidden", tmp_path / "images.npy", "--format", "json")
     assert len(json.loads(shown.stdout)) == 5
+    for command, folder, told in [
+        (["predict"], finished, "is the folder of a study; give one of its models"),
+        (["evaluate"], finished, "is the folder of a study"),
+        (["evaluate"], finished / "models" / "hidden", "is a model of a study, and judged there"),
+        (["report"], finished / "models" / "hidden", "is a model of a study"),
+    ]:
+        more = [tmp_path / "images.npy"] if command == ["predict"] else []
+        wrong = call(*command, folder, *more)
+        assert wrong.exit_code == 2
+        assert told in wrong.stderr
 
 
 def test_the_same_command_trains_and_opens_nothing_again(small: Path, finished: Path) -> None:

@@ -702,5 +702,5 @@ def report(run: Path) -> None:
     from committee.studies import conduct
     from committee.training import store
 
-    write = conduct.write_page if "study" in store.read_manifest(run) else conclude.write_report
+    write = conduct.write_page if "study" in store.read_manifest(run, kinds=("run", "study")) else conclude.write_report
     click.echo(f"Report: {write(run)}")

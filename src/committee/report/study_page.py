@@ -30,7 +30,7 @@ def write_study_page(
     rates: Mapping[str, Sequence[tuple[float, float]]],
     pictures: Mapping[str, NDArray[Any]],
 ) -> Path:
-    """Write figures/*.png, tables/study.csv and study.html.
+    """Write figures/*.png, tables/study.csv, tables/study.md and study.html.
 
     Args:
         folder: the study's folder.
@@ -46,6 +46,7 @@ def write_study_page(
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     study_table.write_csv(results, folder / "tables" / "study.csv")
+    study_table.write_markdown(results, folder / "tables" / "study.md")
     embedded = {
         name: embed(figure, save(figure, folder / "figures" / f"{name}.png"))
         for name, figure in _figures(results, class_names, rates).items()

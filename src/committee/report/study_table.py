@@ -1,8 +1,9 @@
-"""The table of a study: for people, and as CSV with full precision."""
+"""The table of a study: for people, as Markdown, and as CSV with full precision."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 from committee.evaluation.results import RepeatScore, RungRow, StudyResults
@@ -107,6 +108,32 @@ def write_csv(results: StudyResults, path: Path) -> None:
                 [", ".join(cell.values), "cell of the grid", 1, cell.validation.repeats, *(None,) * 4,
                  *_score(cell.validation)[:2], *_score(cell.test), cell.published, *(None,) * 7, False, marks]
             )  # fmt: skip
+
+
+def write_markdown(results: StudyResults, path: Path) -> None:
+    """The table, the grid and the discussion as Markdown, to be put into a document."""
+    lines = [f"**{mark}**" for mark in results.marks]
+    if results.rungs:
+        headings = ("rung", "what changed", *HEADINGS[1:])
+        lines += ["", _line(headings), _line("---" for _ in headings)]
+        for row in results.rungs:
+            texts = [f"{text} ({small})" if small else text for text, small in cells(row)]
+            lines.append(_line([row.name, row.change, *texts]))
+    if results.grid:
+        columns = (*results.grid.axes, "n", "validation", "test", "95 % interval", "published", "")
+        lines += ["", _line(columns), _line("---" for _ in columns)]
+        for number, cell in enumerate(results.grid.cells):
+            scores = [f"{percent(s.mean)} ({with_spread(s)})" if s else NOTHING for s in (cell.validation, cell.test)]
+            printed = NOTHING if cell.published is None else percent(cell.published)
+            remark = "chosen" if number == results.grid.best else "within noise" if cell.within_noise else ""
+            repeats = str(cell.validation.repeats)
+            lines.append(_line([*cell.values, repeats, *scores, interval(cell.test), printed, remark]))
+    lines += ["", *(f"- {finding.text}" for finding in results.discussion), ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _line(texts: Iterable[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
 def _score(score: RepeatScore | None) -> tuple[float | str | None, ...]:

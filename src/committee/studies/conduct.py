@@ -2,7 +2,7 @@
 
 The folder of a study: study.toml, identity.json, plan.json, data.json, environment.json, command.txt,
 test_record.jsonl, models/NAME/ (each can be used like a run: `committee predict STUDY/models/NAME ...`), results.json,
-pictures.npz, tables/study.csv, figures/*.png, study.html and, last, the manifest run.json.
+pictures.npz, tables/study.csv, tables/study.md, figures/*.png, study.html and, last, the manifest run.json.
 """
 
 from __future__ import annotations

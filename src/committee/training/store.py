@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -251,11 +251,15 @@ def write_manifest(run: Path, summary: Mapping[str, Any]) -> None:
     write_json(run / MANIFEST, {"schema": SCHEMA, **summary, "files": files})
 
 
-def read_manifest(run: Path) -> dict[str, Any]:
+def read_manifest(run: Path, *, kinds: Collection[str] = ("run",)) -> dict[str, Any]:
     """The manifest of a finished run.
 
+    Args:
+        run: its folder.
+        kinds: what else may be there: "study" (a study's folder), "model" (one of its models).
+
     Raises:
-        RunError: not a run folder, an unfinished run, or one that a newer version wrote.
+        RunError: not a run folder, an unfinished run, one that another version wrote, or of another kind.
     """
     if not run.is_dir():
         raise RunError(f"there is no run folder {run}; give a folder that committee train wrote")
@@ -266,6 +270,14 @@ def read_manifest(run: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = read_json(run / MANIFEST)
     if manifest.get("schema") != SCHEMA:
         raise RunError(f"{run} has schema {manifest.get('schema')}, but this version reads {SCHEMA}; update committee")
+    kind = "model" if "model" in manifest else "study" if "study" in manifest else "run"
+    if kind not in kinds:
+        wanted = {
+            "study": f"{run} is the folder of a study; give one of its models, such as {run / 'models'}/NAME",
+            "model": f"{run} is a model of a study, and judged there; give a folder that committee train wrote",
+            "run": f"{run} is the folder of a run; give the folder of a study",
+        }
+        raise RunError(wanted[kind])
     return manifest
 
 
@@ -275,7 +287,7 @@ def verify(run: Path) -> None:
     Raises:
         RunError: a file is missing or is not the one that training wrote.
     """
-    for name, facts in read_manifest(run)["files"].items():
+    for name, facts in read_manifest(run, kinds=("run", "model"))["files"].items():
         if not name.endswith(".safetensors"):
             continue
         path = run / name
