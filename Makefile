@@ -1,5 +1,5 @@
 # demo: five members on 5,000 real digits, then a report      test: the test suite          check: style, types, imports
-# docs: docs/cli.md from the command line's own help           bench: speed, side by side    soak: the long tests
+# docs: docs/cli.md and docs/recipes.md, generated             bench: speed, side by side    soak: the long tests
 # Each target sets up what it needs in .venv, from Python 3.11 or later and make alone.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -22,7 +22,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m committee.cli_reference docs/cli.md
+	$(BIN)/python -m committee.cli_reference docs
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/throughput.py

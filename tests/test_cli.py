@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from committee.cli import main
-from committee.cli_reference import pages, reference
+from committee.cli_reference import file_reference, pages, reference
 from committee.data.dataset import ImageDataset
 
 ROOT = Path(__file__).parents[1]
@@ -179,6 +179,7 @@ def test_models_summary_prints_the_published_count() -> None:
 
 def test_the_command_reference_is_current_and_every_command_has_an_example() -> None:
     assert (ROOT / "docs" / "cli.md").read_text() == reference(), "run make docs"
+    assert (ROOT / "docs" / "recipes.md").read_text() == file_reference(), "run make docs"
     for path, text in pages(main, "committee"):
         assert "Example:" in text, path
     assert isinstance(main, click.Group)

@@ -210,7 +210,11 @@ def _show(folder: Path, results: Any, as_json: bool) -> None:
 def _study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of everything that trains a study."""
     options = [
-        click.option("--seeds", type=click.IntRange(1), help="Repeats of every row.  [default: the study's own]"),
+        click.option(
+            "--seeds",
+            type=click.IntRange(1),
+            help="Repeats of every row, committees too.  [default: the study's own; 3 for a grid]",
+        ),
         _seed,
         click.option(
             "--workers",
@@ -232,7 +236,7 @@ def _study_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @main.command()
 @click.argument("study")
-@click.option("--data", default="mnist", show_default=True, help="A catalogue name or a path.")
+@click.option("--data", help="A catalogue name or a path.  [default: the data of the published figures]")
 @click.option("--quick", is_flag=True, help="Fewer images, repeats and members: minutes on mnist-5k.")
 @click.option(
     "--protocol",
@@ -250,18 +254,22 @@ def _study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "committee study mine.toml --data photos/ --seeds 5"
 )
 def study(
-    study: str, data: str, quick: bool, protocol: str, transductive: bool, out: Path | None, **options: Any
+    study: str, data: str | None, quick: bool, protocol: str, transductive: bool, out: Path | None, **options: Any
 ) -> None:
     """Train the rows of STUDY (a shipped one or a TOML file) and compare them in one table and page.
 
     The same command again goes on where it stopped; members that are finished are kept. committee studies list names
     the shipped studies.
     """
+    from committee.errors import RecipeError
     from committee.studies import study as studies
 
+    declared = studies.load(study)
+    if not (data or declared.published_data):
+        raise RecipeError(f"study {declared.name} names no published_data; say what to train on with --data")
     _conduct(
-        studies.load(study),
-        data,
+        declared,
+        data or declared.published_data,
         out,
         {"quick": quick, "protocol": protocol, "transductive": transductive},
         options,
@@ -344,13 +352,13 @@ def pseudo_labels(
 
     chosen = recipes.load(recipe, changes)
     dataset = load_dataset(data, data_dir=data_dir, seed=seed, image_size=image_size)
-    pixels = None
+    pixels, names = None, None
     if unlabelled:
         shape, largest = dataset.image_shape, dataset.pixel_range
-        _, pixels = read_images(list(unlabelled), image_shape=shape, pixel_range=largest)
+        names, pixels = read_images(list(unlabelled), image_shape=shape, pixel_range=largest)
     folder = out or Path("runs") / f"{dataset.name}-{chosen.name}-pseudo-labels-seed{seed}"
     setting = runs.Setting(seed, device, precision, workers, _command_line())
-    source = rounds.Source(unlabelled=pixels, held_back=held_back, transductive=transductive)
+    source = rounds.Source(unlabelled=pixels, names=names, held_back=held_back, transductive=transductive)
 
     def watch(number: int) -> Any:
         click.echo(f"Round {number}: {chosen.committee.members} members into {folder / f'round-{number}'}", err=True)
@@ -427,6 +435,19 @@ def studies_show(study: str) -> None:
     from committee.studies import study as all_studies
 
     click.echo(all_studies.text_of(study)[0], nl=False)
+
+
+@studies.command("check")
+@click.argument("study")
+@_example("committee studies check mine.toml")
+def studies_check(study: str) -> None:
+    """Say whether STUDY and all its recipes are valid, and what it would train."""
+    from committee.studies import study as all_studies
+
+    planned = all_studies.plan(all_studies.load(study))
+    for model in planned.models:
+        click.echo(f"{model.name}: {model.members} trainings of {model.recipe.training.epochs} epochs")
+    click.echo(f"{planned.study.name} is valid: {len(planned.rungs)} rows")
 
 
 def _command_line() -> str:

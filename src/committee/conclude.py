@@ -244,9 +244,9 @@ def out_of_fold_remark(recipe: Recipe, own: Evidence) -> str:
     remarks = [f"each of {judged:,} training images is judged only by members that did not train on it"]
     if judged < images:
         remarks.append(f"{images - judged:,} images were never held out and are left out")
-    if recipe.training.keep != "last" or recipe.training.patience:
+    if recipe.training.keep != "last" or recipe.training.patience or recipe.schedule.name == "plateau":
         remarks.append(
-            "the members' epochs were chosen on the same held-out images, so the figures are slightly flattering"
+            "the members' epochs or rates were chosen on the same held-out images, so the figures flatter slightly"
         )
     return "; ".join(remarks)
 

@@ -424,6 +424,10 @@ def _fault(fault: Any, content: Mapping[str, Any]) -> str:
         return f"{place} is missing"
     if fault["type"] == "value_error":
         return f"{place}: {message}"
+    if fault["type"] == "union_tag_invalid":
+        types_known = [word.strip("'") for word in fault["ctx"]["expected_tags"].split(", ")]
+        tag = fault["ctx"]["tag"]
+        return f"{place}: there is no layer type {tag!r}{nearest(tag, types_known)}; there are {', '.join(types_known)}"
     got = fault["input"]
     suggestion = ""
     if fault["type"] == "literal_error" and isinstance(got, str):
@@ -434,13 +438,13 @@ def _fault(fault: Any, content: Mapping[str, Any]) -> str:
 
 
 def _known_fields(location: list[Any], content: Any) -> list[str]:
-    """The field names of the section (or layer) at a location."""
+    """The field names of the section (or layer, or stage) at a location."""
+    layers = {layer.model_fields["type"].default: layer for layer in get_args(get_args(Layer)[0])}
     model: Any = Recipe
     for part in location:
         content = content[part] if isinstance(content, (dict, list)) else {}
         if isinstance(part, int):
-            layers = {layer.model_fields["type"].default: layer for layer in get_args(get_args(Layer)[0])}
-            model = layers[content["type"]]
+            model = layers[content["type"]] if "type" in content else Stage
         else:
             annotation = model.model_fields[part].annotation
             model = annotation if get_origin(annotation) not in (tuple, Union, UnionType) else model

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from committee.evaluation.results import GridResult, Judgement, Results, StudyResults
+from committee.evaluation.results import GridResult, Judgement, Results, RungRow, StudyResults
 from committee.models.architectures import PlannedLayer
 from committee.models.summary import spell, totals
 from committee.report.study_table import published, spread, verdict
@@ -316,7 +316,7 @@ def show_study(results: StudyResults) -> None:
     if results.grid:
         console.print(grid_rows(results.grid))
     for finding in results.discussion:
-        if finding.kind in ("overall", "undecided", "committee", "published", "grid"):
+        if finding.kind in ("overall", "stopped", "undecided", "committee", "published", "grid"):
             console.print(Text(f"- {finding.text}"))
     openings = len(results.test_openings)
     times = {0: "are still sealed", 1: "were opened once, after training"}.get(
@@ -344,7 +344,7 @@ def study_rows(results: StudyResults, width: int) -> Table:
         chance = ("p < .0001" if d.p_adjusted < 0.0001 else f"p = {d.p_adjusted:.2g}") + against if d else ""
         cells = {
             "rung": f"{row.name}\n  {repeats}, {duration(row.seconds)}",
-            "valid.": f"{100 * row.validation.mean:.2f}" if row.validation else NOTHING,
+            "valid.": validation_cell(row, sealed) if row.validation else NOTHING,
             "test": NOTHING,
             "publ.": published(row).removesuffix("\u00a0%"),
             "difference": NOTHING,
@@ -360,11 +360,21 @@ def study_rows(results: StudyResults, width: int) -> Table:
     return table
 
 
+def validation_cell(row: RungRow, sealed: bool) -> str:
+    """A rung's validation accuracy; with its interval and number of images where it is all there is."""
+    assert row.validation is not None
+    mean = f"{100 * row.validation.mean:.2f}"
+    low, high = row.validation.interval.low, row.validation.interval.high
+    return f"{mean}\n{100 * low:.2f}–{100 * high:.2f} of {row.validation.images:,}" if sealed else mean
+
+
 def grid_rows(grid: GridResult) -> Table:
     """The cells of a grid."""
     title = "Accuracies in %, mean ± sd over seeds; chosen by validation"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-    for heading in (*grid.axes, "n", "validation", "test", "publ.", ""):
+    some_published = any(each.published is not None for each in grid.cells)
+    axes = [axis.rpartition(".")[2] for axis in grid.axes]
+    for heading in (*axes, "n", "validation", "test", *(["publ."] * some_published), ""):
         table.add_column(heading, justify="right" if heading else "left", overflow="fold")
     for number, each in enumerate(grid.cells):
         remark = "chosen" if number == grid.best else "within noise" if each.within_noise else ""
@@ -373,7 +383,7 @@ def grid_rows(grid: GridResult) -> Table:
             for score in (each.validation, each.test)
         ]
         printed = NOTHING if each.published is None else f"{100 * each.published:.2f}"
-        cells = [*each.values, str(each.validation.repeats), *scores, printed, remark]
+        cells = [*each.values, str(each.validation.repeats), *scores, *([printed] * some_published), remark]
         table.add_row(*map(Text, cells), style="bold" if number == grid.best else "")
     return table
 
@@ -392,6 +402,6 @@ def show_rounds(found: Mapping[str, Any]) -> None:
         if each["audit"]:
             console.print(Text(f"  then {each['audit']}."))
         if each["stopped"]:
-            console.print(Text("  Stopped: that is below pseudo_labels.precision_limit.", style="bold"))
+            console.print(Text(f"  Stopped: {each['stopped']}.", style="bold"))
     if found["verdict"]:
         console.print(Text(found["verdict"]))

@@ -106,7 +106,7 @@ def augmented_pictures(
 
     Args:
         dataset: the first image of each of its first six classes is shown.
-        settings: with all of them together first, then each one alone on the first of these images.
+        settings: with all of them together first, then each one alone on the last of these images.
         seed: of the draws.
         draws: changed images a row.
 
@@ -122,7 +122,7 @@ def augmented_pictures(
         if value
     }
     rows = [(dataset.class_names[labels[first]], first, settings) for first in firsts]
-    rows += [(f"{name.replace('_', ' ')} alone", firsts[0], each) for name, each in alone.items()] * (len(alone) > 1)
+    rows += [(f"{name.replace('_', ' ')} alone", firsts[-1], each) for name, each in alone.items()] * (len(alone) > 1)
     return [
         (name, _draws(dataset.train.pixels[first], each, seeds.torch_generator(seed, "augmented", number), draws))
         for number, (name, first, each) in enumerate(rows)

@@ -17,6 +17,7 @@ from committee.ensemble.combine import Floats
 from committee.evaluation.results import SizeTemperature
 
 FEWEST_IMAGES = 200  # on which a temperature is fitted for two members or more
+LOWEST = 0.5  # of a whole committee's temperature
 
 
 def temper(probabilities: Floats, temperature: float) -> NDArray[np.float64]:
@@ -91,7 +92,8 @@ def extrapolate(by_size: Sequence[SizeTemperature], members: int) -> float:
     Two sizes or more: a line in 1 / size (each size weighted by its images), never above what the largest size has.
     A mean's variance falls with 1 / size, and so, measured out of fold, does its temperature. One size alone: its
     temperature where it sharpens, since a larger committee needs at least as much; else 1, since how much softening
-    a larger one needs, if any, cannot be known.
+    a larger one needs, if any, cannot be known. Never below `LOWEST`: a few images that are all right would ask for
+    boundless certainty, also about images of no class.
 
     Args:
         by_size: what `temperatures_by_size` found; at least one.
@@ -101,8 +103,8 @@ def extrapolate(by_size: Sequence[SizeTemperature], members: int) -> float:
     if largest.members >= members:
         return largest.temperature
     if len(by_size) == 1:
-        return min(largest.temperature, 1.0)
+        return float(np.clip(largest.temperature, LOWEST, 1.0))
     inverse = np.array([1 / point.members for point in by_size])
     weights = np.sqrt([point.images for point in by_size])
     slope, level = np.polyfit(inverse, [point.temperature for point in by_size], 1, w=weights)
-    return float(np.clip(level + slope / members, 0.1, largest.temperature))
+    return float(np.clip(level + slope / members, min(LOWEST, largest.temperature), largest.temperature))

@@ -182,6 +182,8 @@ def study_galleries(
     if every_error:
         errors = judged[~is_right]
         more = "" if len(errors) <= ERRORS_IN_GALLERY else f", the first {ERRORS_IN_GALLERY} of {len(errors):,}"
+        if len(errors) <= ERRORS_IN_GALLERY:
+            del chosen[1]  # they are all there
         chosen.insert(0, ("errors", f"All wrong answers{more}", errors[:ERRORS_IN_GALLERY]))
     return tuple(
         Gallery(

@@ -131,6 +131,9 @@ def _variance(this: Judged, other: Judged) -> tuple[float, int]:
         per_image = a.mean(axis=0) - b.mean(axis=0)
         by_seeds = sum(float(rows.var(axis=0, ddof=1).mean()) / len(rows) for rows in (a, b) if len(rows) > 1)
         parts.append((max(float(per_image.var(ddof=1)) - by_seeds, 0.0) / len(per_image), len(per_image) - 1))
+        least = float(per_image.var(ddof=1)) / len(per_image)
+        if math.fsum(value for value, _ in parts) < least:  # few seeds can look more alike than the images allow
+            parts = [(least, len(per_image) - 1)]
     else:  # judged on different images: the two accuracies are independent
         for rows in (a, b):
             mean, n = float(np.nanmean(rows)), int((~np.isnan(rows)).any(axis=0).sum())

@@ -220,7 +220,7 @@ class RungRow(_Value):
     seconds: float  # training of one repeat, all its members one after the other on one core
     validation: RepeatScore | None
     test: RepeatScore | None
-    member_test: tuple[float, ...]  # test accuracy of every member of the first repeat, for committees
+    member_test: tuple[float, ...]  # test accuracy of every member of every repeat, for committees
     published: float | None
     published_members: tuple[float, float] | None
     published_parameters: int | None
@@ -259,7 +259,7 @@ class GridResult(_Value):
 class Finding(_Value):
     """One sentence of a study's discussion."""
 
-    kind: str  # "overall", "difference", "undecided", "committee", "published", "remark", "grid" or "method"
+    kind: str  # "overall", "difference", "stopped", "undecided", "committee", "published", "remark", "grid" or "method"
     text: str
 
 

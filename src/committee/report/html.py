@@ -298,6 +298,8 @@ def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
     """How the figures came about: how often the test images were opened, and what chose what."""
     recipe = facts.get("recipe", {})
     holdout, training = recipe.get("holdout", {}), recipe.get("training", {})
+    plateau = recipe.get("schedule", {}).get("name") == "plateau"
+    average = bool(training.get("ema"))
     openings = results.test_openings
     sentences = []
     if not openings:
@@ -316,6 +318,7 @@ def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
     kept_out = {
         "folds": f"Each member trained without one of {holdout.get('folds')} equal parts of the training images",
         "fraction": f"Each member trained without {share} of the training images, drawn at random",
+        "shared": f"All members trained without the same {share} of the training images, drawn at random",
         "last": f"Each member trained without the last {share} of the training images",
     }.get(str(holdout.get("kind")))
     if kept_out:
@@ -325,6 +328,8 @@ def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
     choices = []
     if training.get("patience"):
         choices.append("when a member stopped")
+    if plateau:
+        choices.append("when the learning rate was reduced")
     if str(training.get("keep", "last")) != "last":
         choices.append(f"which epoch's weights were kept (the one with the {words(str(training['keep']))})")
     if choices:
@@ -334,7 +339,8 @@ def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
         )
     elif training.get("keep") == "last":
         sentences.append(
-            "Every member trained for the stated number of epochs and kept its last weights: nothing was chosen."
+            "Every member trained for the stated number of epochs and kept its last weights"
+            f"{' (their running average)' if average else ''}: nothing was chosen."
         )
     if results.calibration:
         sentences.append(

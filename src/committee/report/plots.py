@@ -43,6 +43,7 @@ from committee.report.style import (
     rows_style,
     style,
 )
+from committee.report.tables import percent
 
 History = Sequence[Mapping[str, Any]]
 viridis = colormaps["viridis"]
@@ -258,7 +259,7 @@ def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Fi
     if n <= 25:
         rights = [100 * float(counts[row, row] / totals[row, 0]) for row in range(n)]
         for row in range(n):
-            text = f"{math.floor(10 * rights[row]) / 10:.1f} %" if counts[row].any() else ""
+            text = percent(rights[row] / 100, 1) if counts[row].any() else ""
             axes.text(n - 0.35, row, text, va="center", fontsize=min(9.0, 0.34 * cell), color=MUTED)
         axes.text(n - 0.35, -0.8, "right", va="center", fontsize=min(9.0, 0.34 * cell), color=MUTED)
     ticks = range(n) if n <= 60 else range(0, n, math.ceil(n / 40))
@@ -373,7 +374,7 @@ def augmentation(rows: Sequence[tuple[str, NDArray[Any]]]) -> Figure:
     """A row an image: the original, then changed copies; (1 + draws, height, width, channel), uint8 or uint16."""
     columns, (height, width) = len(rows[0][1]), rows[0][1].shape[1:3]
     cell = max(0.5, min(0.75, 12 / len(rows)))
-    figure, axes = new_figure(1.7 + cell * (columns + 0.4), 0.5 + cell * len(rows) * height / width, title="")
+    figure, axes = new_figure(2.1 + cell * (columns + 0.4), 0.5 + cell * len(rows) * height / width, title="")
     for row, (_, images) in enumerate(rows):
         for column, image in enumerate(displayable(images)):
             _tile(axes, image, column - (0.4 if column == 0 else 0), row)
@@ -381,7 +382,7 @@ def augmentation(rows: Sequence[tuple[str, NDArray[Any]]]) -> Figure:
         axes.text(x, -0.6, heading, fontsize=9, color=MUTED, va="bottom", ha="center")
     axes.set_xlim(-0.95, columns - 0.5)
     axes.set_ylim(len(rows) - 0.5, -1.0)
-    axes.set_yticks(range(len(rows)), [label(name, number, 20) for number, (name, _) in enumerate(rows)])
+    axes.set_yticks(range(len(rows)), [label(name, number, 24) for number, (name, _) in enumerate(rows)])
     axes.set_aspect(height / width)
     bare(axes)
     return finish(figure)

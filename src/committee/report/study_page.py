@@ -177,8 +177,17 @@ def protocol(results: StudyResults) -> list[str]:
         )
     else:
         sentences.append(
-            "Honest protocol: schedules, choices and pseudo-labels saw a validation part of the training images; the "
-            "test images chose nothing."
+            "Honest protocol: schedules and choices saw a validation part of the training images; the test images "
+            "chose nothing."
+        )
+    if any(row.transductive for row in results.rungs):
+        sentences.append(
+            "Transductive: pseudo-labels were given to the test images. Rungs so marked were trained on them, without "
+            "their labels, before they were judged on them."
+        )
+    elif any(row.audits for row in results.rungs):
+        sentences.append(
+            "Pseudo-labels were given to validation images whose labels were hidden, never to test images."
         )
     sentences.append(
         "An interval over images says how far a figure may be off because the images are a sample; one over seeds and "

@@ -20,7 +20,7 @@ def cells(row: RungRow) -> list[tuple[str, str]]:
         (f"{row.parameters:,}", published_parameters(row)),
         (NOTHING if row.stopped else duration(row.seconds), f"{row.epochs} epochs"),
         ((f"{main.repeats}" if row.members == 1 else f"{main.repeats} × {row.members}") if main else NOTHING, ""),
-        (percent(row.validation.mean) if row.validation else NOTHING, with_spread(row.validation)),
+        (percent(row.validation.mean) if row.validation else NOTHING, validation_remark(row)),
         (
             percent(row.test.mean) if row.test else NOTHING,
             "; ".join(filter(None, [with_spread(row.test), interval(row.test)])),
@@ -35,6 +35,14 @@ def published_parameters(row: RungRow) -> str:
     """A remark where the parameters are not as many as published (on images of another shape they cannot be)."""
     other = row.published_parameters not in (None, row.parameters)
     return f"published {row.published_parameters:,}" if other else ""
+
+
+def validation_remark(row: RungRow) -> str:
+    """The spread; on how few images an audited rung's validation rests; the interval while there is no test."""
+    if row.validation is None:
+        return ""
+    of = f"of {row.validation.images:,} images" if row.audits or row.test is None else ""
+    return "; ".join(filter(None, [with_spread(row.validation), "" if row.test else interval(row.validation), of]))
 
 
 def with_spread(score: RepeatScore | None) -> str:

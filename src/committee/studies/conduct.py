@@ -29,6 +29,7 @@ from committee.report import study_page
 from committee.run import Setting, settled
 from committee.studies.judge import is_trained, judge
 from committee.studies.study import Model, Plan, Study, plan
+from committee.studies.train import identity_of as model_identity
 from committee.studies.train import judge_test, model_folder, train
 from committee.training import machine, store
 from committee.training.jobs import Event
@@ -69,7 +70,7 @@ class Prepared:
 
 def folder_name(study: Study, dataset: ImageDataset, form: Form, seed: int) -> str:
     """The name of a study's folder under runs/."""
-    forms = "-quick" * form.quick + "-published" * (form.protocol == "published")
+    forms = "-quick" * form.quick + "-published" * (form.protocol == "published") + "-transductive" * form.transductive
     return f"{dataset.name}-study-{study.name}{forms}-seed{seed}"
 
 
@@ -81,6 +82,8 @@ def prepare(study: Study, dataset: ImageDataset, out: Path, setting: Setting, fo
         RecipeError: a rung's recipe has faults, or does not fit the images.
     """
     by_test = form.protocol == "published" and study.published_protocol == "test_as_validation"
+    if form.protocol == "published" and not study.published_protocol:
+        raise RecipeError(f"study {study.name} names no published_protocol; leave --protocol out")
     if form.keep_sealed and (by_test or form.transductive):
         raise RunError(
             "the test images cannot stay sealed in a transductive or published form; leave --keep-sealed out"
@@ -99,7 +102,7 @@ def prepare(study: Study, dataset: ImageDataset, out: Path, setting: Setting, fo
     }
     if form.quick:
         dataset = fewer(dataset, study.quick.images, setting.seed)
-    holdout = None
+    holdout, declared = None, study
     if by_test:
         holdout = {"kind": "last", "fraction": len(dataset.test) / (len(dataset.train) + len(dataset.test))}
         if not form.transductive:  # the held-out images to label would be the test images
@@ -111,21 +114,31 @@ def prepare(study: Study, dataset: ImageDataset, out: Path, setting: Setting, fo
             plan_network(model.recipe.network, (channels, height, width), len(dataset.class_names))
         except RecipeError as error:
             raise RecipeError(f"rung {model.name}: {error}") from None
+    store.check_free(out, identity)
+    for model in planned.models:
+        if model.labelled_by is None and not by_test:  # pseudo-labels, and the joined images, are not there yet
+            store.check_free(model_folder(out, model), model_identity(model, dataset, chosen, None))
     store.begin(out, identity)
     described = dataset
     if by_test:
         dataset = with_test_held_out(dataset, out / "test_record.jsonl")
-    return Prepared(planned, dataset, described, out, chosen, form, marks_of(study, form, dataset))
+    return Prepared(planned, dataset, described, out, chosen, form, marks_of(declared, form))
 
 
-def marks_of(study: Study, form: Form, dataset: ImageDataset) -> tuple[str, ...]:
-    """What every output of this form must say."""
+def marks_of(study: Study, form: Form) -> tuple[str, ...]:
+    """What every output of this form of a study, as it was declared, must say."""
     marks = []
+    left_out = [rung.name for rung in study.rungs if rung.labelled_by is not None]
     if form.protocol == "published" and study.published_protocol == "test_as_validation":
         marks.append(
             "PUBLISHED PROTOCOL: the test images served as validation images, as in the write-up, so these figures "
             "flatter"
         )
+        if left_out and not form.transductive:
+            marks.append(
+                f"LEFT OUT: {', '.join(left_out)}, since the images to label would be the test images (give "
+                "--transductive to train them)"
+            )
     elif form.protocol == "published":
         marks.append("PUBLISHED PROTOCOL: the write-up held out a part of the training images, as the honest form does")
     if form.transductive:
@@ -200,7 +213,7 @@ def conduct(
     store.write_json(out / "environment.json", machine.describe(setting.device, setting.precision, setting.workers))
     test = None
     if not form.keep_sealed:
-        test = open_test(dataset, out / "test_record.jsonl", f"the end of the study {prepared.plan.study.name}")
+        test = open_test(dataset, out / "test_record.jsonl", f'the end of the study "{prepared.plan.study.name}"')
         judge_test(prepared.plan, test, dataset, out, setting)
     results, pictures = judge(
         prepared.plan,
@@ -276,9 +289,11 @@ def finished(out: Path, asked: dict[str, Any]) -> StudyResults | None:
 
 def published_on(prepared: Prepared) -> str:
     """What the published figures are for, where they are not for what was trained here; else ""."""
-    data = prepared.plan.study.published_data
-    same = not prepared.form.quick and data in ("", prepared.dataset.name)
-    return "" if same else f"{data or prepared.dataset.name}, all of it"
+    study = prepared.plan.study
+    figures = [rung.published for rung in study.rungs] + list(study.grid.published.values() if study.grid else ())
+    if not any(figures) or (study.published_data in ("", prepared.dataset.name) and not prepared.form.quick):
+        return ""
+    return f"{study.published_data or prepared.dataset.name}, all of it"
 
 
 def make_usable(model: Model, prepared: Prepared) -> None:

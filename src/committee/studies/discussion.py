@@ -15,6 +15,7 @@ def findings(results: StudyResults) -> Iterator[Finding]:
     parts = {
         "overall": ladder_ends(results),
         "difference": differences(results),
+        "stopped": stopped(results),
         "undecided": undecided(results),
         "committee": committees(results),
         "published": published(results),
@@ -31,8 +32,13 @@ def differences(results: StudyResults) -> Iterator[str]:
     for row in results.rungs:
         if row.difference:
             yield difference_sentence(row, row.difference)
+
+
+def stopped(results: StudyResults) -> Iterator[str]:
+    """Rungs whose pseudo-labels were not to be trusted."""
+    for row in results.rungs:
         if row.stopped:
-            yield f"{row.name}: nothing was trained. {' '.join(row.audits)}."
+            yield f"{row.name}: nothing was trained, its pseudo-labels are not to be trusted. {' '.join(row.audits)}."
 
 
 def undecided(results: StudyResults) -> Iterator[str]:
@@ -50,24 +56,30 @@ def method(results: StudyResults) -> Iterator[str]:
     """At what level the verdicts are."""
     if number := sum(row.difference is not None for row in results.rungs):
         yield (
-            f"Verdicts are at the 5 % level for all {number} comparisons together (Holm): were all rungs equally good, "
-            "at most one study in twenty would report any difference."
+            f"Verdicts and p are at the 5 % level for all {number} comparisons together (Holm): were all rungs equally "
+            "good, at most one study in twenty would report any difference. The intervals are each for itself, so one "
+            "may leave out 0 where the verdict is not distinguishable."
         )
 
 
 def ladder_ends(results: StudyResults) -> Iterator[str]:
-    """From the least to the most accurate row."""
+    """The first row beside the last one, where their intervals are apart."""
     scored = [(score, row) for row in results.rungs if (score := row.test or row.validation)]
     if len(scored) < 2:
         return
-    (low, worst), (high, best) = (pick(scored, key=lambda pair: pair[0].mean) for pick in (min, max))
-    where = "test" if results.rungs[0].test else "validation"
-    if low.mean < high.mean < 1:
-        fewer = (1 - low.mean) / (1 - high.mean)
-        yield (
-            f"From {worst.name} to {best.name} the {where} accuracy goes from {percent(low.mean)} to "
-            f"{percent(high.mean)}: {fewer:,.1f} times fewer errors."
-        )
+    (start, first), (end, last) = scored[0], scored[-1]
+    if start.images != end.images:
+        return
+    where = "test" if first.test else "validation"
+    span = (
+        f"From {first.name} to {last.name} the {where} accuracy goes from {percent(start.mean)} to {percent(end.mean)}"
+    )
+    if start.interval.high < end.interval.low and end.mean < 1:
+        yield f"{span}: {(1 - start.mean) / (1 - end.mean):,.1f} times fewer errors."
+    elif end.interval.high < start.interval.low:
+        yield f"{span}: it falls."
+    else:
+        yield f"{span}; their 95 % intervals overlap."
 
 
 def difference_sentence(row: RungRow, d: Difference) -> str:
@@ -85,16 +97,15 @@ def committees(results: StudyResults) -> Iterator[str]:
     """What voting together gives over the members."""
     for row in results.rungs:
         if row.test and row.member_test:
-            mean, best = sum(row.member_test) / len(row.member_test), max(row.member_test)
-            own = row.test.accuracies[0]
+            low, mean, high = min(row.member_test), sum(row.member_test) / len(row.member_test), max(row.member_test)
             if mean < 1:
-                share = 100 * (own - mean) / (1 - mean)
+                share = 100 * (row.test.mean - mean) / (1 - mean)
                 verb = "removes" if share >= 0 else "adds"
-                than = "better than" if own > best else "no better than" if own < best else "as good as"
+                each = "" if row.test.repeats == 1 else f", mean of {row.test.repeats} committees"
                 yield (
-                    f"{row.name}: {row.members} members alone reach {percent(mean)} on average ({percent(best)} the "
-                    f"best), together {percent(own)}: voting {verb} {abs(share):.0f} % of a member's errors and is "
-                    f"{than} the best member."
+                    f"{row.name}: its members alone reach {percent(mean)} on average ({percent(low)} to "
+                    f"{percent(high)}), {row.members} together {percent(row.test.mean)}{each}: voting {verb} "
+                    f"{abs(share):.0f} % of a member's errors."
                 )
 
 
@@ -105,25 +116,25 @@ def published(results: StudyResults) -> Iterator[str]:
     known = [(row.name, row.test, row.published) for row in results.rungs]
     if results.grid:
         known += [(", ".join(cell.values), cell.test, cell.published) for cell in results.grid.cells]
-    both = [(name, score.mean, figure) for name, score, figure in known if score and figure is not None]
+    both = [(name, score, figure) for name, score, figure in known if score and figure is not None]
     if not both:
         return
-    below = [(name, mean, figure) for name, mean, figure in both if mean < figure - PUBLISHED_MARGIN]
-    yield (
-        f"{len(both) - len(below)} of {len(both)} rows reach the published accuracy (within "
-        f"{100 * PUBLISHED_MARGIN:.1f} points)"
-        + (
-            "; below it are "
-            + ", ".join(f"{name} ({percent(mean)}, published {percent(figure)})" for name, mean, figure in below)
-            if below
-            else ""
-        )
-        + "."
+    short = [(name, score, figure) for name, score, figure in both if score.mean < figure - PUBLISHED_MARGIN]
+    inside = [name for name, score, figure in short if figure <= score.interval.high]
+    outside = [name for name, score, figure in short if figure > score.interval.high]
+    text = (
+        f"{len(both) - len(short)} of {len(both)} rows reach the published accuracy less {100 * PUBLISHED_MARGIN:.1f} "
     )
-    far = [(name, mean, figure) for name, mean, figure in both if mean > figure + 10 * PUBLISHED_MARGIN]
-    for name, mean, figure in far:
-        more = f"{100 * (mean - figure):.2f} points more"
-        yield f"{name} reaches {percent(mean)} where {percent(figure)} was published: {more}."
+    text += "points"
+    if inside:
+        text += f"; below it, but with the published figure inside the 95 % interval: {', '.join(inside)}"
+    if outside:
+        text += f"; below it: {', '.join(outside)}"
+    yield f"{text}."
+    for name, score, figure in both:
+        if score.mean > figure + 10 * PUBLISHED_MARGIN:
+            more = f"{100 * (score.mean - figure):.2f} points more"
+            yield f"{name} reaches {percent(score.mean)} where {percent(figure)} was published: {more}."
 
 
 def remarked(results: StudyResults) -> Iterator[str]:

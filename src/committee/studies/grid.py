@@ -14,6 +14,8 @@ from committee.recipe import Recipe
 from committee.report.tables import percent
 from committee.studies.study import Grid, Rung, Study, parse
 
+FEW_SEEDS = 5
+
 
 def study_of(recipe: Recipe, spellings: Sequence[str]) -> Study:
     """A study that is a grid over one recipe.
@@ -33,6 +35,8 @@ def study_of(recipe: Recipe, spellings: Sequence[str]) -> Study:
             raise RecipeError(
                 f"--vary expects section.field=value,value, such as optimiser.rate=0.01,0.001; got {spelling!r}"
             )
+        if field.strip() in axes:
+            raise RecipeError(f"--vary {field.strip()} is given twice; put all its values into one, with commas")
         try:
             axes[field.strip()] = tomllib.loads(f"values = [{values}]")["values"]
         except tomllib.TOMLDecodeError:
@@ -44,7 +48,7 @@ def study_of(recipe: Recipe, spellings: Sequence[str]) -> Study:
     slug = "".join(c if c.isalnum() else "-" for c in recipe.name.lower())
     return parse(
         {
-            "name": f"grid-{slug}",
+            "name": f"grid-{slug}-{'-'.join(field.rpartition('.')[2].replace('_', '-') for field in axes)}",
             "title": f"A grid over {', '.join(axes)}",
             "summary": f"every combination of {', '.join(axes)} with the recipe {recipe.name}",
             "base": content,
@@ -103,7 +107,9 @@ def conclude(
         same = "; ".join(", ".join(row.values) for row in rows if row.within_noise)
         choice += f" WITHIN NOISE: it cannot be told from {same} (each at the 5 % level), so these may be as good."
     else:
-        choice += f" It can be told from each of the {len(others)} other cells."
+        choice += f" It can be told from each of the {len(others)} other cells." if others else ""
+    if noise and winner.validation.repeats < FEW_SEEDS:
+        choice += f" With {seeds} little can be told; give --seeds {FEW_SEEDS} or more."
     return GridResult(
         axes=tuple(grid.axes),
         cells=rows,

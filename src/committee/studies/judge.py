@@ -227,9 +227,7 @@ def row(
         seconds=round(sum(fact["seconds"] for fact in facts) / planned.seeds, 1),
         validation=scored(on_train),
         test=scored(on_test),
-        member_test=tuple(np.mean(right(on_test.first, on_test.labels), axis=1))
-        if on_test and planned.members > 1
-        else (),
+        member_test=member_accuracies(planned, model, on_test, out) if on_test and planned.members > 1 else (),
         published=rung.published,
         published_members=rung.published_members,
         published_parameters=rung.published_parameters,
@@ -248,6 +246,13 @@ def row(
         galleries=galleries,
         curve=curve(histories),
     )
+
+
+def member_accuracies(planned: PlannedRung, model: Model, on_test: Answers, out: Path) -> tuple[float, ...]:
+    """Test accuracy of every member of every repeat."""
+    folders = member_folders(out, model, range(planned.members * planned.seeds))
+    said = (store.read_array(folder / "test_probabilities.npy") for folder in folders)
+    return tuple(float(np.mean(one.argmax(axis=1) == on_test.labels)) for one in said)
 
 
 def confusion(answers: Answers) -> tuple[tuple[int, ...], ...]:

@@ -42,7 +42,17 @@ class Audit:
 
     def stops(self, limit: float) -> bool:
         """Whether the labels are not to be trusted: nothing to go by, or a precision below the limit."""
-        return self.accepted == 0 or self.precision is None or self.precision < limit
+        return bool(self.why_stopped(limit))
+
+    def why_stopped(self, limit: float) -> str:
+        """Why the labels are not to be trusted, and what may help; "" where they are."""
+        if self.accepted == 0:
+            return "no image was accepted; lower pseudo_labels.confidence, or train a better committee first"
+        if self.precision is None:
+            return "no audit image was accepted, so nothing is known about the labels; raise pseudo_labels.audit"
+        if self.precision < limit:
+            return f"the precision is below pseudo_labels.precision_limit, {100 * limit:.2f} %; raise the confidence"
+        return ""
 
     def in_words(self) -> str:
         """One sentence."""

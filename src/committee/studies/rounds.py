@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,12 +32,13 @@ class Source:
     """Where the images without labels come from; exactly one of the three.
 
     Attributes:
-        unlabelled: (image, height, width, channel) in the data set's form.
+        unlabelled: (image, height, width, channel) in the data set's form; names: one for each of them.
         held_back: the share of the training images whose labels are hidden.
         transductive: the test images.
     """
 
     unlabelled: Pixels | None = None
+    names: Sequence[str] | None = None
     held_back: float | None = None
     transductive: bool = False
 
@@ -69,7 +70,7 @@ def train(
     Args:
         dataset: labelled images.
         recipe: what to train; its section pseudo_labels says what is accepted.
-        out: gets `round-0/`, `round-1/`, ... (runs), `rounds.json`.
+        out: gets `round-0/`, `round-1/`, ... (runs), `accepted-after-round-N.csv`, `rounds.json`.
         setting: seed, device, precision, workers.
         source: the images without labels.
         watch: gives a watcher of the events of a round.
@@ -89,20 +90,24 @@ def train(
         folder = out / f"round-{number}"
         noted = labelled
         if pseudo is not None:
-            note = f"{len(pseudo):,} pseudo-labelled images make up {settings.share:.0%} of every batch"
+            note = f"{len(pseudo):,} pseudo-labelled images make up {settings.share:.0%} of every batch; "
+            note += str(told[-1]["audit"])
             noted = replace(labelled, notes=(*labelled.notes, note), marks=(TRANSDUCTIVE,) * source.transductive)
         with watch(number) as watcher:
             runs.train(noted, recipe, folder, setting, keep_sealed=True, pseudo=pseudo, on_event=watcher)
-        told.append({"round": number, "folder": folder.name, "audit": None, "stopped": False})
+        told.append({"round": number, "folder": folder.name, "audit": None, "stopped": ""})
         if number == settings.rounds:
             break
         committee = load(folder, device=setting.device)
-        given, known = committee.predict_proba(unlabelled), committee.predict_proba(audited.pixels)
+        given, known = (  # without temperature, which sharpens without bounds where few images fitted it
+            committee.combine(committee.member_probabilities(pixels)) for pixels in (unlabelled, audited.pixels)
+        )
         found = audit(given, known, audited.labels, settings)
-        told[-1] |= {"audit": found.in_words(), "stopped": found.stops(settings.precision_limit)}
+        told[-1] |= {"audit": found.in_words(), "stopped": found.why_stopped(settings.precision_limit)}
         if told[-1]["stopped"]:
             break
         chosen = accepted(given, settings)
+        write_accepted(out / f"accepted-after-round-{number}.csv", chosen, given, source.names, dataset.class_names)
         pseudo = LabelledImages(cast(Pixels, np.ascontiguousarray(unlabelled[chosen])), given[chosen].argmax(axis=1))
     for each in told:
         folder = out / each["folder"]
@@ -117,6 +122,19 @@ def train(
     result = {"rounds": told, "verdict": verdict, "marks": marks}
     store.write_json(out / "rounds.json", result)
     return result
+
+
+def write_accepted(
+    path: Path, chosen: Any, given: Any, names: Sequence[str] | None, class_names: Sequence[str]
+) -> None:
+    """A table of the accepted images: name (or position among the unlabelled ones), label, probability."""
+    lines = ["image,label,probability"]
+    for position in chosen:
+        label = int(given[position].argmax())
+        name, text = (names[position] if names else str(position)), class_names[label]
+        quoted = ('"' + each.replace('"', '""') + '"' for each in (name, text))
+        lines.append(f"{','.join(quoted)},{given[position, label]:.6f}")
+    store.write_text(path, "\n".join(lines) + "\n")
 
 
 def parts(

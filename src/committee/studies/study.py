@@ -37,7 +37,7 @@ class Rung(_Part):
         recipe: sections and fields that change; a list takes the place of a list.
         members: 1 for a single network, more for a committee.
         seeds: how often it is repeated, instead of the study's number.
-        against: the rung that it is compared with; None for the one before it.
+        against: the rung that it is compared with; None for `on`, or without that for the one before it.
         labelled_by: the rung whose committee gives pseudo-labels to this one's unlabelled images.
         published: test accuracy as published; published_members: lowest and highest of its members.
         published_parameters: trainable parameters as published.
@@ -77,6 +77,8 @@ class Grid(_Part):
         for field, values in self.axes.items():
             if "." not in field or not values:
                 raise ValueError(f"an axis is section.field with one value or more; got {field!r} = {list(values)}")
+            if len({str(value) for value in values}) < len(values):
+                raise ValueError(f"the axis {field} has a value twice: {', '.join(map(str, values))}")
         return self
 
 
@@ -93,7 +95,7 @@ class Study(_Part):
 
     Attributes:
         published_protocol: what the published figures did: "validation" (a part of the training images was held out,
-            as here), or "test_as_validation" (choices were made by the test images).
+            as here), or "test_as_validation" (choices were made by the test images); "" where nothing was published.
         published_data: the data set of the published figures, by its name here.
         seeds: repeats of every rung that says nothing else.
     """
@@ -101,7 +103,7 @@ class Study(_Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: str
     summary: str
-    published_protocol: Literal["validation", "test_as_validation"] = "validation"
+    published_protocol: Literal["", "validation", "test_as_validation"] = ""
     published_data: str = ""
     seeds: int = Field(default=3, gt=0)
     base: dict[str, Any] = {}
@@ -196,6 +198,7 @@ def plan(
         replaced = {"holdout": dict(holdout)} if holdout else {}
         named = {"name": rung.name, "summary": rung.change, **content, **replaced}
         recipe = recipes.parse(named, f"rung {rung.name} of study {study.name}")
+        check_pseudo_labels(rung, recipe)
         members = min(rung.members, study.quick.members) if quick else rung.members
         repeats = seeds or (min(rung.seeds or study.seeds, study.quick.seeds) if quick else rung.seeds or study.seeds)
         model = next(
@@ -203,11 +206,29 @@ def plan(
             Model(rung.name + "-transductive" * (transductive and bool(rung.labelled_by)), recipe, 0, rung.labelled_by),
         )
         models[model.name] = replace(model, members=max(model.members, members * repeats))
-        rungs.append(PlannedRung(rung, model.name, members, repeats, rung.against or before, cell))
+        rungs.append(PlannedRung(rung, model.name, members, repeats, rung.against or rung.on or before, cell))
         before = None if cell else rung.name
     # a single network's row takes every member that a committee of the same recipe needs anyway
     whole = [r if r.members > 1 else replace(r, seeds=models[r.model].members) for r in rungs]
     return Plan(study, tuple(models.values()), tuple(whole))
+
+
+def check_pseudo_labels(rung: Rung, recipe: Recipe) -> None:
+    """Whether a rung with pseudo-labels can be audited.
+
+    Raises:
+        RecipeError: settings of pseudo-labels without a rung that gives them, or members that hold out other images
+            than each other, so that those who label would have trained on audit images.
+    """
+    if "pseudo_labels" in rung.recipe and rung.labelled_by is None:
+        raise RecipeError(
+            f"rung {rung.name} has settings of pseudo_labels, but no labelled_by; name the rung whose committee labels"
+        )
+    if rung.labelled_by is not None and recipe.holdout.kind not in ("shared", "last"):
+        raise RecipeError(
+            f"rung {rung.name} has labelled_by, but holdout.kind is {recipe.holdout.kind!r}: members would have "
+            'trained on images that audit them; set holdout = { kind = "shared" } in the study\'s base'
+        )
 
 
 def cells(study: Study) -> list[tuple[Rung, tuple[Any, ...]]]:
@@ -298,11 +319,25 @@ def parse(content: Mapping[str, Any], where: str = "study") -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'the study'}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
-        ]
-        raise RecipeError(f"{where} has faults: {'; '.join(faults)}") from None
+        faults = [fault_in_words(fault) for fault in error.errors()]
+        number = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise RecipeError(f"{where} has {number}: {'; '.join(faults)}") from None
+
+
+def fault_in_words(fault: Any) -> str:
+    """One fault of a study: where, what was expected, what was got."""
+    place = ".".join(map(str, fault["loc"])) or "the study"
+    if fault["type"] == "extra_forbidden":
+        section = next((part for part in fault["loc"] if part in ("rungs", "grid", "quick")), "")
+        parts: dict[str, type[BaseModel]] = {"rungs": Rung, "grid": Grid, "quick": Quick}
+        known = list(parts.get(section, Study).model_fields)
+        return f"{place} is unknown{nearest(str(fault['loc'][-1]), known)}; there are {', '.join(known)}"
+    if fault["type"] == "missing":
+        return f"{place} is missing"
+    if fault["type"] == "string_pattern_mismatch":
+        return f"{place}: expected small letters, digits and hyphens, got {fault['input']!r}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}" + ("" if fault["type"] == "value_error" else f", got {fault['input']!r}")
 
 
 def rung_named(rungs: Sequence[PlannedRung], name: str) -> PlannedRung:

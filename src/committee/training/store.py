@@ -262,7 +262,9 @@ def read_manifest(run: Path, *, kinds: Collection[str] = ("run",)) -> dict[str, 
         RunError: not a run folder, an unfinished run, one that another version wrote, or of another kind.
     """
     if not run.is_dir():
-        raise RunError(f"there is no run folder {run}; give a folder that committee train wrote")
+        models = sorted(path.name for path in run.parent.iterdir() if path.is_dir()) if run.parent.is_dir() else []
+        there = f"; {run.parent} has {', '.join(models)}" if run.parent.name == "models" and models else ""
+        raise RunError(f"there is no run folder {run}{there}; give a folder that committee train wrote")
     if not (run / MANIFEST).exists():
         if (run / "identity.json").exists():
             raise RunError(f"{run} is an unfinished run; give the same committee train command again to finish it")
@@ -273,7 +275,8 @@ def read_manifest(run: Path, *, kinds: Collection[str] = ("run",)) -> dict[str, 
     kind = "model" if "model" in manifest else "study" if "study" in manifest else "run"
     if kind not in kinds:
         wanted = {
-            "study": f"{run} is the folder of a study; give one of its models, such as {run / 'models'}/NAME",
+            "study": f"{run} is the folder of a study; give one of its models, {run / 'models'}/NAME (its sealed test "
+            "images are opened by its committee study command without --keep-sealed)",
             "model": f"{run} is a model of a study, and judged there; give a folder that committee train wrote",
             "run": f"{run} is the folder of a run; give the folder of a study",
         }
