@@ -33,11 +33,11 @@ class Rung(_Part):
     Attributes:
         name: for folders and for other rungs to refer to.
         change: what is different from the rung that it is compared with, in words.
-        on: the rung whose recipe `recipe` changes; None for the study's base.
+        on: the rung whose recipe is changed; without it the study's base is.
         recipe: sections and fields that change; a list takes the place of a list.
         members: 1 for a single network, more for a committee.
         seeds: how often it is repeated, instead of the study's number.
-        against: the rung that it is compared with; None for `on`, or without that for the one before it.
+        against: the rung that it is compared with; without it `on`, else the one before.
         labelled_by: the rung whose committee gives pseudo-labels to this one's unlabelled images.
         published: test accuracy as published; published_members: lowest and highest of its members.
         published_parameters: trainable parameters as published.
