@@ -79,3 +79,31 @@ def test_faults_name_the_place_and_the_remedy(changes: list[str], expected: str)
 def test_a_network_that_does_not_fit_the_images_names_the_layer() -> None:
     with pytest.raises(RecipeError, match=r"layer 9 of the network \(conv\) needs at least 3x3 pixels but gets 2x2"):
         layer_table(recipes.load("ensemble-cnn").network, (8, 8, 1), 10)
+
+
+def test_faults_inside_stages_and_layers_are_told() -> None:
+    with pytest.raises(RecipeError, match=r"schedule.stages.0.epoch is unknown .did you mean 'epochs'"):
+        recipes.load("compact", ["schedule.stages=[{epoch=1,rate=0.01}]", "schedule.name=stages"])
+    with pytest.raises(RecipeError, match=r"there is no layer type 'max_pool' .did you mean 'maxpool'"):
+        recipes.load("ensemble-cnn", ["network.layers=[{type='max_pool'}]"])
+    with pytest.raises(RecipeError, match=r"training.epochs is 3, but the schedule's stages have 2 epochs together"):
+        recipes.parse(
+            {
+                "name": "x",
+                "network": {"layers": [{"type": "flatten"}, {"type": "dense", "units": "classes"}]},
+                "training": {"epochs": 3},
+                "schedule": {"name": "stages", "stages": [{"epochs": 2, "rate": 0.1}]},
+            }
+        )
+
+
+def test_a_digest_counts_only_what_differs_from_the_defaults() -> None:
+    recipe = recipes.load("ensemble-cnn")
+    content = recipe.content()
+    assert "augmentation" not in content
+    assert content["network"]["layers"][0] == {
+        "type": "conv",
+        "filters": 16,
+        "activation": "relu",
+    }
+    assert recipes.parse({"name": "again", **content}).digest() == recipe.digest()

@@ -165,6 +165,14 @@ def test_faults_of_a_study_are_told() -> None:
     content["rungs"][0]["recipe"] = {"training": {"epoch": 3}}
     with pytest.raises(RecipeError, match=r"rung linear of study small.*did you mean"):
         studies.plan(studies.parse(content))
+    content = tomllib.loads(SMALL)
+    content["base"]["holdout"] = {"kind": "fraction"}
+    with pytest.raises(RecipeError, match=r"rung labelled has labelled_by, but holdout.kind is 'fraction'"):
+        studies.plan(studies.parse(content))
+    content = tomllib.loads(SMALL)
+    content["rungs"][1]["chnage"] = "x"
+    with pytest.raises(RecipeError, match=r"rungs.1.chnage is unknown .did you mean 'change'"):
+        studies.parse(content)
     with pytest.raises(RecipeError, match=r"there is no study 'laddr' .did you mean 'ladder'"):
         studies.load("laddr")
 
@@ -246,7 +254,7 @@ def test_a_study_ends_in_a_table_with_verdicts_and_a_page(finished: Path) -> Non
     assert [row["difference"] and row["difference"]["against"] for row in found["rungs"]] == [
         None, "linear", "hidden", "voting",
     ]  # fmt: skip
-    assert [opening["purpose"] for opening in found["test_openings"]] == ["the end of the study small"]
+    assert [opening["purpose"] for opening in found["test_openings"]] == ['the end of the study "small"']
     labels = np.load(finished / "models" / "hidden" / "members" / "00" / "held_out.npy")
     assert rows["hidden"]["validation"]["images"] == len(labels)
     assert rows["labelled"]["validation"]["images"] < len(labels)  # judged by the audit images alone
@@ -424,12 +432,15 @@ def test_rounds_of_pseudo_labels_stop_at_a_low_precision(tmp_path: Path) -> None
     small += ["--set", "holdout.folds=2", "--held-back", "0.3"]
     stopped = call("pseudo-labels", "digits", *small, "--set", "pseudo_labels.confidence=0", "--out", tmp_path / "a")
     assert stopped.exit_code == 0, stopped.output
-    assert "Stopped: that is below pseudo_labels.precision_limit" in stopped.stdout
+    assert "Stopped: the precision is below pseudo_labels.precision_limit" in " ".join(stopped.stdout.split())
     assert not (tmp_path / "a" / "round-1").exists()
     trusting = [*small, "--set", "pseudo_labels.confidence=0", "--set", "pseudo_labels.precision_limit=0"]
     joined = call("pseudo-labels", "digits", *trusting, "--out", tmp_path / "b", "--json")
     rounds = json.loads(joined.stdout)["rounds"]
     assert [each["round"] for each in rounds] == [0, 1]
+    named = (tmp_path / "b" / "accepted-after-round-0.csv").read_text().splitlines()
+    assert named[0] == "image,label,probability"
+    assert len(named) > 100
     assert "pseudo-labelled images make up 25%" in (tmp_path / "b" / "round-1" / "report.html").read_text()
     assert call("pseudo-labels", "digits", *small, "--transductive").exit_code == 2
 

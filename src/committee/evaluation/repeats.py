@@ -127,20 +127,19 @@ def _variance(this: Judged, other: Judged) -> tuple[float, int]:
     """Variance of the difference of two mean accuracies, and its degrees of freedom."""
     a, b = this.right, other.right
     parts = [part for part in (this.seeds(), other.seeds()) if part]
+    least = 0.0  # few seeds can look more alike than the images allow
     if not np.isnan(a).any() and not np.isnan(b).any():
         per_image = a.mean(axis=0) - b.mean(axis=0)
         by_seeds = sum(float(rows.var(axis=0, ddof=1).mean()) / len(rows) for rows in (a, b) if len(rows) > 1)
         parts.append((max(float(per_image.var(ddof=1)) - by_seeds, 0.0) / len(per_image), len(per_image) - 1))
         least = float(per_image.var(ddof=1)) / len(per_image)
-        if math.fsum(value for value, _ in parts) < least:  # few seeds can look more alike than the images allow
-            parts = [(least, len(per_image) - 1)]
     else:  # judged on different images: the two accuracies are independent
         for rows in (a, b):
             mean, n = float(np.nanmean(rows)), int((~np.isnan(rows)).any(axis=0).sum())
             parts.append((mean * (1 - mean) / n, n - 1))
     total = math.fsum(value for value, _ in parts)
     below = math.fsum(value**2 / max(freedom, 1) for value, freedom in parts)
-    return total, max(1, int(total**2 / below)) if below > 0 else 1
+    return max(total, least), max(1, int(total**2 / below)) if below > 0 else 1
 
 
 def adjusted(differences: Sequence[Difference | None]) -> list[Difference | None]:
