@@ -307,7 +307,12 @@ def make_usable(model: Model, prepared: Prepared) -> None:
 
 def write_page(out: Path) -> Path:
     """Tables, figures and study.html from the files of the study's folder alone, then the manifest."""
-    results = StudyResults.model_validate(store.read_json(out / "results.json"))
+    try:
+        results = StudyResults.model_validate(store.read_json(out / "results.json"))
+    except ValidationError as error:
+        raise RunError(
+            f"{out / 'results.json'} was written by another version of committee; give the committee study command again"
+        ) from error
     data, environment = store.read_json(out / "data.json"), store.read_json(out / "environment.json")
     height, width, channels = data["shape"]
     layers, rates = {}, {}
