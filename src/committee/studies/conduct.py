@@ -311,7 +311,7 @@ def write_page(out: Path) -> Path:
         results = StudyResults.model_validate(store.read_json(out / "results.json"))
     except ValidationError as error:
         raise RunError(
-            f"{out / 'results.json'} was written by another version of committee; give the committee study command again"
+            f"{out / 'results.json'} was written by another version; give the committee study command again"
         ) from error
     data, environment = store.read_json(out / "data.json"), store.read_json(out / "environment.json")
     height, width, channels = data["shape"]
