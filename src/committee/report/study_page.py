@@ -85,11 +85,14 @@ def _page(
     environment.filters["spread"] = spread
     samples, uris = _images(class_names, pictures, 3 * LARGEST)
     sealed = not any(row.test for row in results.rungs) and not (results.grid and results.grid.cells[0].test)
-    contents = [("found", "What was found")]
+    short = [
+        finding for finding in results.discussion if finding.kind in ("overall", "stopped", "committee", "published")
+    ]
+    contents = [("found", "In short")] if short else []
     contents += [("table", "The table"), ("curves", "Learning curves")] if results.rungs else []
     contents += [("grid", "The grid")] if results.grid else []
     contents += [("rungs", "Rung by rung")] if results.rungs else []
-    contents += [("data", "The images"), ("record", "The record")]
+    contents += [("discussion", "Discussion"), ("data", "The images"), ("record", "The record")]
     return environment.get_template("study.html").render(
         css=css(),
         quiet=True,
@@ -97,6 +100,7 @@ def _page(
         facts={**facts, "command": shown_command(str(facts.get("command", "")))},
         plots=embedded,
         sealed=sealed,
+        short=short,
         contents=contents,
         headings=study_table.HEADINGS,
         rows=[
