@@ -26,7 +26,7 @@ from committee.evaluation.results import Results
 from committee.models.architectures import plan
 from committee.recipe import Recipe
 from committee.training import machine, run_inline, run_processes, store
-from committee.training.jobs import Event, Failed, Job, Runner
+from committee.training.jobs import Event, Failed, Job, Runner, share
 
 
 @dataclass(frozen=True)
@@ -187,12 +187,8 @@ def make_jobs(
     pseudo: LabelledImages | None,
 ) -> Iterator[Job]:
     """One job for each of these members; the images go to `shared` as files that all workers map into memory."""
-    np.save(shared / "pixels.npy", dataset.train.pixels)
-    np.save(shared / "labels.npy", dataset.train.labels)
-    files = (shared / "pseudo-pixels.npy", shared / "pseudo-labels.npy") if pseudo else None
-    if files and pseudo:
-        np.save(files[0], pseudo.pixels)
-        np.save(files[1], pseudo.labels)
+    pixels, labels = share(dataset.train, shared)
+    files = share(pseudo, shared, "pseudo-") if pseudo else None
     for member in members:
         start, first_epoch = start_of(continued, member, parts[member]) if continued else (None, 0)
         yield Job(
@@ -200,8 +196,8 @@ def make_jobs(
             member=member,
             seed=setting.seed,
             folder=store.member_folder(out, member),
-            pixels=shared / "pixels.npy",
-            labels=shared / "labels.npy",
+            pixels=pixels,
+            labels=labels,
             held_out=parts[member],
             classes=len(dataset.class_names),
             device=setting.device,

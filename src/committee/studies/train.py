@@ -26,7 +26,7 @@ from committee.run import Setting, pick_runner
 from committee.studies.pseudo_labels import accepted, audit
 from committee.studies.study import Model, Plan, rung_named, trained_content
 from committee.training import machine, store
-from committee.training.jobs import Event, Failed, Job, member_probabilities, one_thread
+from committee.training.jobs import Event, Failed, Job, member_probabilities, one_thread, share
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,7 @@ def train(
     """
     with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
         shared = Path(folder)
-        np.save(shared / "pixels.npy", dataset.train.pixels)
-        np.save(shared / "labels.npy", dataset.train.labels)
+        share(dataset.train, shared)
         plain = [model for model in plan.models if model.labelled_by is None]
         execute(list(jobs_of(plain, dataset, out, setting, shared)), setting, on_event)
         for model in plan.models:
@@ -127,11 +126,7 @@ def jobs_of(
         store.begin(folder, identity_of(model, dataset, setting, pseudo))
         store.write_text(folder / "recipe.toml", model.recipe.to_toml())
         parts = parts_of(model, dataset, setting.seed, transductive=transductive)
-        files = None
-        if pseudo is not None:
-            files = (shared / f"{model.name}-pixels.npy", shared / f"{model.name}-labels.npy")
-            np.save(files[0], pseudo.pixels)
-            np.save(files[1], pseudo.labels)
+        files = share(pseudo, shared, f"{model.name}-") if pseudo else None
         for member in range(model.members):
             if not store.member_file(folder, member).exists():
                 yield Job(

@@ -57,6 +57,14 @@ class Job:
     model: str = ""
 
 
+def share(images: LabelledImages, folder: Path, name: str = "") -> tuple[Path, Path]:
+    """Write images and labels as NPY files that all jobs map into memory; returns the two paths."""
+    files = (folder / f"{name}pixels.npy", folder / f"{name}labels.npy")
+    np.save(files[0], images.pixels)
+    np.save(files[1], images.labels)
+    return files
+
+
 @dataclass(frozen=True)
 class EpochDone:
     """A member finished an epoch; `line` is its line of history.jsonl."""
