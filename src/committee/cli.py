@@ -65,6 +65,28 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 _device = click.option("--device", default="auto", show_default=True, help="auto, cuda, mps, xpu or cpu.")
 
 
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _together(options: Sequence[_Decorator], function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with several options, in this order in its help."""
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _training_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of everything that trains: where its images are, where and from what seed it runs."""
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(0),
+        default=0,
+        help="Processes on the CPU; changes no result.  [default: one a core]",
+    )
+    precision = click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
+    return _together([_seed, workers, _device, precision, _data_dir, _image_size], function)
+
+
 @click.group(cls=_Group)
 @click.version_option(__version__, prog_name="committee")
 @_example("committee train mnist-5k")
@@ -81,17 +103,7 @@ def main() -> None:
 @click.option("--members", type=click.IntRange(1), help="Members of the committee, instead of the recipe's number.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs a member, instead of the recipe's number.")
 @click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe.")
-@_seed
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=0,
-    help="Processes on the CPU; changes no result.  [default: one a core]",
-)
-@_device
-@click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
-@_data_dir
-@_image_size
+@_training_options
 @click.option("--out", type=_folder, help="The run folder.  [default: runs/DATA-RECIPE-seedS]")
 @click.option("--from", "continued", type=_folder, help="Go on from this finished run, for --epochs more epochs.")
 @click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
@@ -209,29 +221,17 @@ def _show(folder: Path, results: Any, as_json: bool) -> None:
 
 def _study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of everything that trains a study."""
-    options = [
+    options: list[_Decorator] = [
         click.option(
             "--seeds",
             type=click.IntRange(1),
             help="Repeats of every row, committees too.  [default: the study's own; 3 for a grid]",
         ),
-        _seed,
-        click.option(
-            "--workers",
-            type=click.IntRange(0),
-            default=0,
-            help="Processes on the CPU; changes no result.  [default: one a core]",
-        ),
-        _device,
-        click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32."),
-        _data_dir,
-        _image_size,
+        _training_options,
         click.option("--keep-sealed", is_flag=True, help="Do not open the test images; judge by validation images."),
         _json,
     ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return _together(options, function)
 
 
 @main.command()
@@ -309,12 +309,7 @@ def grid(data: str, recipe: str, axes: Sequence[str], changes: Sequence[str], ou
 @click.option("--transductive", is_flag=True, help="Label the test images; every output says so.")
 @click.option("--recipe", default="compact", show_default=True, help="A shipped recipe or a TOML file.")
 @click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe.")
-@_seed
-@click.option("--workers", type=click.IntRange(0), default=0, help="Processes on the CPU.  [default: one a core]")
-@_device
-@click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
-@_data_dir
-@_image_size
+@_training_options
 @click.option("--out", type=_folder, help="The folder of all rounds.  [default: runs/DATA-RECIPE-pseudo-labels-seedS]")
 @_json
 @_example(
