@@ -47,6 +47,10 @@ class LabelledImages:
         """How many images each class has."""
         return [int(count) for count in np.bincount(self.labels, minlength=classes)]
 
+    def part(self, positions: NDArray[np.int64]) -> LabelledImages:
+        """The images at these positions, with their labels."""
+        return LabelledImages(cast(Pixels, np.ascontiguousarray(self.pixels[positions])), self.labels[positions])
+
     def digest(self) -> str:
         """SHA-256 of pixels and labels in their order."""
         return hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes() + self.labels.tobytes()).hexdigest()

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from committee import recipe as recipes
 from committee import seeds
-from committee.data.dataset import ImageDataset, LabelledImages, checked_images, open_test
+from committee.data.dataset import ImageDataset, checked_images, open_test
 from committee.data.inspect import describe, sample_pictures
 from committee.data.splits import stratified_part
 from committee.errors import RecipeError, RunError
@@ -160,9 +160,8 @@ def fewer(dataset: ImageDataset, images: int, seed: int) -> ImageDataset:
     if count <= images:
         return dataset
     chosen = stratified_part(dataset.train.labels, images / count, seeds.numpy_generator(seed, "quick"))
-    part = LabelledImages(np.ascontiguousarray(dataset.train.pixels[chosen]), dataset.train.labels[chosen])  # type: ignore[arg-type]
     note = f"{len(chosen):,} of the {count:,} training images, every class in its share, for the quick form"
-    return replace(dataset, train=part, notes=(*dataset.notes, note))
+    return replace(dataset, train=dataset.train.part(chosen), notes=(*dataset.notes, note))
 
 
 def without_pseudo_labels(study: Study) -> Study:
@@ -203,7 +202,8 @@ def conduct(
     out, form, dataset, setting = prepared.out, prepared.form, prepared.dataset, prepared.setting
     content = prepared.plan.study.model_dump(mode="json", exclude_none=True)
     store.write_text(out / "study.toml", tomli_w.dumps(content))
-    store.write_json(out / "data.json", describe(prepared.described))
+    data = describe(prepared.described)
+    store.write_json(out / "data.json", data)
     store.write_text(out / "command.txt", command + "\n")
     train(prepared.plan, dataset, out, setting, transductive=form.transductive, on_event=on_event)
     asked = asked_for(prepared)
@@ -230,7 +230,7 @@ def conduct(
     store.write_json(out / "results.json", results.model_dump(mode="json"))
     for model in prepared.plan.models:
         if is_trained(out, model):
-            make_usable(model, prepared)
+            make_usable(model, prepared, data)
     store.write_json(out / "plan.json", asked)
     write_page(out)
     return results
@@ -296,10 +296,10 @@ def published_on(prepared: Prepared) -> str:
     return f"{study.published_data or prepared.dataset.name}, all of it"
 
 
-def make_usable(model: Model, prepared: Prepared) -> None:
+def make_usable(model: Model, prepared: Prepared, data: dict[str, Any]) -> None:
     """The files that let a model's folder be used like a run: its members together are a committee."""
     folder = model_folder(prepared.out, model)
-    store.write_json(folder / "data.json", describe(prepared.described))
+    store.write_json(folder / "data.json", data)
     plain: dict[str, Any] = {"combination": "mean", "weights": None, "temperature": None, "temperature_by_size": []}
     store.write_json(folder / "committee.json", {"members": list(range(model.members)), **plain})
     store.write_manifest(folder, {"study": prepared.plan.study.name, "model": model.name, "test_openings": 0})

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee import seeds
+from committee.conclude import test_openings
 from committee.data.dataset import ImageDataset, LabelledImages, Labels
 from committee.ensemble.combine import combine, out_of_fold
 from committee.evaluation.mistakes import study_galleries
@@ -24,7 +25,6 @@ from committee.evaluation.results import (
     RepeatScore,
     RungRow,
     StudyResults,
-    TestOpening,
 )
 from committee.models.architectures import plan as plan_network
 from committee.studies import discussion, grid
@@ -122,7 +122,7 @@ def judge(
         grid=judge_grid(plan, on_train, on_test, rng),
         published_on=published_on,
         discussion=(),
-        test_openings=openings(out),
+        test_openings=test_openings(out),
         seconds=round(sum(seconds_of(out, model) for model in plan.models), 1),
     )
     results = results.model_copy(update={"discussion": tuple(discussion.findings(results))})
@@ -302,13 +302,6 @@ def judge_grid(
         "test" if on_test else "validation",
         rng,
     )
-
-
-def openings(out: Path) -> tuple[TestOpening, ...]:
-    """The lines of the study's test record."""
-    path = out / "test_record.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return tuple(TestOpening.model_validate_json(line) for line in lines)
 
 
 def seconds_of(out: Path, model: Model) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.data.dataset import Labels
+from committee.data.dataset import LabelledImages, Labels, Pixels
 from committee.evaluation.intervals import wilson
 from committee.evaluation.results import Interval
 from committee.recipe import PseudoLabels
@@ -82,6 +82,17 @@ def accepted(probabilities: Probabilities, settings: PseudoLabels) -> NDArray[np
         best = own[np.argsort(-sure[own], kind="stable")]
         chosen.append(best[: max(1, round(settings.best_share * len(own)))])
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
+
+
+def labelled(pixels: Pixels, probabilities: Probabilities, chosen: NDArray[np.int64]) -> LabelledImages:
+    """The chosen images with their most probable class as label: what joins the training.
+
+    Args:
+        pixels: (image, height, width, channel), the unlabelled images.
+        probabilities: (image, class), of the same images.
+        chosen: positions, from `accepted`.
+    """
+    return LabelledImages(pixels, probabilities.argmax(axis=1)).part(chosen)
 
 
 def audit(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from committee.ensemble.committee import load
 from committee.errors import DataError, RunError
 from committee.recipe import Recipe
 from committee.studies.pseudo_labels import accepted, audit
+from committee.studies.pseudo_labels import labelled as pseudo_labelled
 from committee.training import store
 from committee.training.jobs import Event
 
@@ -108,7 +109,7 @@ def train(
             break
         chosen = accepted(given, settings)
         write_accepted(out / f"accepted-after-round-{number}.csv", chosen, given, source.names, dataset.class_names)
-        pseudo = LabelledImages(cast(Pixels, np.ascontiguousarray(unlabelled[chosen])), given[chosen].argmax(axis=1))
+        pseudo = pseudo_labelled(unlabelled, given, chosen)
     for each in told:
         folder = out / each["folder"]
         if not store.read_manifest(folder)["test_openings"]:
@@ -162,7 +163,7 @@ def parts(
         )
     note = f"{len(aside):,} training images were set aside to audit pseudo-labels"
     note += f", and the labels of {len(hidden):,} hidden" if len(hidden) else ""
-    labelled = replace(dataset, train=chosen_of(dataset.train, rest), notes=(*dataset.notes, note))
+    labelled = replace(dataset, train=dataset.train.part(rest), notes=(*dataset.notes, note))
     if source.transductive:
         out.mkdir(parents=True, exist_ok=True)
         purpose = "transductive pseudo-labels, without labels"
@@ -170,10 +171,5 @@ def parts(
     elif source.unlabelled is not None:
         unlabelled = source.unlabelled
     else:
-        unlabelled = chosen_of(dataset.train, hidden).pixels
-    return labelled, chosen_of(dataset.train, aside), unlabelled
-
-
-def chosen_of(images: LabelledImages, positions: Any) -> LabelledImages:
-    """Some of the images."""
-    return LabelledImages(cast(Pixels, np.ascontiguousarray(images.pixels[positions])), images.labels[positions])
+        unlabelled = dataset.train.part(hidden).pixels
+    return labelled, dataset.train.part(aside), unlabelled

@@ -11,21 +11,22 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from committee import run as runs
 from committee import seeds
-from committee.data.dataset import ImageDataset, LabelledImages, Pixels, open_test
+from committee.data.dataset import ImageDataset, LabelledImages, open_test
 from committee.data.splits import held_out_parts, stratified_part
 from committee.ensemble.combine import combine
 from committee.ensemble.committee import load_network
 from committee.errors import TrainingError
 from committee.run import Setting, pick_runner
-from committee.studies.pseudo_labels import accepted, audit
+from committee.studies.pseudo_labels import accepted, audit, labelled
 from committee.studies.study import Model, Plan, rung_named, trained_content
-from committee.training import machine, store
+from committee.training import store
 from committee.training.jobs import Event, Failed, Job, member_probabilities, one_thread, share
 
 
@@ -148,19 +149,8 @@ def jobs_of(
 
 def identity_of(model: Model, dataset: ImageDataset, setting: Setting, pseudo: LabelledImages | None) -> dict[str, Any]:
     """What makes a model's members these ones."""
-    train_digest, test_digest = dataset.part_digests()
-    environment = machine.describe(setting.device, setting.precision, setting.workers)
-    return {
-        "recipe": trained_content(model.recipe),
-        "training images": train_digest,
-        "test images": test_digest,
-        "seed": setting.seed,
-        "device": setting.device,
-        "precision": setting.precision,
-        "committee": environment["committee"],
-        "torch": environment["torch"],
-        "pseudo-labels": pseudo.digest() if pseudo else None,
-    }
+    identity = runs.identity_of(dataset, model.recipe, setting, None, pseudo)
+    return identity | {"recipe": trained_content(model.recipe)}
 
 
 # --- pseudo-labels ----------------------------------------------------------------------------------------------------
@@ -195,7 +185,7 @@ def train_rounds(
             unlabelled = open_test(dataset, record, purpose, members=len(members)).pixels
             given = answers_about(unlabelled, out, labeller, members, dataset, setting)
         else:
-            unlabelled, given = dataset.train.pixels[parts.left_out], answers[parts.left_out]
+            unlabelled, given = dataset.train.part(parts.left_out).pixels, answers[parts.left_out]
         found = audit(given, answers[audited], dataset.train.labels[audited], settings)
         stopped = found.stops(settings.precision_limit)
         rounds.append({"round": number, "stopped": stopped, **asdict(found), "in_words": found.in_words()})
@@ -203,8 +193,7 @@ def train_rounds(
         store.write_json(out / "models" / f"{model.name}-audits.json", rounds)
         if stopped:
             return
-        chosen = accepted(given, settings)
-        pseudo = LabelledImages(cast(Pixels, np.ascontiguousarray(unlabelled[chosen])), given[chosen].argmax(axis=1))
+        pseudo = labelled(unlabelled, given, accepted(given, settings))
         jobs = jobs_of([current], dataset, out, setting, shared, pseudo, transductive)
         execute(list(jobs), setting, on_event)
         labeller, members = current, list(range(model.members))
