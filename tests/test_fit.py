@@ -16,6 +16,7 @@ from torch.nn import functional
 from committee import recipe as recipes
 from committee.data.augment import augment, random_matrices, warp
 from committee.data.dataset import ImageDataset, LabelledImages
+from committee.declarations import shipped
 from committee.models.architectures import KeyedDropout, StemConv, build
 from committee.models.summary import layer_table
 from committee.recipe import Augmentation, Conv, Recipe, Schedule
@@ -68,8 +69,8 @@ def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits
 
     network = "network.layers=[{type='flatten'},{type='dropout',rate=0.3},{type='dense',units='classes'}]"
     changes = ["training.epochs=4"] + ([network] if name == "ensemble-cnn" else ["network.widths=[8,8,8]"])
-    shipped = name if name in recipes.shipped() else "compact"
-    task = task_of(recipes.load(shipped, changes + (PLATEAU if name == "plateau and average" else [])), digits)
+    base = name if name in shipped("recipe") else "compact"
+    task = task_of(recipes.load(base, changes + (PLATEAU if name == "plateau and average" else [])), digits)
     if name == "plateau and average":  # and images that a committee labelled
         task = replace(task, pseudo=LabelledImages(digits.train.pixels[600:700], digits.train.labels[600:700]))
     whole, _ = run(digits, task)
@@ -100,7 +101,7 @@ def test_bfloat16_convolutions_of_the_recipes_agree_with_float32() -> None:
     """Some bfloat16 convolutions of some releases were wrong on CPUs; those that we use must not be."""
     shapes = {
         (planned.input, planned.layer.filters, planned.layer.padding)
-        for name in recipes.shipped()
+        for name in shipped("recipe")
         for planned in layer_table(recipes.load(name).network, (28, 28, 1), 10)
         if isinstance(planned.layer, Conv) and planned.input[0] > 1
     }

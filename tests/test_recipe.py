@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from committee import recipe as recipes
+from committee.declarations import shipped
 from committee.errors import RecipeError
 from committee.models.summary import layer_table, totals
 
@@ -24,14 +25,14 @@ def test_built_networks_have_the_parameters_that_the_table_states() -> None:
     from committee.models.architectures import build
     from committee.seeds import torch_generator
 
-    for name in recipes.shipped():
+    for name in shipped("recipe"):
         for shape in [(28, 28, 1), (32, 40, 3)]:
             network = recipes.load(name).network
             built = build(network, (shape[2], *shape[:2]), 7, torch_generator(0))
             assert sum(p.numel() for p in built.parameters()) == totals(layer_table(network, shape, 7))[0]
 
 
-@pytest.mark.parametrize("name", recipes.shipped())
+@pytest.mark.parametrize("name", shipped("recipe"))
 def test_a_recipe_survives_its_own_toml(name: str, tmp_path: Path) -> None:
     recipe = recipes.load(name)
     path = tmp_path / "again.toml"

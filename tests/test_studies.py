@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from committee.cli import main
 from committee.data.dataset import ImageDataset
+from committee.declarations import shipped
 from committee.errors import RecipeError
 from committee.evaluation.repeats import Judged, adjusted, difference, score
 from committee.models.summary import layer_table, totals
@@ -135,7 +136,7 @@ def test_every_published_parameter_count_is_met(name: str) -> None:
 def test_the_shipped_studies_have_every_published_row() -> None:
     published = {
         rung.rung.name: rung.rung.published
-        for name in studies.shipped()
+        for name in shipped("study")
         for rung in studies.plan(studies.load(name)).rungs
         if rung.rung.published is not None
     }
@@ -418,23 +419,21 @@ def test_what_is_sure_is_accepted_and_the_audit_counts_what_is_right() -> None:
     assert audit(probabilities, probabilities, np.array([0, 0, 0, 1, 0]), PseudoLabels(confidence=1)).stops(0)
 
 
+SMALL_ROUNDS = [
+    *("--workers", "1", "--members", "2", "--epochs", "2", "--set", "network.widths=[8,8,8]"),
+    *("--set", "holdout.folds=2", "--set", "pseudo_labels.confidence=0"),
+]
+
+
 def test_rounds_of_pseudo_labels_stop_at_a_low_precision(tmp_path: Path) -> None:
-    small = [
-        "--workers",
-        "1",
-        "--set",
-        "network.widths=[8,8,8]",
-        "--set",
-        "training.epochs=2",
-        "--set",
-        "committee.members=2",
-    ]
-    small += ["--set", "holdout.folds=2", "--held-back", "0.3"]
-    stopped = call("pseudo-labels", "digits", *small, "--set", "pseudo_labels.confidence=0", "--out", tmp_path / "a")
+    small = [*SMALL_ROUNDS, "--held-back", "0.3"]
+    stopped = call("pseudo-labels", "digits", *small, "--keep-sealed", "--out", tmp_path / "a")
     assert stopped.exit_code == 0, stopped.output
     assert "Stopped: the precision is below pseudo_labels.precision_limit" in " ".join(stopped.stdout.split())
+    assert "Round 0: out-of-fold accuracy" in stopped.stdout
+    assert not (tmp_path / "a" / "round-0" / "test_probabilities.npy").exists()
     assert not (tmp_path / "a" / "round-1").exists()
-    trusting = [*small, "--set", "pseudo_labels.confidence=0", "--set", "pseudo_labels.precision_limit=0"]
+    trusting = [*small, "--set", "pseudo_labels.precision_limit=0"]
     joined = call("pseudo-labels", "digits", *trusting, "--out", tmp_path / "b", "--json")
     rounds = json.loads(joined.stdout)["rounds"]
     assert [each["round"] for each in rounds] == [0, 1]
@@ -446,21 +445,9 @@ def test_rounds_of_pseudo_labels_stop_at_a_low_precision(tmp_path: Path) -> None
 
 
 def test_a_transductive_committee_says_so(tmp_path: Path) -> None:
-    small = [
-        "--workers",
-        "1",
-        "--set",
-        "network.widths=[8,8,8]",
-        "--set",
-        "training.epochs=2",
-        "--set",
-        "committee.members=2",
-    ]
-    small += ["--set", "holdout.folds=2", "--set", "pseudo_labels.confidence=0"]
-    out = tmp_path / "t"
-    result = call(
-        "pseudo-labels", "digits", *small, "--set", "pseudo_labels.precision_limit=0", "--transductive", "--out", out
-    )
+    out, no_limit = tmp_path / "t", ["--set", "pseudo_labels.precision_limit=0"]
+    assert call("pseudo-labels", "digits", *SMALL_ROUNDS, "--transductive", "--keep-sealed").exit_code == 2
+    result = call("pseudo-labels", "digits", *SMALL_ROUNDS, *no_limit, "--transductive", "--out", out)
     assert result.exit_code == 0, result.output
     assert "TRANSDUCTIVE" in result.stdout
     assert "TRANSDUCTIVE" in (out / "round-1" / "report.html").read_text()

@@ -13,14 +13,13 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from importlib import resources
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from committee import declarations
 from committee.errors import RecipeError, nearest
 
 Activation = Literal["linear", "relu", "sigmoid", "tanh", "gelu", "silu"]
@@ -338,37 +337,13 @@ class Recipe(_Section):
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def shipped() -> list[str]:
-    """Names of the shipped recipes."""
-    folder = resources.files("committee") / "recipes"
-    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
-
-
-def shipped_text(name: str) -> str:
-    """A shipped recipe as it was written, comments included."""
-    return (resources.files("committee") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
-
-
 def load(name_or_path: str, changes: Iterable[str] = ()) -> Recipe:
     """A shipped recipe by name, or a TOML file by path, with changes such as ``"training.epochs=3"``.
 
     Raises:
         RecipeError: no such recipe, not TOML, or faults in it (all of them in one message).
     """
-    if name_or_path in shipped():
-        text, where = shipped_text(name_or_path), f"recipe {name_or_path}"
-    elif (path := Path(name_or_path)).suffix == ".toml" and path.is_file():
-        text, where = path.read_text(encoding="utf-8"), f"recipe {path}"
-    else:
-        names = shipped()
-        raise RecipeError(
-            f"there is no recipe {name_or_path!r}{nearest(name_or_path, names)}; give one of {', '.join(names)}, "
-            "or the path of a TOML file"
-        )
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{where} is not valid TOML: {error}; correct it there") from error
+    content, where = declarations.content_of("recipe", name_or_path)
     for change in changes:
         _apply(content, change)
     return parse(content, where)

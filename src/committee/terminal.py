@@ -394,11 +394,13 @@ def show_rounds(found: Mapping[str, Any]) -> None:
     for mark in found["marks"]:
         console.print(Text(mark, style="bold"))
     for each in found["rounds"]:
-        score = each["test"]
-        low, high = map(percent, score["interval"])
-        errors = f"{score['errors']:,} errors in {score['images']:,} images"
-        accuracy = f"test accuracy {percent(score['accuracy'])} (95 % interval {low} to {high})"
-        console.print(Text(f"Round {each['round']}: {accuracy}, {errors}"))
+        part = "test" if each["test"] else "out_of_fold"
+        told = "not judged: its test images are sealed, and it held none out"
+        if score := each[part]:
+            low, high = map(percent, score["interval"])
+            told = f"{part.replace('_', '-')} accuracy {percent(score['accuracy'])} (95 % interval {low} to {high}), "
+            told += f"{score['errors']:,} errors in {score['images']:,} images"
+        console.print(Text(f"Round {each['round']}: {told}"))
         if each["audit"]:
             console.print(Text(f"  then {each['audit']}."))
         if each["stopped"]:

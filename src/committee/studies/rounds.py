@@ -62,6 +62,7 @@ def train(
     setting: runs.Setting,
     source: Source,
     *,
+    keep_sealed: bool = False,
     watch: Callable[[int], AbstractContextManager[Callable[[Event], None]]],
 ) -> dict[str, Any]:
     """Train round 0 on labelled images alone, then as many rounds with pseudo-labels as the recipe says.
@@ -74,15 +75,19 @@ def train(
         out: gets `round-0/`, `round-1/`, ... (runs), `accepted-after-round-N.csv`, `rounds.json`.
         setting: seed, device, precision, workers.
         source: the images without labels.
+        keep_sealed: leave the test images sealed and compare the rounds out of fold.
         watch: gives a watcher of the events of a round.
 
     Returns:
-        ``rounds`` (round, folder, test, audit, stopped), ``verdict`` (the last against the first, in words), ``marks``.
+        ``rounds`` (round, folder, test, out_of_fold, audit, stopped), ``verdict`` (the last against the first, in
+        words), ``marks``.
 
     Raises:
         DataError: the source is not one, or a part would be empty.
-        RunError: a folder holds another training.
+        RunError: a folder holds another training, or the test images are to be labelled and stay sealed.
     """
+    if keep_sealed and source.transductive:
+        raise RunError("the test images cannot be labelled and stay sealed; leave --keep-sealed out")
     source, settings = source.checked(), recipe.pseudo_labels
     labelled, audited, unlabelled = parts(dataset, recipe, out, setting.seed, source)
     pseudo: LabelledImages | None = None
@@ -112,12 +117,13 @@ def train(
         pseudo = pseudo_labelled(unlabelled, given, chosen)
     for each in told:
         folder = out / each["folder"]
-        if not store.read_manifest(folder)["test_openings"]:
+        if not keep_sealed and not store.read_manifest(folder)["test_openings"]:
             runs.evaluate(folder, labelled)
-        each["test"] = store.read_manifest(folder)["test"]
+        each |= {part: store.read_manifest(folder)[part] for part in ("test", "out_of_fold")}
     verdict = ""
-    if len(told) > 1:
-        compared = compare_runs(out / "round-0", out / told[-1]["folder"])
+    on = "test" if all(each["test"] for each in told) else "out-of-fold"
+    if len(told) > 1 and all(each[on.replace("-", "_")] for each in told):
+        compared = compare_runs(out / "round-0", out / told[-1]["folder"], on)
         verdict = f"A is the first round, B the last. {compared.verdict}"
     marks = [TRANSDUCTIVE] if source.transductive and len(told) > 1 else []
     result = {"rounds": told, "verdict": verdict, "marks": marks}

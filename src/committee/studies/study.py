@@ -8,16 +8,14 @@ and rungs that say which members they are judged by.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from committee import declarations
 from committee import recipe as recipes
 from committee.errors import RecipeError, nearest
 from committee.recipe import Recipe
@@ -272,42 +270,13 @@ def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def shipped() -> list[str]:
-    """Names of the shipped studies."""
-    folder = resources.files("committee") / "studies"
-    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
-
-
-def text_of(name_or_path: str) -> tuple[str, str]:
-    """A shipped study by name, or a TOML file by path: its text, and where it is from, in words.
-
-    Raises:
-        RecipeError: no such study.
-    """
-    if name_or_path in shipped():
-        text = (resources.files("committee") / "studies" / f"{name_or_path}.toml").read_text(encoding="utf-8")
-        return text, f"study {name_or_path}"
-    if (path := Path(name_or_path)).suffix == ".toml" and path.is_file():
-        return path.read_text(encoding="utf-8"), f"study {path}"
-    names = shipped()
-    raise RecipeError(
-        f"there is no study {name_or_path!r}{nearest(name_or_path, names)}; give one of {', '.join(names)}, or the "
-        "path of a TOML file"
-    )
-
-
 def load(name_or_path: str) -> Study:
     """A shipped study by name, or a TOML file by path.
 
     Raises:
         RecipeError: no such study, not TOML, or faults in it.
     """
-    text, where = text_of(name_or_path)
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{where} is not valid TOML: {error}; correct it there") from error
-    return parse(content, where)
+    return parse(*declarations.content_of("study", name_or_path))
 
 
 def parse(content: Mapping[str, Any], where: str = "study") -> Study:
