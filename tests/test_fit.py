@@ -117,7 +117,7 @@ def test_bfloat16_convolutions_of_the_recipes_agree_with_float32() -> None:
         for precision in ("float32", "bfloat16"):
             images = images.detach().requires_grad_()
             conv.zero_grad()
-            with fitting.autocast("cpu", precision):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
                 output = conv(images)
             output.float().sin().sum().backward()
             found[precision] = (output.detach().float(), images.grad, conv.weight.grad)
@@ -128,7 +128,7 @@ def test_bfloat16_convolutions_of_the_recipes_agree_with_float32() -> None:
 def test_the_first_convolution_is_computed_in_float32() -> None:
     conv = StemConv(1, 4, 2)
     images = torch.rand(2, 1, 8, 8)
-    with fitting.autocast("cpu", "bfloat16"):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         output = conv(images)
     assert output.dtype == torch.bfloat16
     assert torch.equal(output, functional.conv2d(images, conv.weight, conv.bias).to(torch.bfloat16))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from committee import kernels
 from committee.recipe import Augmentation
 
 
@@ -75,6 +76,8 @@ def warp(images: Tensor, matrices: Tensor, fill: str) -> Tensor:
     Returns:
         (image, channel, height, width), channels last in memory.
     """
+    if images.device.type == "cpu" and fill != "reflect" and kernels.available():
+        return kernels.warp(images.permute(0, 2, 3, 1).contiguous(), matrices, edge=fill == "edge").permute(0, 3, 1, 2)
     height, width = images.shape[2:]
     size = torch.tensor([width / 2, height / 2], dtype=images.dtype, device=images.device)
     # affine_grid works in units of half the image's size: x' = (row of the matrix * (w/2, h/2)) / (w/2)

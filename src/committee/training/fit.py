@@ -11,7 +11,6 @@ import copy
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +24,7 @@ from committee import seeds
 from committee.data.augment import augment
 from committee.data.dataset import LabelledImages, Labels, Pixels
 from committee.models.architectures import Scaling, build, set_dropout_generator
+from committee.models.fused import forward_of
 from committee.recipe import Recipe, Stage, Training
 from committee.training.optim import make_optimiser, rate_at
 
@@ -156,6 +156,7 @@ def fit(
     network = new_network(pixels, task)
     optimiser = make_optimiser(recipe.optimiser, network)
     average = Average(network, training.ema) if training.ema else None
+    forward = forward_of(network, task.device, task.precision)
     state = resume or State(task.first_epoch, {}, {}, {}, task.first_epoch)
     if resume:
         network.load_state_dict(resume.network)
@@ -183,9 +184,8 @@ def fit(
             rate = rate_at(before + step, steps_before[-1], recipe.schedule, peak)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            optimiser.zero_grad(set_to_none=True)
-            with autocast(task.device, task.precision):
-                logits = network(batch)
+            optimiser.zero_grad(set_to_none=False)
+            logits = forward(batch)
             loss = loss_of(logits.float(), wanted, training)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -278,11 +278,11 @@ def estimate_statistics(network: nn.Module, images: Tensor, task: Task, epoch: i
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # the mean over batches
-    with autocast(task.device, task.precision):
-        for chosen in (
-            torch.from_numpy(task.train).to(task.device).tensor_split(max(len(task.train) // task.batch(epoch), 1))
-        ):
-            network(as_float(images[chosen]))
+    forward = forward_of(network, task.device, task.precision)
+    for chosen in (
+        torch.from_numpy(task.train).to(task.device).tensor_split(max(len(task.train) // task.batch(epoch), 1))
+    ):
+        forward(as_float(images[chosen]))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
@@ -432,11 +432,6 @@ def after_epoch(
     )
 
 
-def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision for a block, or nothing for float32."""
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
-
-
 @torch.no_grad()
 def predict_logits(
     network: nn.Module, images: Tensor, positions: NDArray[np.int64], device: str, precision: str
@@ -447,13 +442,13 @@ def predict_logits(
     on how many others are asked for with it, not in the last bit.
     """
     network.eval()
+    forward = forward_of(network, device, precision)
     parts = []
     size = PREDICTION_BATCH.get(device, 512)
     for start in range(0, len(positions), size):
         chosen = positions[start : start + size]
         filled = np.concatenate([chosen, np.repeat(chosen[-1:], size - len(chosen))])
-        with autocast(device, precision):
-            logits = network(as_float(images[torch.from_numpy(filled).to(device)]))
+        logits = forward(as_float(images[torch.from_numpy(filled).to(device)]))
         parts.append(logits[: len(chosen)].float().cpu())
     return torch.cat(parts)
 

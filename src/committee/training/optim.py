@@ -9,7 +9,70 @@ from typing import Any
 import torch
 from torch import nn
 
+from committee import kernels
 from committee.recipe import Optimiser, Recipe, Schedule
+
+
+class Nadam(torch.optim.NAdam):
+    """torch's, its step in one pass over the parameters where the kernels are there."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step."""
+        if not kernels.available():
+            super().step(closure)
+            return
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["step"], state["mu_product"] = torch.zeros(()), torch.ones(())
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["step"] += 1
+                step = float(state["step"])
+                mu, mu_next = (beta1 * (1 - 0.5 * 0.96 ** (n * group["momentum_decay"])) for n in (step, step + 1))
+                state["mu_product"] *= mu
+                product = float(state["mu_product"])
+                kernels.nadam(
+                    p.data,
+                    p.grad,
+                    state["exp_avg"],
+                    state["exp_avg_sq"],
+                    betas=(beta1, beta2),
+                    epsilon=group["eps"],
+                    gradient_rate=group["lr"] * (1 - mu) / (1 - product),
+                    decay=group["weight_decay"],
+                    mean_rate=group["lr"] * mu_next / (1 - product * mu_next),
+                    correction=1 - beta2**step,
+                )
+
+
+class Adadelta(torch.optim.Adadelta):
+    """torch's, its step in one pass over the parameters where the kernels are there."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step."""
+        if not kernels.available():
+            super().step(closure)
+            return
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["step"] = torch.zeros(())
+                    state["square_avg"], state["acc_delta"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["step"] += 1
+                kernels.adadelta(
+                    p.data,
+                    p.grad,
+                    state["square_avg"],
+                    state["acc_delta"],
+                    rate=group["lr"],
+                    rho=group["rho"],
+                    epsilon=group["eps"],
+                    decay=group["weight_decay"],
+                )
+
 
 # How each optimiser of torch takes the recipe's fields. torch's and Keras's update rules agree for all of these, given
 # the same epsilon; Nadam is Dozat 2016 with the momentum schedule 0.5 * 0.96^(step / 250), as in both.
@@ -17,22 +80,41 @@ OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Opti
     "sgd": (torch.optim.SGD, lambda o: {"momentum": o.momentum, "nesterov": o.nesterov}),
     "adam": (torch.optim.Adam, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
     "adamw": (torch.optim.AdamW, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
-    "nadam": (torch.optim.NAdam, lambda o: {"betas": o.betas, "eps": o.epsilon, "foreach": True}),
+    "nadam": (Nadam, lambda o: {"betas": o.betas, "eps": o.epsilon, "foreach": True}),
     "adagrad": (torch.optim.Adagrad, lambda o: {"eps": o.epsilon, "initial_accumulator_value": 0.1, "fused": True}),
-    "adadelta": (torch.optim.Adadelta, lambda o: {"rho": o.rho, "eps": o.epsilon}),
+    "adadelta": (Adadelta, lambda o: {"rho": o.rho, "eps": o.epsilon}),
     "rmsprop": (torch.optim.RMSprop, lambda o: {"alpha": o.rho, "eps": o.epsilon, "momentum": o.momentum}),
 }
 
 
 def make_optimiser(settings: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over a network's parameters; biases and normalisation are spared the weight decay."""
+    """The optimiser of a recipe over a network's parameters; biases and normalisation are spared the weight decay.
+
+    It works on two long parameters, of which the network's become parts: one step of a few large operations.
+    """
     parameters = list(network.parameters())
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": joined([p for p in parameters if p.ndim > 1]), "weight_decay": settings.weight_decay},
+        {"params": joined([p for p in parameters if p.ndim <= 1]), "weight_decay": 0.0},
     ]
     make, fields = OPTIMISERS[settings.name]
     return make([group for group in groups if group["params"]], lr=settings.rate, **fields(settings))
+
+
+def joined(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+    """One long parameter, in whose memory (gradients too) all of these live from now on; nothing for none."""
+    if not parameters:
+        return []
+    values = torch.cat([p.detach().as_strided((p.numel(),), (1,)) for p in parameters])
+    whole = nn.Parameter(values)
+    whole.grad = torch.zeros_like(values)
+    start = 0
+    for p in parameters:
+        shape, stride = p.shape, p.stride()
+        p.data = values.as_strided(shape, stride, start)
+        p.grad = whole.grad.as_strided(shape, stride, start)
+        start += p.numel()
+    return [whole]
 
 
 def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:

@@ -116,7 +116,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any] | None = None) -> None:
     """A safetensors file, whole or not at all; `numbers` go into its header as JSON."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = {"numbers": json.dumps(numbers)} if numbers is not None else None
     _replace(path, lambda temporary: save_file(plain, temporary, metadata=header))
 

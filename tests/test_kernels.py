@@ -1,0 +1,222 @@
+"""The C kernels compute what torch computes in float32, within what bfloat16 can hold; without them torch works."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from committee import kernels
+from committee import recipe as recipes
+from committee.data import augment
+from committee.models.architectures import build, set_dropout_generator
+from committee.models.fused import forward_of
+from committee.recipe import Augmentation
+from committee.training.jobs import one_thread
+from committee.training.optim import Adadelta, Nadam
+
+needs_kernels = pytest.mark.skipif(not kernels.available(), reason="this CPU has no AVX-512 bfloat16, or no compiler")
+
+
+def off(measured: Tensor, true: Tensor) -> float:
+    """The relative error, in the norm over all values."""
+    return float((measured.float() - true).norm() / true.norm().clamp_min(1e-12))
+
+
+def first(x: Tensor) -> Tensor:
+    return x.float().permute(0, 3, 1, 2)
+
+
+SHAPES = [  # images, height, width, channels, outputs, kernel, padding
+    (4, 28, 28, 16, 16, 3, 1),
+    (3, 14, 13, 16, 32, 3, 1),
+    (5, 7, 7, 32, 64, 3, 1),
+    (2, 7, 9, 64, 64, 3, 0),
+    (7, 3, 3, 64, 48, 3, 1),
+    (3, 1, 1, 96, 16, 3, 1),
+    (1, 2, 5, 128, 96, 3, 1),
+    (2, 30, 17, 48, 32, 5, 2),
+    (3, 6, 6, 16, 64, 5, 0),
+    (2, 2, 1, 32, 16, 5, 2),
+]
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_convolution_and_its_gradients_are_torchs(shape: tuple[int, ...]) -> None:
+    images, height, width, channels, outputs, kernel, padding = shape
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(images, height, width, channels, generator=draws).bfloat16()
+    weight = torch.randn(outputs, channels, kernel, kernel, generator=draws) / (channels * kernel**2) ** 0.5
+    bias = torch.randn(outputs, generator=draws)
+    ahead, back = kernels.pack(weight.permute(0, 2, 3, 1).contiguous())
+    y = kernels.conv(x, ahead, bias, outputs, kernel, padding, relu=True)
+    plain = [first(x).requires_grad_(), weight.clone().requires_grad_(), bias.clone().requires_grad_()]
+    result = functional.conv2d(*plain, padding=padding)
+    assert off(first(y), result.detach().relu()) < 0.005  # bfloat16's last bit is worth .004
+    dy = torch.randn(y.shape, generator=draws).bfloat16()
+    result.backward(first(dy * (y > 0)))
+    dx = kernels.conv(dy, back, None, channels, kernel, kernel - 1 - padding, mask=y)
+    dw, db = kernels.conv_gradient(x, dy, kernel, padding, mask=y)
+    assert db is not None
+    gradients = [each.grad for each in plain]
+    assert off(first(dx), gradients[0]) < 0.006
+    assert off(first(dw), gradients[1]) < 0.005
+    assert off(db, gradients[2]) < 1e-5
+
+
+@needs_kernels
+@pytest.mark.parametrize(("channels", "kernel", "padding"), [(1, 3, 1), (1, 5, 2), (3, 3, 0), (3, 5, 2)])
+def test_the_first_convolution_is_float32(channels: int, kernel: int, padding: int) -> None:
+    draws = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, 9, 15, channels), generator=draws).float()
+    weight = torch.randn(32, channels, kernel, kernel, generator=draws).requires_grad_()
+    bias = torch.randn(32, generator=draws).requires_grad_()
+    result = functional.conv2d((first(pixels) - 30) / 70, weight, bias, padding=padding)
+    y = kernels.stem(
+        pixels, 30, 70, weight.detach().permute(2, 3, 1, 0).contiguous(), bias.detach(), padding, relu=True
+    )
+    assert (
+        torch.equal(first(y), result.detach().relu().bfloat16().float()) or off(first(y), result.detach().relu()) < 2e-3
+    )
+    dy = torch.randn(y.shape, generator=draws).bfloat16()
+    result.backward(first(dy * (y > 0)))
+    dw, db = kernels.stem_gradient(pixels, 30, 70, dy, kernel, padding, mask=y, bias=True)
+    assert weight.grad is not None
+    assert db is not None
+    assert bias.grad is not None
+    assert off(first(dw), weight.grad) < 1e-5
+    assert off(db, bias.grad) < 1e-5
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [(2, 2), (1, 2), (3, 3)])
+def test_pooling_and_its_gradient_are_torchs_bit_for_bit(size: tuple[int, int]) -> None:
+    x = torch.randint(-3, 4, (3, 7, 9, 32), generator=torch.Generator().manual_seed(0)).bfloat16()  # many equal values
+    plain = first(x).requires_grad_()
+    result = functional.max_pool2d(plain, size)
+    y = kernels.pool(x, *size)
+    assert torch.equal(first(y), result)
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    result.backward(first(dy))
+    assert torch.equal(first(kernels.pool_gradient(x, y, dy, *size)), plain.grad)
+
+
+@needs_kernels
+@pytest.mark.parametrize("relu", [False, True])
+def test_normalisation_is_torchs_with_its_running_statistics(relu: bool) -> None:
+    draws = torch.Generator().manual_seed(0)
+    x = (torch.randn(5, 7, 3, 48, generator=draws) * 2 + 3).bfloat16()
+    norm = nn.BatchNorm2d(48)
+    norm.weight.data.normal_(generator=draws)
+    mean, variance = torch.zeros(48), torch.ones(48)
+    z, statistics = kernels.norm(x, norm.weight.detach(), norm.bias.detach(), norm.eps, 0.1, mean, variance, relu=relu)
+    plain = first(x).requires_grad_()
+    result = norm(plain).relu() if relu else norm(plain)
+    assert off(first(z), result.detach()) < 0.004
+    assert off(mean, norm.running_mean) < 1e-5
+    assert off(variance, norm.running_var) < 1e-5
+    dz = torch.randn(z.shape, generator=draws).bfloat16()
+    result.backward(first(dz))
+    dx, weight, bias = kernels.norm_gradient(x, dz, statistics, norm.eps, relu=relu)
+    assert off(first(dx), plain.grad) < 0.005
+    assert off(weight, norm.weight.grad) < 1e-4
+    assert off(bias, norm.bias.grad) < 1e-4
+
+
+@needs_kernels
+def test_dropout_keeps_its_rate_its_scale_and_its_zeros() -> None:
+    x = torch.ones(100, 997).bfloat16()
+    y, bits = kernels.dropout(x, 0.25, 12345)
+    kept = y > 0
+    assert torch.equal(y[kept], torch.full_like(y[kept], 4 / 3))
+    assert abs(float(kept.float().mean()) - 0.75) < 4 * (0.25 * 0.75 / x.numel()) ** 0.5
+    assert float(torch.corrcoef(kept[:, :-1].flatten().float().reshape(2, -1))[0, 1].abs()) < 0.02
+    assert torch.equal(kernels.dropout_gradient(x, bits, 0.25), y)
+    assert torch.equal(kernels.dropout(x, 0.25, 12345)[0], y)
+    assert not torch.equal(kernels.dropout(x, 0.25, 12346)[0], y)
+
+
+@needs_kernels
+@pytest.mark.parametrize("fill", ["zero", "edge"])
+@pytest.mark.parametrize("shape", [(20, 1, 28, 28), (20, 3, 17, 33)])
+def test_warped_images_are_torchs(shape: tuple[int, ...], fill: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, shape, generator=draws).float().contiguous(memory_format=torch.channels_last)
+    wild = Augmentation(rotation=40, zoom=0.4, shear=0.3, shift=0.6, flip_horizontal=True)
+    matrices = augment.random_matrices(len(images), wild, images, draws)
+    ours = augment.warp(images, matrices, fill)
+    monkeypatch.setattr(kernels, "available", lambda: False)
+    assert (ours - augment.warp(images, matrices, fill)).abs().max() < 0.01  # of 255
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("ours", "theirs", "settings"),
+    [
+        (Nadam, torch.optim.NAdam, {"lr": 2e-3, "eps": 1e-7, "weight_decay": 0.01}),
+        (Adadelta, torch.optim.Adadelta, {"lr": 1.0, "rho": 0.95, "eps": 1e-7}),
+    ],
+)
+def test_optimisers_step_as_torchs(
+    ours: type[torch.optim.Optimizer], theirs: type[torch.optim.Optimizer], settings: dict[str, float]
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    start = torch.randn(1003, generator=draws)
+    a, b = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimisers = [ours([a], **settings), theirs([b], **settings)]
+    for _ in range(100):
+        gradient = torch.randn(1003, generator=draws)
+        for parameter, optimiser in zip((a, b), optimisers, strict=True):
+            parameter.grad = gradient.clone()
+            optimiser.step()
+    assert off(a.detach() - start, b.detach() - start) < 1e-4
+    mine, other = (optimiser.state_dict()["state"][0] for optimiser in optimisers)
+    assert mine.keys() == other.keys()
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["ensemble-cnn", "compact"])
+def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits, every gradient and the running statistics of one training step."""
+    recipe, draws = recipes.load(name), torch.Generator().manual_seed(1)
+    network = build(recipe.network, (1, 28, 28), 10, draws).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pixels = torch.randint(0, 256, (48, 1, 28, 28), generator=draws).float() / 255
+    labels = torch.randint(0, 10, (48,), generator=draws)
+
+    def step(precision: str) -> tuple[nn.Module, Tensor]:
+        own = copy.deepcopy(network).train()
+        set_dropout_generator(own, torch.Generator().manual_seed(5))
+        for module in own.modules():
+            if hasattr(module, "rate"):
+                module.rate = 0.0  # its masks depend on the precision
+        with one_thread():
+            logits = forward_of(own, "cpu", precision)(pixels).float()
+            functional.cross_entropy(logits, labels).backward()
+        return own, logits
+
+    (exact, true), (ours, mine) = step("float32"), step("bfloat16")
+    monkeypatch.setattr(kernels, "available", lambda: False)
+    theirs, other = step("bfloat16")
+    assert not torch.equal(mine, other)  # the kernels did run
+    assert off(mine.detach(), true.detach()) < 1.5 * off(other.detach(), true.detach())
+    gradients = [[p.grad for p in each.parameters() if p.grad is not None] for each in (exact, ours, theirs)]
+    assert len(gradients[1]) == len(gradients[0]) == len(list(exact.parameters()))
+    errors = [sum(off(a, b) for a, b in zip(each, gradients[0], strict=True)) for each in gradients[1:]]
+    assert errors[0] < 1.5 * errors[1]
+    for (place, buffer), own in zip(exact.named_buffers(), ours.buffers(), strict=True):
+        assert off(own, buffer.float()) < 0.01, place
+
+
+def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "available", lambda: False)
+    network = build(recipes.load("compact").network, (1, 12, 12), 3, torch.Generator().manual_seed(0)).eval()
+    pixels = torch.rand(4, 1, 12, 12) * 255
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(forward_of(network, "cpu", "bfloat16")(pixels), network(pixels))
+    assert torch.equal(forward_of(network, "cpu", "float32")(pixels), network(pixels))
