@@ -1,100 +1,231 @@
-"""Training speed on the network of P1 (331,450 parameters, batch 128, Nadam): this package beside a plain PyTorch loop.
+"""B1, training throughput: P1's network (331,450 parameters), batch 128, Nadam, dropout; images/s of all members.
 
-In turn, several rounds, each in a fresh process: a committee of two, a process each, and the plain loop with torch's
-own threads. Images a second over all members, the first epoch left out. Prints medians, ranges and their ratio, and
-writes them with versions and machine to bench/results/throughput.json. Run it with `make bench` on a machine at rest.
+    python bench/throughput.py [--rounds 3] [--only "plain PyTorch,Lightning"]
+
+A committee of four, two at a time, beside Keras on three backends, PyTorch's plain loop, Lightning, Ensemble-PyTorch.
+Each tool is first run once in every sensible setting (both cores on one network, or a network a core; float32 or
+bfloat16; compiled or not), then its best setting takes part in the rounds. Start and first epoch count for nobody. Then
+the limit: what the network's convolutions alone allow with torch's (oneDNN's) kernels; and where our step's time goes.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-EPOCHS = 4
-ROUNDS = 3
-MEMBERS = 2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from side_by_side import Setting, best_settings, compare, measure, rounds, write
+
+HERE = Path(__file__).parent
+IMAGES = 12_000
+EPOCHS = 3
+MEMBERS = 4
 
 
-def ours() -> float:
-    """A committee of two, a process each, as `committee train` runs it; images a second in sum."""
-    from committee import load_dataset, load_recipe, train
-    from committee.run import Setting
+def ours(path: str) -> None:
+    """Print our own images a second: four members, two processes, as `committee train` runs them."""
+    from committee import load_recipe, train
+    from committee.data.assemble import checked_images
+    from committee.data.catalog import load_dataset
+    from committee.run import Setting as RunSetting
+    from committee.training import machine
     from committee.training.jobs import EpochDone, Event
 
+    data, base = np.load(path), load_dataset("mnist-5k")
+    dataset = replace(base, train=checked_images(data["images"], data["labels"], base.class_names, "bench"))
     speeds: dict[int, list[float]] = {}
 
     def take(event: Event) -> None:
         if isinstance(event, EpochDone) and event.line["epoch"] > 1:
             speeds.setdefault(event.member, []).append(event.line["images_per_second"])
 
-    changes = [f"training.epochs={EPOCHS}", f"committee.members={MEMBERS}", "training.patience=0"]
+    changes = [
+        f"training.epochs={EPOCHS}",
+        f"committee.members={MEMBERS}",
+        "training.patience=0",
+        "holdout.fraction=0.01",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe("ensemble-cnn", changes)
-        train(load_dataset("mnist-5k"), recipe, Path(folder) / "run", Setting(), keep_sealed=True, on_event=take)
-    return sum(statistics.mean(values) for values in speeds.values())
+        train(dataset, recipe, Path(folder) / "run", RunSetting(), keep_sealed=True, on_event=take)
+    at_once = min(machine.cores(), MEMBERS)
+    mean = sum(sum(each) for each in speeds.values()) / sum(len(each) for each in speeds.values())
+    print(json.dumps({"images_per_second": mean * at_once}))
 
 
-def plain() -> float:
-    """The same network and optimiser in float32 with torch's own threads, the way a tutorial writes it."""
+def settings(path: str) -> dict[str, list[Setting]]:
+    """Every setting of every tool."""
+    keras, torch_peers = str(HERE / "peers" / "keras_peer.py"), str(HERE / "peers" / "torch_peers.py")
+    epochs = ("--epochs", str(EPOCHS))
+    placements = {"both cores on one": (("--threads", "2"), 1), "one a core": (("--threads", "1"), 2)}
+    tools: dict[str, list[Setting]] = {"committee": [Setting("as it is", (__file__, "ours", path))]}
+    for backend in ("tensorflow", "jax", "torch"):
+        tools[f"Keras on {backend}"] = [
+            Setting(
+                f"{precision}{', compiled' * compiled}, {placement}",
+                (keras, path, *epochs, *threads, "--precision", precision, *(["--compile"] * compiled)),
+                {"KERAS_BACKEND": backend},
+                copies,
+            )
+            for precision in ("float32", "bfloat16")
+            for compiled in ([True] if backend == "jax" else [False, True] if backend == "tensorflow" else [False])
+            for placement, (threads, copies) in placements.items()
+        ]
+    for kind, name in (("plain", "plain PyTorch"), ("lightning", "Lightning")):
+        tools[name] = [
+            Setting(
+                f"{precision}{', compiled' * compiled}, {placement}",
+                (torch_peers, kind, path, *epochs, *threads, "--precision", precision, *(["--compile"] * compiled)),
+                {},
+                copies,
+            )
+            for precision in ("float32", "bfloat16")
+            for compiled in (False, True)
+            for placement, (threads, copies) in placements.items()
+        ]
+    tools["Ensemble-PyTorch"] = [
+        Setting(
+            f"float32, {jobs} jobs", (torch_peers, "torchensemble", path, *epochs, "--threads", threads, "--jobs", jobs)
+        )
+        for jobs, threads in (("1", "2"), ("2", "1"))
+    ]
+    return tools
+
+
+def convolutions_alone() -> float:
+    """Images a second and core that P1's convolutions allow in torch: bfloat16, channels last, with both gradients."""
     import torch
-    from torch import nn
+    from torch.nn import functional
 
-    from committee import load_dataset
+    from committee import load_recipe
+    from committee.models.summary import layer_table
+    from committee.recipe import Conv
+    from committee.training.jobs import one_thread
 
-    data = load_dataset("mnist-5k").train
-    images = torch.from_numpy(data.pixels).permute(0, 3, 1, 2).float().contiguous() / 255
-    labels = torch.from_numpy(data.labels)
+    seconds = 0.0
+    with one_thread():
+        for number, planned in enumerate(layer_table(load_recipe("ensemble-cnn").network, (28, 28, 1), 10)):
+            if not isinstance(planned.layer, Conv):
+                continue
+            (channels, height, width), kind = planned.input, torch.bfloat16 if number else torch.float32
+            memory = {"dtype": kind, "memory_format": torch.channels_last}
+            x = torch.randn(128, channels, height, width).to(**memory).requires_grad_(number > 0)
+            weight = torch.randn(planned.layer.filters, channels, 3, 3).to(**memory).requires_grad_()
+            bias = torch.zeros(planned.layer.filters, dtype=kind, requires_grad=True)
+            padding, best = planned.layer.padding == "same", float("inf")
+            for _ in range(12):
+                began = time.perf_counter()
+                y = functional.conv2d(x, weight, bias, padding=int(padding))
+                forward = time.perf_counter() - began
+                dy = torch.randn_like(y)
+                began = time.perf_counter()
+                y.backward(dy)
+                best = min(best, forward + time.perf_counter() - began)
+            seconds += best
+    return 128 / seconds
 
-    def conv(inputs: int, outputs: int, padding: int = 1) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, padding=padding), nn.ReLU()]
 
-    network = nn.Sequential(
-        *conv(1, 16), *conv(16, 16), nn.MaxPool2d(2), *conv(16, 32), *conv(32, 32), nn.MaxPool2d(2),
-        *conv(32, 64), *conv(64, 64), *conv(64, 64, 0), nn.Flatten(), nn.Dropout(0.25), nn.Linear(1600, 128), nn.ReLU(),
-        nn.Dropout(0.5), nn.Linear(128, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10),
-    )  # fmt: skip
-    optimiser = torch.optim.NAdam(network.parameters(), lr=2e-3, eps=1e-7)
-    began, done = 0.0, 0
-    for epoch in range(EPOCHS):
-        if epoch == 1:
-            began = time.perf_counter()
-        for batch in torch.randperm(len(labels)).split(128):
-            optimiser.zero_grad()
-            loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
-            loss.backward()
-            optimiser.step()
-            done += len(batch) if epoch else 0
-    return done / (time.perf_counter() - began)
+def breakdown() -> dict[str, float]:
+    """Milliseconds of one of our steps on one core, by what they are spent on."""
+    import torch
+
+    from committee import kernels, load_recipe
+    from committee.training import fit
+    from committee.training.jobs import one_thread
+    from committee.training.machine import keep_freed_memory
+    from committee.training.optim import make_optimiser
+
+    keep_freed_memory()
+    recipe, spent, plain = load_recipe("ensemble-cnn"), {}, kernels._call
+
+    def timed(name: str, *arguments: object) -> object:
+        began = time.perf_counter()
+        result = plain(name, *arguments)  # type: ignore[arg-type]
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
+        return result
+
+    pixels = np.random.default_rng(0).integers(0, 255, (128 * 20, 28, 28, 1), dtype=np.uint8)
+    labels = np.zeros(len(pixels), dtype=np.int64)
+    task = fit.Task(recipe, 0, 0, np.arange(len(pixels)), np.arange(0), 10, "cpu", "bfloat16")
+    with one_thread():
+        network = fit.new_network(pixels, task)
+        optimiser = make_optimiser(recipe.optimiser, network)
+        forward = fit.forward_of(network, "cpu", "bfloat16")
+        images, targets = fit.on_device(pixels, "cpu"), torch.from_numpy(labels)
+        for epoch in (1, 2):
+            spent.clear()
+            kernels._call, began = timed, time.perf_counter()
+            for batch, wanted in fit.epoch_batches(images, targets, task, epoch, network):
+                optimiser.zero_grad(set_to_none=False)
+                fit.loss_of(forward(batch).float(), wanted, recipe.training).backward()
+                optimiser.step()
+            whole = time.perf_counter() - began
+        kernels._call = plain
+    parts = {
+        "convolutions": ("conv", "conv_gradient", "pack", "unpack"),
+        "first convolution": ("stem", "stem_gradient", "turn"),
+        "pooling": ("pool", "pool_gradient"),
+        "dropout": ("dropout", "dropout_gradient"),
+        "optimiser": ("nadam",),
+    }
+    found = {part: sum(spent.get(name, 0.0) for name in names) * 50 for part, names in parts.items()}
+    return {
+        **found,
+        "dense layers, loss, data and all else": whole * 50 - sum(found.values()),
+        "whole step": whole * 50,
+    }
 
 
 def main() -> None:
-    from committee.training import machine
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="tools to run, with commas")
+    arguments = parser.parse_args()
+    from committee.data.catalog import load_dataset
 
-    speeds: dict[str, list[float]] = {"committee": [], "plain PyTorch": []}
-    for number in range(ROUNDS):
-        for name in speeds:
-            answer = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
-            speeds[name].append(float(answer.stdout))
-            print(f"round {number + 1}  {name:14} {speeds[name][-1]:8,.0f} images/s", flush=True)
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
-    ratios = [a / b for a, b in zip(*speeds.values(), strict=True)]
-    for name, values in speeds.items():
-        print(f"{name:14} median {medians[name]:8,.0f} images/s, {min(values):,.0f} to {max(values):,.0f}")
-    print(f"ratio, pair by pair: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
-    device = machine.pick_device("auto")
-    facts = machine.describe(device, machine.pick_precision("auto", device), machine.cores())
-    path = Path(__file__).parent / "results" / "throughput.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"images_per_second": speeds, "ratios": ratios, "environment": facts}, indent=1) + "\n")
+    train = load_dataset("mnist-5k").train
+    repeats = IMAGES // len(train)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "images.npz")
+        np.savez(path, images=np.tile(train.pixels, (repeats, 1, 1, 1)), labels=np.tile(train.labels, repeats))
+        tools = settings(path)
+        if arguments.only:
+            tools = {tool: each for tool, each in tools.items() if tool in ["committee", *arguments.only.split(",")]}
+        chosen = best_settings(tools, "images_per_second")
+        values = rounds(chosen, "images_per_second", arguments.rounds)
+        summary = compare(values, "committee", "images/s")
+        limit = measure(Setting("convolutions alone", (__file__, "limit"), copies=2), "images_per_second")
+    share = summary["committee"]["median"] / limit if limit else None
+    print(f"limit: torch's convolutions alone, one core each, {limit:,.0f} images/s; our share of it {share:.0%}")
+    spent = breakdown()
+    for part, milliseconds in spent.items():
+        print(f"{milliseconds:8.2f} ms  {part}")
+    best_peer = max((each["median"] for tool, each in summary.items() if tool != "committee"), default=None)
+    ratio = summary["committee"]["median"] / best_peer if best_peer else None
+    if ratio:
+        print(f"ratio to the best peer: {ratio:.2f}")
+    content: dict[str, Any] = {
+        "benchmark": "B1",
+        "unit": "images a second",
+        "members": MEMBERS,
+        "settings": {t: s.name for t, s in chosen.items()},
+    }
+    content |= {"rounds": values, "summary": summary, "ratio_to_best_peer": ratio, "milliseconds_of_a_step": spent}
+    write("throughput", {**content, "convolutions_alone": limit, "share_of_limit": share})
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print({"committee": ours, "plain PyTorch": plain}[sys.argv[1]]())
+    if sys.argv[1:2] == ["ours"]:
+        ours(sys.argv[2])
+    elif sys.argv[1:2] == ["limit"]:
+        print(json.dumps({"images_per_second": convolutions_alone()}))
     else:
         main()

@@ -1,0 +1,110 @@
+"""Commands measured side by side: in turn, several rounds, each in fresh processes; medians, ranges, ratios, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("committee", "torch", "keras", "tensorflow-cpu", "jax", "lightning", "torchensemble", "numpy")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to run a tool: a command whose last line is JSON; of `copies` run at once the figures are added."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    copies: int = 1
+
+
+def measure(setting: Setting, figure: str, limit: float = 900.0) -> float | None:
+    """The sum of a figure over all copies; None where it fails or takes longer than the limit, in seconds."""
+    environment = {**os.environ, **setting.environment}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *setting.command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for _ in range(setting.copies)
+    ]
+    total = 0.0
+    try:
+        for process in running:
+            out, err = process.communicate(timeout=limit)
+            if process.returncode:
+                print(f"  {setting.name} failed: {(err.strip().splitlines() or ['no message'])[-1]}", flush=True)
+                return None
+            total += json.loads(out.strip().splitlines()[-1])[figure]
+    except subprocess.TimeoutExpired:
+        print(f"  {setting.name} took longer than {limit:.0f} s", flush=True)
+        return None
+    finally:
+        for process in running:
+            process.kill()
+    return total
+
+
+def best_settings(tools: Mapping[str, Sequence[Setting]], figure: str) -> dict[str, Setting]:
+    """Of each tool the setting with the largest figure, each run once; a tool that never runs is left out."""
+    best = {}
+    for tool, settings in tools.items():
+        found = [(value, number) for number, s in enumerate(settings) if (value := measure(s, figure)) is not None]
+        for value, number in found:
+            print(f"survey  {tool:24} {settings[number].name:44} {value:10,.1f}", flush=True)
+        if found:
+            best[tool] = settings[max(found)[1]]
+    return best
+
+
+def rounds(chosen: Mapping[str, Setting], figure: str, number: int) -> dict[str, list[float]]:
+    """Every tool in turn, so many times."""
+    values: dict[str, list[float]] = {tool: [] for tool in chosen}
+    for turn in range(number):
+        for tool, setting in chosen.items():
+            value = measure(setting, figure)
+            if value is not None:
+                values[tool].append(value)
+                print(f"round {turn + 1}  {tool:24} {setting.name:44} {value:10,.1f}", flush=True)
+    return {tool: each for tool, each in values.items() if each}
+
+
+def compare(values: Mapping[str, Sequence[float]], ours: str, unit: str) -> dict[str, Any]:
+    """Medians, ranges, and our median over each other's; printed, and as a value."""
+    medians = {tool: statistics.median(each) for tool, each in values.items()}
+    summary = {}
+    for tool, each in sorted(values.items(), key=lambda item: -medians[item[0]]):
+        ratio = medians[ours] / medians[tool]
+        summary[tool] = {"median": medians[tool], "lowest": min(each), "highest": max(each), "ours_over_it": ratio}
+        print(f"{tool:24} {medians[tool]:10,.1f} {unit} ({min(each):,.1f} to {max(each):,.1f})   ours / it {ratio:.2f}")
+    return summary
+
+
+def write(name: str, content: Mapping[str, Any]) -> None:
+    """bench/results/NAME.json, with versions and machine."""
+    from committee.training import machine
+
+    device = machine.pick_device("auto")
+    facts = machine.describe(device, machine.pick_precision("auto", device), machine.cores())
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**content, "versions": versions, "environment": facts}, indent=1) + "\n")
+    print(f"written: bench/results/{name}.json")
