@@ -25,7 +25,7 @@ from committee.errors import RunError, TrainingError
 from committee.evaluation.results import Results
 from committee.models.architectures import plan
 from committee.recipe import Recipe
-from committee.training import machine, run_inline, run_processes, store
+from committee.training import machine, run_inline, run_processes, run_stacked, store
 from committee.training.jobs import Event, Failed, Job, Runner, share
 
 
@@ -227,8 +227,10 @@ def start_of(continued: Path, member: int, held_out: NDArray[np.int64]) -> tuple
 
 
 def pick_runner(setting: Setting, jobs: int) -> Runner:
-    """Processes on the CPU where more than one can work, else this process."""
+    """On the CPU processes, where more than one can work; on CUDA all members at once; else one after the other."""
     workers = min(setting.workers, jobs)
+    if setting.device == "cuda":
+        return run_stacked.run
     return partial(run_processes.run, workers=workers) if setting.device == "cpu" and workers > 1 else run_inline.run
 
 

@@ -96,8 +96,8 @@ Event = Progress | EpochDone | Finished | Failed
 Runner = Callable[[Sequence[Job]], Iterator[Event]]
 
 
-def execute(job: Job) -> Iterator[Event]:
-    """Train one member where we are, from its checkpoint if there is one, and store it."""
+def opened(job: Job) -> tuple[Pixels, Labels, Task]:
+    """The job's images and labels, mapped into memory, and its task."""
     pixels: Pixels = np.load(job.pixels, mmap_mode="c")  # copy on write: shared by all processes, never written to
     labels: Labels = np.load(job.labels)
     unseen = job.held_out if job.left_out is None else np.union1d(job.held_out, job.left_out)
@@ -115,6 +115,12 @@ def execute(job: Job) -> Iterator[Event]:
         start=store.read_tensors(job.start) if job.start else None,
         pseudo=pseudo,
     )
+    return pixels, labels, task
+
+
+def execute(job: Job) -> Iterator[Event]:
+    """Train one member where we are, from its checkpoint if there is one, and store it."""
+    pixels, labels, task = opened(job)
     with one_thread():
         training = fit(pixels, labels, task, resume=store.read_checkpoint(job.folder))
         saved = time.monotonic()
@@ -130,7 +136,7 @@ def execute(job: Job) -> Iterator[Event]:
                 else:
                     yield replace(event, model=job.model)
         except StopIteration as end:
-            _store_member(job, task, end.value, pixels, labels)
+            store_member(job, task, end.value, pixels, labels)
             yield Finished(job.member, len(end.value.history), job.model)
         except NonFiniteLossError as error:
             why = f"{error}; a lower optimiser.rate may help"
@@ -154,7 +160,7 @@ def one_thread() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _store_member(job: Job, task: Task, fitted: Fitted, pixels: Pixels, labels: Labels) -> None:
+def store_member(job: Job, task: Task, fitted: Fitted, pixels: Pixels, labels: Labels) -> None:
     """The files of a trained member; member.json last."""
     probabilities = member_probabilities(fitted.network, pixels, job.device, job.precision)
     parts = {"train": task.train, "held_out": task.held_out}

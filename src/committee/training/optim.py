@@ -13,12 +13,17 @@ from committee import kernels
 from committee.recipe import Optimiser, Recipe, Schedule
 
 
+def on_kernels(optimiser: torch.optim.Optimizer) -> bool:
+    """Whether the kernels can take this optimiser's steps."""
+    return kernels.available() and all(p.device.type == "cpu" for g in optimiser.param_groups for p in g["params"])
+
+
 class Nadam(torch.optim.NAdam):
     """torch's, its step in one pass over the parameters where the kernels are there."""
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step."""
-        if not kernels.available():
+        if not on_kernels(self):
             super().step(closure)
             return
         for group in self.param_groups:
@@ -52,7 +57,7 @@ class Adadelta(torch.optim.Adadelta):
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step."""
-        if not kernels.available():
+        if not on_kernels(self):
             super().step(closure)
             return
         for group in self.param_groups:
@@ -93,12 +98,29 @@ def make_optimiser(settings: Optimiser, network: nn.Module) -> torch.optim.Optim
     It works on two long parameters, of which the network's become parts: one step of a few large operations.
     """
     parameters = list(network.parameters())
-    groups = [
-        {"params": joined([p for p in parameters if p.ndim > 1]), "weight_decay": settings.weight_decay},
-        {"params": joined([p for p in parameters if p.ndim <= 1]), "weight_decay": 0.0},
-    ]
+    return optimiser_over(settings, [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1])
+
+
+def optimiser_over(
+    settings: Optimiser, decayed: Sequence[nn.Parameter], spared: Sequence[nn.Parameter], *, captured: bool = False
+) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over parameters with and without weight decay, which it joins into two.
+
+    Args:
+        settings: the recipe's section.
+        decayed, spared: on one device; neither may be part of another optimiser.
+        captured: its steps will be part of a CUDA graph: the rate is a tensor, and nothing is read back.
+    """
     make, fields = OPTIMISERS[settings.name]
-    return make([group for group in groups if group["params"]], lr=settings.rate, **fields(settings))
+    options = {**fields(settings), "lr": settings.rate}
+    if captured:
+        device = (decayed or spared)[0].device
+        options |= {"lr": torch.tensor(settings.rate, device=device), "capturable": True}
+    groups = [
+        {"params": joined(decayed), "weight_decay": settings.weight_decay},
+        {"params": joined(spared), "weight_decay": 0.0},
+    ]
+    return make([group for group in groups if group["params"]], **options)
 
 
 def joined(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
@@ -115,6 +137,9 @@ def joined(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
         p.grad = whole.grad.as_strided(shape, stride, start)
         start += p.numel()
     return [whole]
+
+
+CAPTURABLE = ("adam", "adamw", "nadam", "adadelta", "rmsprop")  # optimisers whose steps a CUDA graph can hold
 
 
 def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
