@@ -220,3 +220,19 @@ def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(forward_of(network, "cpu", "bfloat16")(pixels), network(pixels))
     assert torch.equal(forward_of(network, "cpu", "float32")(pixels), network(pixels))
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["ensemble-cnn", "compact"])
+def test_a_trained_network_judges_as_in_float32_and_follows_its_weights(name: str) -> None:
+    """Normalisation is folded into the weights; a change of weights or statistics must reach the folded ones."""
+    recipe, draws = recipes.load(name), torch.Generator().manual_seed(3)
+    network = build(recipe.network, (1, 28, 28), 10, draws).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pixels = torch.randint(0, 256, (8, 1, 28, 28), generator=draws).float() / 255
+    forward, exact = forward_of(network.eval(), "cpu", "bfloat16"), forward_of(network, "cpu", "float32")
+    for _ in range(2):
+        with one_thread(), torch.no_grad():
+            assert off(forward(pixels), exact(pixels)) < 0.03
+            for tensor in network.state_dict().values():
+                if tensor.is_floating_point() and tensor.ndim:
+                    tensor.mul_(1 + torch.rand(tensor.shape, generator=draws))

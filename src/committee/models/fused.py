@@ -59,22 +59,85 @@ def steps_of(network: nn.Sequential) -> list[Step]:
 
 def first_step(layers: list[nn.Module]) -> tuple[Step, int]:
     """The step that begins with the first layer, and how many layers it takes."""
-    first = layers[0]
-    if isinstance(first, Scaling) and len(layers) > 1 and isinstance(stem := layers[1], StemConv) and fits(stem):
-        relu = len(layers) > 2 and isinstance(layers[2], nn.ReLU)
-        return (lambda x: run_stem(x, first, stem, relu)), 2 + relu
-    relu = len(layers) > 1 and isinstance(layers[1], nn.ReLU)
+    first, *rest = layers
+    if isinstance(first, Scaling) and rest and isinstance(stem := rest[0], StemConv) and fits(stem):
+        step = Convolution(stem, first, *norm_and_relu(rest[1:]))
+        return step, 2 + step.layers_after
     if isinstance(first, nn.Conv2d) and not isinstance(first, StemConv) and fits(first):
-        return (lambda x: run_conv(x, first, relu)), 1 + relu
+        step = Convolution(first, None, *norm_and_relu(rest))
+        return step, 1 + step.layers_after
     if isinstance(first, nn.BatchNorm2d) and first.num_features % 16 == 0:
-        return (
-            lambda x: run_norm(x, first, relu) if x.dtype == torch.bfloat16 else plain_norm(x, first, relu)
-        ), 1 + relu
+        relu = bool(rest) and isinstance(rest[0], nn.ReLU)
+        return (lambda x: run_norm(x, first, relu)), 1 + relu
     if isinstance(first, nn.MaxPool2d):
         return (lambda x: run_pool(x, first)), 1
     if isinstance(first, KeyedDropout):
         return (lambda x: run_dropout(x, first)), 1
     return first, 1
+
+
+def norm_and_relu(layers: list[nn.Module]) -> tuple[nn.BatchNorm2d | None, bool]:
+    """Whether normalisation and relu come first, in this order."""
+    norm = layers[0] if layers and isinstance(layers[0], nn.BatchNorm2d) else None
+    after = layers[1:] if norm else layers
+    return norm, bool(after) and isinstance(after[0], nn.ReLU)
+
+
+class Convolution:
+    """A convolution (the first one with the pixels' scaling), then normalisation and relu where there are any.
+
+    While nothing is trained, normalisation is folded into the weights, which are prepared once.
+    """
+
+    def __init__(self, conv: nn.Conv2d, scaling: Scaling | None, norm: nn.BatchNorm2d | None, relu: bool) -> None:
+        self.conv, self.scaling, self.norm, self.relu = conv, scaling, norm, relu
+        self.layers_after = (norm is not None) + relu
+        self.prepared: tuple[tuple[int, ...], Tensor, Tensor | None] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(image, channel, height, width) -> (image, filter, height', width') bfloat16, both channels last."""
+        conv, norm, relu = self.conv, self.norm, self.relu
+        if not torch.is_grad_enabled() and not (norm and norm.training):
+            return self.judged(x)
+        relu_here = relu and norm is None
+        if self.scaling is not None:
+            constants = float(self.scaling.offset), float(self.scaling.scale)
+            x = _run(_Stem, x, conv.weight, conv.bias, *constants, conv.padding[0], relu_here)
+        else:
+            x = _run(_Conv, x.to(torch.bfloat16), conv.weight, conv.bias, conv.padding[0], relu_here)
+        return run_norm(x, norm, relu) if norm else x
+
+    def judged(self, x: Tensor) -> Tensor:
+        """The same where nothing is trained."""
+        conv, padding = self.conv, int(self.conv.padding[0])
+        tensors = [*conv.parameters(), *(self.norm.state_dict().values() if self.norm else ())]
+        versions = tuple(number for tensor in tensors for number in (tensor._version, tensor.data_ptr()))
+        if self.prepared is None or self.prepared[0] != versions:
+            weight, bias = folded(conv, self.norm)
+            if self.scaling is not None:
+                self.prepared = versions, weight.permute(2, 3, 1, 0).contiguous(), bias
+            else:
+                self.prepared = versions, kernels.pack(pixels_last(weight))[0], bias
+        _, weight, bias = self.prepared
+        if self.scaling is not None:
+            offset, scale = float(self.scaling.offset), float(self.scaling.scale)
+            y = kernels.stem(pixels_last(x), offset, scale, weight, bias, padding, relu=self.relu)
+        else:
+            x = pixels_last(x.to(torch.bfloat16))
+            y = kernels.conv(x, weight, bias, conv.out_channels, conv.kernel_size[0], padding, relu=self.relu)
+        return channels_first(y)
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
+    """Weights and bias of a convolution that does the work of the normalisation after it, by its running statistics."""
+    if norm is None:
+        return conv.weight, conv.bias
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    factor = norm.weight / torch.sqrt(variance + norm.eps)
+    bias = norm.bias - mean * factor if conv.bias is None else norm.bias + (conv.bias - mean) * factor
+    return conv.weight * factor[:, None, None, None], bias
 
 
 def fits(conv: nn.Conv2d) -> bool:
@@ -95,24 +158,11 @@ def channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def run_stem(x: Tensor, scaling: Scaling, conv: StemConv, relu: bool) -> Tensor:
-    """Scaling, first convolution, bias, relu."""
-    return _run(_Stem, x, conv.weight, conv.bias, float(scaling.offset), float(scaling.scale), conv.padding[0], relu)
-
-
-def run_conv(x: Tensor, conv: nn.Conv2d, relu: bool) -> Tensor:
-    """Convolution, bias, relu."""
-    return _run(_Conv, x.to(torch.bfloat16), conv.weight, conv.bias, conv.padding[0], relu)
-
-
-def plain_norm(x: Tensor, norm: nn.BatchNorm2d, relu: bool) -> Tensor:
-    """Normalisation and relu of float32 values, by torch."""
-    x = norm(x)
-    return x.relu() if relu else x
-
-
 def run_norm(x: Tensor, norm: nn.BatchNorm2d, relu: bool) -> Tensor:
     """Batch normalisation as `nn.BatchNorm2d` does it, its running statistics included, and relu."""
+    if x.dtype != torch.bfloat16:
+        x = norm(x)
+        return x.relu() if relu else x
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
     assert variance is not None
