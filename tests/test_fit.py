@@ -19,12 +19,12 @@ from committee.data.dataset import ImageDataset, LabelledImages
 from committee.declarations import shipped
 from committee.models.architectures import KeyedDropout, StemConv, build
 from committee.models.summary import layer_table
-from committee.recipe import Augmentation, Conv, Recipe, Schedule
+from committee.recipe import Augmentation, Conv, Optimiser, Recipe, Schedule
 from committee.seeds import torch_generator
 from committee.training import fit as fitting
 from committee.training.fit import Fitted, NonFiniteLossError, State, Task, fit, scaling_of
 from committee.training.jobs import one_thread
-from committee.training.optim import OPTIMISERS, make_optimiser, rate_at
+from committee.training.optim import OPTIMISERS, Muon, make_optimiser, rate_at
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +63,14 @@ PLATEAU = [
 ]
 
 
-@pytest.mark.parametrize("name", ["compact", "ensemble-cnn", "plateau and average"])
+@pytest.mark.parametrize("name", ["compact", "ensemble-cnn", "plateau and average", "muon"])
 def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits: ImageDataset, tmp_path: Any) -> None:
     from committee.training.store import read_checkpoint, write_checkpoint
 
     network = "network.layers=[{type='flatten'},{type='dropout',rate=0.3},{type='dense',units='classes'}]"
     changes = ["training.epochs=4"] + ([network] if name == "ensemble-cnn" else ["network.widths=[8,8,8]"])
     base = name if name in shipped("recipe") else "compact"
+    changes += ["optimiser.name=muon", "optimiser.rate=0.05"] if name == "muon" else []
     task = task_of(recipes.load(base, changes + (PLATEAU if name == "plateau and average" else [])), digits)
     if name == "plateau and average":  # and images that a committee labelled
         task = replace(task, pseudo=LabelledImages(digits.train.pixels[600:700], digits.train.labels[600:700]))
@@ -175,6 +176,30 @@ def test_patience_stops_after_epochs_without_a_lower_loss(digits: ImageDataset) 
 
 
 # --- optimisers and schedules -----------------------------------------------------------------------------------------
+
+
+def test_muon_is_torchs_and_moves_the_output_layer_by_adamw() -> None:
+    draws = torch.Generator().manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((20, 30), (40, 10), (12,), (10, 40))]
+    start = [p.detach().clone() for p in ours]
+    theirs = [nn.Parameter(p.clone()) for p in start]
+    settings = Optimiser(name="muon", rate=0.02, weight_decay=0.1)
+    other = {"lr": 0.02 * settings.other_rate, "eps": settings.epsilon}
+    optimisers = [
+        Muon(settings, ours),
+        torch.optim.Muon(theirs[:2], lr=0.02, weight_decay=0.1),
+        torch.optim.AdamW(theirs[2:3], weight_decay=0, **other),
+        torch.optim.AdamW(theirs[3:], weight_decay=0.1, **other),
+    ]
+    for _ in range(10):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.grad is not None
+            b.grad = torch.randn(a.shape, generator=draws)
+            a.grad.copy_(b.grad)
+        for optimiser in optimisers:
+            optimiser.step()
+    for a, b, before in zip(ours, theirs, start, strict=True):
+        assert (a - b).norm() < 0.03 * (b - before).norm()  # its matrices are brought to order in bfloat16
 
 
 STAGES = """[

@@ -155,9 +155,13 @@ class Training(_Section):
 
 
 class Optimiser(_Section):
-    """Adam, AdamW and Nadam use betas; SGD and RMSprop momentum; weight decay spares biases and normalisation."""
+    """Adam, AdamW and Nadam use betas; SGD, RMSprop and Muon momentum; weight decay spares biases and normalisation.
 
-    name: Literal["sgd", "adam", "adamw", "nadam", "adagrad", "adadelta", "rmsprop"] = "adamw"
+    Muon moves convolutions and dense layers by matrices with all singular values near 1; the output layer, biases and
+    normalisation follow AdamW at `other_rate` times the rate.
+    """
+
+    name: Literal["sgd", "adam", "adamw", "nadam", "adagrad", "adadelta", "rmsprop", "muon"] = "adamw"
     rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
@@ -165,6 +169,7 @@ class Optimiser(_Section):
     betas: tuple[float, float] = (0.9, 0.999)
     rho: float = Field(default=0.95, gt=0, lt=1, description="Adadelta's and RMSprop's decay")
     epsilon: float = Field(default=1e-7, gt=0)
+    other_rate: float = Field(default=0.05, gt=0, description="Muon: the share of the rate for what is no inner matrix")
 
 
 class Stage(_Section):

@@ -79,6 +79,77 @@ class Adadelta(torch.optim.Adadelta):
                 )
 
 
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan 2024) for the inner matrices, AdamW for all else; torch's takes only parameters of two dimensions.
+
+    The momentum's matrix, (outputs, all inputs), is brought near the orthogonal one by five Newton-Schulz steps in
+    bfloat16, then scaled by the square root of its height over its width where that is more than 1.
+
+    Args:
+        settings: rate, other_rate, momentum (0 means .95), weight_decay, betas, epsilon.
+        parameters: of a network; its last matrix is the output layer's.
+    """
+
+    def __init__(self, settings: Optimiser, parameters: Sequence[nn.Parameter]) -> None:
+        *inner, output = [p for p in parameters if p.ndim > 1]
+        shared: dict[str, Any] = {
+            "lr": settings.rate,
+            "weight_decay": settings.weight_decay,
+            "momentum": settings.momentum or 0.95,
+        }
+        shared |= {"betas": settings.betas, "epsilon": settings.epsilon}
+        small = joined([p for p in parameters if p.ndim <= 1])
+        groups: list[dict[str, Any]] = [{"params": inner, "share": None}] if inner else []
+        groups.append({"params": joined([output]), "share": settings.other_rate})
+        groups += [{"params": small, "share": settings.other_rate, "weight_decay": 0.0}] if small else []
+        super().__init__(groups, shared)
+        for p in inner:
+            p.grad = torch.zeros_like(p)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if group["share"] is None:
+                    self._step_of_matrix(p, group)
+                else:
+                    self._step_of_adamw(p, group)
+
+    def _step_of_matrix(self, p: nn.Parameter, group: dict[str, Any]) -> None:
+        assert p.grad is not None
+        moved = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+        moved.mul_(group["momentum"]).add_(p.grad)
+        way = orthogonalised(p.grad.add(moved, alpha=group["momentum"]).flatten(1))
+        stretch = max(1.0, way.shape[0] / way.shape[1]) ** 0.5
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        p.add_(way.view(p.shape), alpha=-group["lr"] * stretch)
+
+    def _step_of_adamw(self, p: nn.Parameter, group: dict[str, Any]) -> None:
+        assert p.grad is not None
+        state, (beta1, beta2) = self.state[p], group["betas"]
+        if not state:
+            state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        state["step"] += 1
+        step, rate = float(state["step"]), group["lr"] * group["share"]
+        mean, square = state["exp_avg"].lerp_(p.grad, 1 - beta1), state["exp_avg_sq"]
+        square.mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+        p.mul_(1 - rate * group["weight_decay"])
+        width = (square / (1 - beta2**step)).sqrt_().add_(group["epsilon"])
+        p.addcdiv_(mean, width, value=-rate / (1 - beta1**step))
+
+
+def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
+    """(height, width) -> the same, float32, its singular values brought near 1 (Newton-Schulz, Jordan 2024)."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T.bfloat16() if tall else matrix.bfloat16()
+    x = x / x.norm().clamp_min(1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return (x.T if tall else x).float()
+
+
 # How each optimiser of torch takes the recipe's fields. torch's and Keras's update rules agree for all of these, given
 # the same epsilon; Nadam is Dozat 2016 with the momentum schedule 0.5 * 0.96^(step / 250), as in both.
 OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Optimiser], dict[str, Any]]]] = {
@@ -98,6 +169,8 @@ def make_optimiser(settings: Optimiser, network: nn.Module) -> torch.optim.Optim
     It works on two long parameters, of which the network's become parts: one step of a few large operations.
     """
     parameters = list(network.parameters())
+    if settings.name == "muon":
+        return Muon(settings, parameters)
     return optimiser_over(settings, [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1])
 
 
