@@ -255,6 +255,10 @@ def test_stages_have_their_own_rates_batches_and_augmentation(
     run(digits, task_of(staged, digits))
     assert rates_used == [1e-3] * 13 + [1e-2] * 20  # 200 images: 13 steps of 16, then twice 10 of a tenth
     assert seen == [20] * 20
+    seen.clear()
+    plain_at_the_end = recipe.content() | {"name": "plain", "augmentation": {"rotation": 9, "plain_epochs": 1}}
+    run(digits, task_of(recipes.parse(plain_at_the_end | {"training": {"epochs": 3}}), digits))
+    assert seen == [20] * 20  # ten steps in each of the first two epochs
 
 
 def test_a_plateau_halves_the_rate_down_to_the_floor(digits: ImageDataset, rates_used: list[float]) -> None:

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import committee
 from committee.cli import main
+from committee.data.dataset import open_test
 from committee.training import store
 
 SMALL = ["--recipe", "compact", "--members", "2", "--epochs", "2"]
@@ -257,3 +258,17 @@ def test_when_every_member_fails_the_same_command_can_try_again(tmp_path: Path) 
         assert "no member could be trained: the " in result.stderr
         assert "a lower optimiser.rate may help" in result.stderr
     assert list((tmp_path / "run").glob("members/*/member.json")) == []
+
+
+def test_members_with_their_own_kernels_and_views_come_back_as_they_were(tmp_path: Path, digits: Any) -> None:
+    changes = ["--set", "network.kernels=[3,5]", "--set", "committee.views=mirror", "--out", tmp_path / "run"]
+    result = call("train", "digits", *SMALL, *changes)
+    assert result.exit_code == 0, result.output
+    loaded = committee.load(tmp_path / "run")
+    kernels = [max(p.shape[-1] for p in network.parameters() if p.ndim == 4) for network in loaded.networks]
+    assert kernels == [3, 5]
+    pixels = open_test(digits, tmp_path / "record.jsonl", "a test").pixels[:50]
+    mine, mirrored = (loaded.member_probabilities(each) for each in (pixels, pixels[:, :, ::-1]))
+    assert np.allclose(mine, mirrored, atol=1e-6)
+    stored = [store.read_array(tmp_path / "run" / "members" / m / "test_probabilities.npy") for m in ("00", "01")]
+    assert np.array_equal(mine, np.stack(stored)[:, :50])

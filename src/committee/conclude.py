@@ -160,9 +160,7 @@ def form_committee(
     identity = store.read_json(run / "identity.json")
     shape, classes, device = (channels, height, width), len(dataset.class_names), identity["device"]
     return Committee(
-        networks=tuple(
-            load_network(store.member_folder(run, member), recipe, shape, classes, device) for member in used
-        ),
+        networks=tuple(load_network(run, member, recipe, shape, classes, device) for member in used),
         class_names=dataset.class_names,
         image_shape=dataset.image_shape,
         pixel_range=dataset.pixel_range,
@@ -171,6 +169,7 @@ def form_committee(
         temperature=temperature or 1.0,
         device=device,
         precision=identity["precision"],
+        views=recipe.committee.views,
     )
 
 

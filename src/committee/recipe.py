@@ -103,6 +103,9 @@ class Network(_Section):
 
     backbone: Literal["compact"] | None = None
     widths: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    kernels: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        default=(3,), min_length=1, description="of the backbone's convolutions, one size a member, in turn"
+    )
     layers: tuple[Layer, ...] = ()
     initialiser: Literal["glorot_uniform", "he_uniform", "he_normal", "torch"] = "glorot_uniform"
 
@@ -112,9 +115,15 @@ class Network(_Section):
             raise ValueError("give either layers or a backbone, not both and not neither")
         if self.backbone == "compact" and len(self.widths) != 3:
             raise ValueError(f"backbone compact takes three widths, such as [32, 64, 64]; got {list(self.widths)}")
+        if self.layers and len(self.kernels) > 1:
+            raise ValueError("kernels go with a backbone; in layers each convolution says its own")
         if self.layers and not (isinstance(self.layers[-1], Dense) and self.layers[-1].units == "classes"):
             raise ValueError('the last layer must be { type = "dense", units = "classes" }')
         return self
+
+    def of_member(self, member: int) -> Network:
+        """The network of one member, all the same but for the turn of `kernels`."""
+        return self.model_copy(update={"kernels": (self.kernels[member % len(self.kernels)],)})
 
 
 # --- the other sections -----------------------------------------------------------------------------------------------
@@ -221,11 +230,12 @@ class Augmentation(_Section):
     flip_vertical: bool = False
     cutout: int = Field(default=0, ge=0, description="side of an erased square, pixels")
     fill: Literal["zero", "edge", "reflect"] = Field(default="zero", description="what comes in from outside")
+    plain_epochs: int = Field(default=0, ge=0, description="so many last epochs see the images as they are")
 
     @property
     def active(self) -> bool:
         """Whether it changes anything."""
-        return self != Augmentation(fill=self.fill, zoom_axes=self.zoom_axes)
+        return self != Augmentation(fill=self.fill, zoom_axes=self.zoom_axes, plain_epochs=self.plain_epochs)
 
 
 class Holdout(_Section):
@@ -244,11 +254,15 @@ class Holdout(_Section):
 
 
 class CommitteeSection(_Section):
-    """How many members, how their probabilities become one, and whether a temperature is fitted out-of-fold."""
+    """How many members, how their probabilities become one, and whether a temperature is fitted out-of-fold.
+
+    views: a member judges an image alone (plain), or the image and its mirror image, and means the two (mirror).
+    """
 
     members: int = Field(default=5, gt=0)
     combination: Literal["mean", "geometric", "weighted", "vote"] = "mean"
     calibration: Literal["none", "temperature"] = "temperature"
+    views: Literal["plain", "mirror"] = "plain"
 
 
 class PseudoLabels(_Section):

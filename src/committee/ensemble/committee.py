@@ -34,6 +34,7 @@ class Committee:
         combination: "mean", "geometric", "weighted" or "vote"; see `committee.ensemble.combine`.
         weights: (member,) for "weighted".
         temperature: the fitted temperature; 1 changes nothing.
+        views: "mirror" lets members judge the mirror image, too; see `committee.recipe.CommitteeSection`.
     """
 
     networks: tuple[nn.Module, ...]
@@ -45,6 +46,7 @@ class Committee:
     temperature: float = 1.0
     device: str = "cpu"
     precision: str = "float32"
+    views: str = "plain"
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.image_shape))
@@ -73,7 +75,7 @@ class Committee:
 
         def judge(network: nn.Module) -> NDArray[np.float32]:
             torch.set_flush_denormal(True)  # a thread's own setting; as in training
-            return member_probabilities(network, contiguous, self.device, self.precision)
+            return member_probabilities(network, contiguous, self.device, self.precision, self.views)
 
         with one_thread(), ThreadPoolExecutor(machine.cores() if self.device == "cpu" else 1) as pool:
             return np.stack(list(pool.map(judge, self.networks)))
@@ -123,9 +125,7 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
     recipe = recipes.load(str(run / "recipe.toml"))
     height, width, channels = data["shape"]
     networks = [
-        load_network(
-            store.member_folder(run, member), recipe, (channels, height, width), len(data["class_names"]), where
-        )
+        load_network(run, member, recipe, (channels, height, width), len(data["class_names"]), where)
         for member in facts["members"]
     ]
     return Committee(
@@ -138,18 +138,20 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
         temperature=facts["temperature"] or 1.0,
         device=where,
         precision=identity["precision"] if where == identity["device"] else machine.pick_precision("auto", where),
+        views=recipe.committee.views,
     )
 
 
 def load_network(
-    folder: Path, recipe: recipes.Recipe, shape: tuple[int, int, int], classes: int, device: str
+    run: Path, member: int, recipe: recipes.Recipe, shape: tuple[int, int, int], classes: int, device: str
 ) -> nn.Module:
-    """One member's network, (channel, height, width) images, with its stored weights.
+    """The network of a run's member, for (channel, height, width) images, with its stored weights.
 
     Raises:
         RunError: the weights do not fit the recipe's network; the message names the first tensor that differs.
     """
-    network = build(recipe.network, shape, classes, torch.Generator())
+    folder = store.member_folder(run, member)
+    network = build(recipe.network.of_member(member), shape, classes, torch.Generator())
     tensors = store.read_tensors(folder / "weights.safetensors")
     expected = network.state_dict()
     for name in (*expected, *tensors):

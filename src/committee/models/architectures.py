@@ -30,27 +30,27 @@ from committee.recipe import (
 Shape = tuple[int, ...]  # of one image inside the network: (channel, height, width), or (unit,) after flattening
 
 
-def compact(widths: Sequence[int], image_shape: Shape) -> list[Layer]:
-    """conv3x3 16 at full size, then three blocks (pool, conv, conv), all batch-normalised; global max pool; linear.
+def compact(widths: Sequence[int], kernel: int, image_shape: Shape) -> list[Layer]:
+    """conv 16 at full size, then three blocks (pool, conv, conv), all batch-normalised; global max pool; linear.
 
     Pooling comes first: the same parameters as with a convolution before it, for less than half the work. A block's
     pooling halves only a side of 6 pixels or more, so that small images keep their detail and any size is taken.
     """
     _, height, width = image_shape
-    layers: list[Layer] = [*_normalised_conv(16)]
+    layers: list[Layer] = [*_normalised_conv(16, kernel)]
     for filters in widths:
         window = (2 if height >= 6 else 1, 2 if width >= 6 else 1)
         height, width = height // window[0], width // window[1]
         pool: list[Layer] = [MaxPool(size=window)] if window != (1, 1) else []
-        layers += [*pool, *_normalised_conv(filters), *_normalised_conv(filters)]
+        layers += [*pool, *_normalised_conv(filters, kernel), *_normalised_conv(filters, kernel)]
     return [*layers, GlobalPool(kind="max"), Dense(units="classes")]
 
 
-def _normalised_conv(filters: int) -> list[Layer]:
-    return [Conv(filters=filters, bias=False), BatchNorm(), ActivationLayer(kind="relu")]
+def _normalised_conv(filters: int, kernel: int) -> list[Layer]:
+    return [Conv(filters=filters, kernel=kernel, bias=False), BatchNorm(), ActivationLayer(kind="relu")]
 
 
-BACKBONES: dict[str, Callable[[Sequence[int], Shape], list[Layer]]] = {"compact": compact}
+BACKBONES: dict[str, Callable[[Sequence[int], int, Shape], list[Layer]]] = {"compact": compact}
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -164,12 +164,14 @@ class PlannedLayer:
 
 
 def plan(network: Network, image_shape: Shape, classes: int) -> list[PlannedLayer]:
-    """The network's layers with their shapes for images (channel, height, width).
+    """The network's layers (of member 0, where members differ) with their shapes for images (channel, height, width).
 
     Raises:
         RecipeError: a layer does not fit what the one before it gives.
     """
-    layers = BACKBONES[network.backbone](network.widths, image_shape) if network.backbone else list(network.layers)
+    layers = list(network.layers)
+    if network.backbone:
+        layers = BACKBONES[network.backbone](network.widths, network.kernels[0], image_shape)
     planned = []
     shape = image_shape
     for number, layer in enumerate(layers, start=1):

@@ -217,10 +217,11 @@ def judged(
 ) -> NDArray[np.float32]:
     """One stored member's probabilities for images: (image, class)."""
     height, width, channels = dataset.image_shape
-    folder = store.member_folder(model_folder(out, model), member)
-    network = load_network(folder, model.recipe, (channels, height, width), len(dataset.class_names), setting.device)
+    shape, classes = (channels, height, width), len(dataset.class_names)
+    network = load_network(model_folder(out, model), member, model.recipe, shape, classes, setting.device)
     with one_thread():
-        return member_probabilities(network, pixels, setting.device, setting.precision)
+        views = model.recipe.committee.views
+        return member_probabilities(network, pixels, setting.device, setting.precision, views)
 
 
 # --- the test images --------------------------------------------------------------------------------------------------

@@ -66,6 +66,12 @@ class Task:
         """The stage of the recipe's schedule that an epoch belongs to."""
         return self.recipe.stage_at(epoch - 1 - self.first_epoch)
 
+    def augmented(self, epoch: int) -> bool:
+        """Whether images are changed in an epoch."""
+        settings, number = self.recipe.augmentation, epoch - self.first_epoch
+        early = number <= self.recipe.training.epochs - settings.plain_epochs
+        return settings.active and early and self.stage(epoch).augmented
+
     def batch(self, epoch: int) -> int:
         """Images a step; see `committee.recipe.Training`."""
         return min(self.stage(epoch).batch or self.recipe.training.batch, max(8, len(self.train) // 10))
@@ -254,7 +260,7 @@ def new_network(pixels: Pixels, task: Task) -> nn.Module:
     """The member's network on its device: start weights, or fresh ones with the scaling of its own training images."""
     height, width, channels = pixels.shape[1:]
     generator = seeds.torch_generator(task.seed, "member", task.member, "weights")
-    network = build(task.recipe.network, (channels, height, width), task.classes, generator)
+    network = build(task.recipe.network.of_member(task.member), (channels, height, width), task.classes, generator)
     if task.start is not None:
         network.load_state_dict(task.start)
     else:
@@ -334,7 +340,7 @@ def epoch_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one epoch: order, changes and dropout all keyed by (seed, member, purpose, epoch)."""
     settings = task.recipe.augmentation
-    augmented = settings.active and task.stage(epoch).augmented
+    augmented = task.augmented(epoch)
     key = (task.seed, "member", task.member)
     order = seeds.numpy_generator(*key, "order", epoch).permutation(task.train)
     changes = seeds.torch_generator(*key, "augmentation", epoch, device=task.device)

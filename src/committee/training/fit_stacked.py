@@ -46,6 +46,8 @@ def why_not(tasks: Sequence[Task]) -> str:
         "one member is no stack": len(tasks) < 2,
         "their recipes differ": any(task.recipe != first.recipe for task in tasks),
         "they train on different numbers of images": len({len(task.train) for task in tasks}) > 1,
+        "their networks differ": len({first.recipe.network.of_member(task.member) for task in tasks}) > 1,
+        "Muon treats each matrix by itself": first.recipe.optimiser.name == "muon",
         "a plateau schedule gives each its own rate": first.recipe.schedule.name == "plateau",
         "pseudo-labelled images": any(task.pseudo for task in tasks),
         "a running average of the weights": bool(first.recipe.training.ema),
@@ -124,7 +126,7 @@ def fit_stacked(
         positions = torch.from_numpy(np.stack(orders)).to(device)
         loss_sums.zero_()
         right_sums.zero_()
-        augmented = recipe.augmentation.active and tasks[0].stage(epoch).augmented
+        augmented = tasks[0].augmented(epoch)
         before = steps_before[epoch - first - 1]
         for number, chosen in enumerate(torch.split(positions, size, dim=1)):
             rate = rate_at(before + number, steps_before[-1], recipe.schedule, tasks[0].stage(epoch).rate)

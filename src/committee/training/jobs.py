@@ -162,7 +162,8 @@ def one_thread() -> Iterator[None]:
 
 def store_member(job: Job, task: Task, fitted: Fitted, pixels: Pixels, labels: Labels) -> None:
     """The files of a trained member; member.json last."""
-    probabilities = member_probabilities(fitted.network, pixels, job.device, job.precision)
+    views = job.recipe.committee.views
+    probabilities = member_probabilities(fitted.network, pixels, job.device, job.precision, views)
     parts = {"train": task.train, "held_out": task.held_out}
     store.write_tensors(job.folder / "weights.safetensors", fitted.network.state_dict())
     store.write_array(job.folder / "held_out.npy", job.held_out)
@@ -181,10 +182,19 @@ def store_member(job: Job, task: Task, fitted: Fitted, pixels: Pixels, labels: L
     (job.folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
-def member_probabilities(network: nn.Module, pixels: Pixels, device: str, precision: str) -> NDArray[np.float32]:
-    """One member's probabilities for images (image, height, width, channel): (image, class) float32."""
-    logits = predict_logits(network, on_device(pixels, device), np.arange(len(pixels)), device, precision)
-    probabilities: NDArray[np.float32] = logits.softmax(1).numpy()
+def member_probabilities(
+    network: nn.Module, pixels: Pixels, device: str, precision: str, views: str = "plain"
+) -> NDArray[np.float32]:
+    """One member's probabilities for images (image, height, width, channel): (image, class) float32.
+
+    With views "mirror" they are the mean over the images and their mirror images.
+    """
+    seen: list[Pixels] = [pixels]
+    if views == "mirror":
+        seen.append(np.ascontiguousarray(pixels[:, :, ::-1]))  # type: ignore[arg-type]
+    rows = np.arange(len(pixels))
+    logits = [predict_logits(network, on_device(each, device), rows, device, precision) for each in seen]
+    probabilities: NDArray[np.float32] = torch.stack([each.softmax(1) for each in logits]).mean(0).numpy()
     return probabilities
 
 
