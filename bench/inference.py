@@ -1,0 +1,141 @@
+"""B4, inference: images a second and the latency of one image, for committees of 1, 5 and 10 members.
+
+    python bench/inference.py [--recipe ensemble-cnn] [--rounds 3]
+
+Beside it the same networks in PyTorch (evaluation mode, inference_mode, bfloat16 and channels last) and, for P1's
+network, in Keras on TensorFlow (one compiled function over all members). Weights are random: they change no time. All
+use both cores; files, scaling of the window and start count for nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from side_by_side import Setting, measure, write
+
+SIZES = (1, 5, 10)
+IMAGES = 4_000
+
+
+def timed(judge: Callable[[Any], Any], many: Any, one: Any) -> dict[str, float]:
+    """Images a second, and milliseconds for one image (the median of 30)."""
+    judge(many[:256])
+    began = time.perf_counter()
+    judge(many)
+    rate = len(many) / (time.perf_counter() - began)
+    judge(one)
+    latencies = []
+    for _ in range(30):
+        began = time.perf_counter()
+        judge(one)
+        latencies.append(time.perf_counter() - began)
+    return {"images_per_second": rate, "latency_ms": statistics.median(latencies) * 1e3}
+
+
+def ours(recipe_name: str, members: int) -> dict[str, float]:
+    """The committee as `committee predict` has it."""
+    import torch
+
+    from committee import load_recipe
+    from committee.ensemble.committee import Committee
+    from committee.models.architectures import build
+
+    recipe = load_recipe(recipe_name, [])
+    networks = [
+        build(recipe.network.of_member(m), (1, 28, 28), 10, torch.Generator().manual_seed(m))
+        .to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        .eval()
+        for m in range(members)
+    ]
+    names = tuple("0123456789")
+    committee = Committee(tuple(networks), names, (28, 28, 1), 255, precision="bfloat16", views=recipe.committee.views)
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8)
+    return timed(committee.predict_proba, pixels, pixels[:1])
+
+
+def plain(recipe_name: str, members: int) -> dict[str, float]:
+    """The same networks one after the other in PyTorch, 512 images at a time."""
+    import torch
+
+    from committee import load_recipe
+    from committee.models.architectures import build
+
+    recipe = load_recipe(recipe_name, [])
+    networks = [
+        build(recipe.network.of_member(m), (1, 28, 28), 10, torch.Generator().manual_seed(m))
+        .to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        .eval()
+        for m in range(members)
+    ]
+    pixels = torch.randint(0, 256, (IMAGES, 1, 28, 28)).float().contiguous(memory_format=torch.channels_last)
+
+    def judge(images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            parts = [sum(network(part).float().softmax(1) for network in networks) for part in images.split(512)]
+        return torch.cat(parts)  # type: ignore[arg-type]
+
+    return timed(judge, pixels, pixels[:1])
+
+
+def keras(recipe_name: str, members: int) -> dict[str, float]:
+    """P1's network in Keras on TensorFlow, all members in one compiled function."""
+    import os
+
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    import tensorflow as tf
+    from peers.keras_peer import p1
+
+    networks = [p1() for _ in range(members)]
+    judge_part = tf.function(lambda x: tf.add_n([network(x, training=False) for network in networks]))
+    pixels = np.random.default_rng(0).random((IMAGES, 28, 28, 1), dtype=np.float32)
+
+    def judge(images: np.ndarray) -> np.ndarray:
+        parts = [judge_part(tf.constant(images[i : i + 500])).numpy() for i in range(0, len(images), 500)]
+        return np.concatenate(parts)
+
+    return timed(judge, pixels, pixels[:1])
+
+
+TOOLS = {"committee": ours, "plain PyTorch": plain, "Keras on TensorFlow": keras}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--recipe", default="ensemble-cnn")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    tools = [tool for tool in TOOLS if arguments.recipe == "ensemble-cnn" or "Keras" not in tool]
+    found: dict[str, dict[str, list[float]]] = {}
+    for turn in range(arguments.rounds):
+        for members in SIZES:
+            for tool in tools:
+                for figure in ("images_per_second", "latency_ms"):
+                    setting = Setting(tool, (__file__, "one", tool, arguments.recipe, str(members)))
+                    value = measure(setting, figure)
+                    if value is not None:
+                        found.setdefault(f"{tool}, {members}", {}).setdefault(figure, []).append(value)
+        print(f"round {turn + 1} of {arguments.rounds}", flush=True)
+    for name, figures in found.items():
+        rate, latency = (figures[figure] for figure in ("images_per_second", "latency_ms"))
+        print(
+            f"{name:28} {statistics.median(rate):10,.0f} images/s ({min(rate):,.0f} to {max(rate):,.0f})"
+            f"   one image {statistics.median(latency):7.2f} ms ({min(latency):.2f} to {max(latency):.2f})"
+        )
+    write(f"inference-{arguments.recipe}", {"benchmark": "B4", "recipe": arguments.recipe, "rounds": found})
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["one"]:
+        print(json.dumps(TOOLS[sys.argv[2]](sys.argv[3], int(sys.argv[4]))))
+    else:
+        main()
