@@ -1,5 +1,6 @@
 # demo: five members on 5,000 real digits, then a report      test: the test suite          check: style, types, imports
-# docs: docs/cli.md and docs/recipes.md, generated             bench: speed, side by side    soak: the long tests
+# docs: docs/cli.md and docs/recipes.md, generated             soak: the long tests
+# bench: training and inference beside the peers (installs them: Keras, TensorFlow, JAX, Lightning, Ensemble-PyTorch)
 # Each target sets up what it needs in .venv, from Python 3.11 or later and make alone.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -24,8 +25,9 @@ check: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m committee.cli_reference docs
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/inference.py
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --timeout 3600
@@ -40,6 +42,12 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt src/committee/k
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt src/committee/kernels.c
 	$(INSTALL) '.[dev]'
 	touch $@ $(VENV)/.demo
+
+# Ensemble-PyTorch asks for torchvision, which it does not import and which would bring another torch.
+$(VENV)/.bench: $(VENV)/.dev
+	$(INSTALL) '.[dev,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchensemble==0.2.0
+	touch $@
 
 clean:
 	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
