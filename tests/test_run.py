@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 
 import committee
 from committee.cli import main
+from committee.data import files
 from committee.data.dataset import open_test
 from committee.training import store
 
@@ -272,3 +274,19 @@ def test_members_with_their_own_kernels_and_views_come_back_as_they_were(tmp_pat
     assert np.allclose(mine, mirrored, atol=1e-6)
     stored = [store.read_array(tmp_path / "run" / "members" / m / "test_probabilities.npy") for m in ("00", "01")]
     assert np.array_equal(mine, np.stack(stored)[:, :50])
+
+
+def test_large_arrays_are_mapped_not_read_and_train_as_any(
+    tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAPPED_BYTES", 1)
+    (tmp_path / "set").mkdir()
+    np.save(tmp_path / "set" / "images.npy", digits.train.pixels)
+    np.save(tmp_path / "set" / "labels.npy", digits.train.labels)
+    with (tmp_path / "set" / "images.npy").open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        array = files.read_exactly(file, shape, dtype, "images.npy")
+    assert isinstance(array.base.base, mmap.mmap)
+    assert np.array_equal(array, digits.train.pixels)
+    assert call("train", tmp_path / "set", *SMALL, "--workers", "1", "--out", tmp_path / "run").exit_code == 0

@@ -25,6 +25,9 @@ from committee.errors import DataError
 MAX_BYTES = 8 * 2**30
 """Decoded bytes that a data set may have; a header or an archive that asks for more is refused before it is read."""
 
+MAPPED_BYTES = 64 * 2**20
+"""An array of so many bytes in a plain file is mapped into memory, not read: the system fetches what is looked at."""
+
 MAX_FILES = 2_000_000
 
 _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
@@ -148,8 +151,16 @@ def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str
     return {part: found[part] for part in ("train", "val", "test") if part in found}
 
 
+def _plain_file(file: BinaryIO, expected: int) -> str:
+    """The path of an uncompressed file on disk that holds so many bytes from here on; "" for anything else."""
+    raw = getattr(file, "raw", None)
+    if not isinstance(raw, io.FileIO) or not isinstance(raw.name, (str, os.PathLike)):
+        return ""
+    return os.fspath(raw.name) if os.fstat(raw.fileno()).st_size - file.tell() >= expected else ""
+
+
 def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> NDArray[Any]:
-    """Fill a new array from a file, in one piece and without a copy.
+    """Fill a new array from a file, in one piece and without a copy; map a large one that lies there uncompressed.
 
     Raises:
         DataError: the array would be larger than `MAX_BYTES`, or the file ends early (both numbers are named).
@@ -161,6 +172,8 @@ def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], l
             f"{MAX_BYTES:,}; "
             "check the file or give fewer images"
         )
+    if expected >= MAPPED_BYTES and (path := _plain_file(file, expected)):
+        return np.asarray(np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape))
     array = np.empty(shape, dtype)
     view = array.reshape(-1).view(np.uint8).data if expected else memoryview(bytearray())
     got = 0
