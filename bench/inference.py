@@ -42,21 +42,28 @@ def timed(judge: Callable[[Any], Any], many: Any, one: Any) -> dict[str, float]:
     return {"images_per_second": rate, "latency_ms": statistics.median(latencies) * 1e3}
 
 
-def ours(recipe_name: str, members: int) -> dict[str, float]:
-    """The committee as `committee predict` has it."""
+def random_networks(recipe: Any, members: int) -> list[Any]:
+    """Networks of a recipe for MNIST's images, ready to judge."""
     import torch
 
-    from committee import load_recipe
-    from committee.ensemble.committee import Committee
     from committee.models.architectures import build
 
-    recipe = load_recipe(recipe_name, [])
-    networks = [
+    return [
         build(recipe.network.of_member(m), (1, 28, 28), 10, torch.Generator().manual_seed(m))
-        .to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        .to(memory_format=torch.channels_last)
         .eval()
         for m in range(members)
     ]
+
+
+def ours(recipe_name: str, members: int) -> dict[str, float]:
+    """The committee as `committee predict` has it."""
+
+    from committee import load_recipe
+    from committee.ensemble.committee import Committee
+
+    recipe = load_recipe(recipe_name, [])
+    networks = random_networks(recipe, members)
     names = tuple("0123456789")
     committee = Committee(tuple(networks), names, (28, 28, 1), 255, precision="bfloat16", views=recipe.committee.views)
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8)
@@ -68,15 +75,9 @@ def plain(recipe_name: str, members: int) -> dict[str, float]:
     import torch
 
     from committee import load_recipe
-    from committee.models.architectures import build
 
     recipe = load_recipe(recipe_name, [])
-    networks = [
-        build(recipe.network.of_member(m), (1, 28, 28), 10, torch.Generator().manual_seed(m))
-        .to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        .eval()
-        for m in range(members)
-    ]
+    networks = random_networks(recipe, members)
     pixels = torch.randint(0, 256, (IMAGES, 1, 28, 28)).float().contiguous(memory_format=torch.channels_last)
 
     def judge(images: torch.Tensor) -> torch.Tensor:

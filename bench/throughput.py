@@ -139,9 +139,11 @@ def breakdown() -> dict[str, float]:
 
     from committee import kernels, load_recipe
     from committee.training import fit
+    from committee.training.batches import epoch_batches, on_device
     from committee.training.jobs import one_thread
     from committee.training.machine import keep_freed_memory
     from committee.training.optim import make_optimiser
+    from committee.training.task import Task
 
     keep_freed_memory()
     recipe, spent, plain = load_recipe("ensemble-cnn"), {}, kernels._call
@@ -154,16 +156,16 @@ def breakdown() -> dict[str, float]:
 
     pixels = np.random.default_rng(0).integers(0, 255, (128 * 20, 28, 28, 1), dtype=np.uint8)
     labels = np.zeros(len(pixels), dtype=np.int64)
-    task = fit.Task(recipe, 0, 0, np.arange(len(pixels)), np.arange(0), 10, "cpu", "bfloat16")
+    task = Task(recipe, 0, 0, np.arange(len(pixels)), np.arange(0), 10, "cpu", "bfloat16")
     with one_thread():
         network = fit.new_network(pixels, task)
         optimiser = make_optimiser(recipe.optimiser, network)
         forward = fit.forward_of(network, "cpu", "bfloat16")
-        images, targets = fit.on_device(pixels, "cpu"), torch.from_numpy(labels)
+        images, targets = on_device(pixels, "cpu"), torch.from_numpy(labels)
         for epoch in (1, 2):
             spent.clear()
             kernels._call, began = timed, time.perf_counter()
-            for batch, wanted in fit.epoch_batches(images, targets, task, epoch, network):
+            for batch, wanted in epoch_batches(images, targets, task, epoch, network):
                 optimiser.zero_grad(set_to_none=False)
                 fit.loss_of(forward(batch).float(), wanted, recipe.training).backward()
                 optimiser.step()

@@ -21,10 +21,13 @@ from committee.models.architectures import KeyedDropout, StemConv, build
 from committee.models.summary import layer_table
 from committee.recipe import Augmentation, Conv, Optimiser, Recipe, Schedule
 from committee.seeds import torch_generator
+from committee.training import batches
 from committee.training import fit as fitting
-from committee.training.fit import Fitted, NonFiniteLossError, State, Task, fit, scaling_of
+from committee.training.batches import scaling_of
+from committee.training.fit import fit
 from committee.training.jobs import one_thread
 from committee.training.optim import OPTIMISERS, Muon, make_optimiser, rate_at
+from committee.training.task import Fitted, NonFiniteLossError, State, Task
 
 
 @pytest.fixture(autouse=True)
@@ -243,7 +246,7 @@ def test_stages_have_their_own_rates_batches_and_augmentation(
         seen.append(len(images))
         return augment(images, *arguments)
 
-    monkeypatch.setattr(fitting, "augment", spy)
+    monkeypatch.setattr(batches, "augment", spy)
     recipe = recipes.load("compact", ["network.widths=[8,8,8]", "optimiser.name=sgd"])
     content = recipe.content() | {
         "name": "staged",

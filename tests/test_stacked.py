@@ -15,9 +15,10 @@ from committee import run as runs
 from committee.data.dataset import ImageDataset
 from committee.models.stacked import FORMS, Form
 from committee.training import run_inline, run_stacked, store
-from committee.training.fit import Fitted, State, Task, fit
+from committee.training.fit import fit
 from committee.training.fit_stacked import fit_stacked, why_not
 from committee.training.jobs import one_thread
+from committee.training.task import Fitted, State, Task
 
 NETWORK: dict[str, Any] = {
     "layers": [

@@ -29,8 +29,8 @@ from committee.report.tables import (
     shown_columns,
     summary_rows,
 )
-from committee.training.fit import Progress as Step
 from committee.training.jobs import EpochDone, Event, Failed, Finished
+from committee.training.task import Progress as Step
 
 
 class Watcher(AbstractContextManager["Watcher"], Protocol):

@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -21,118 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from committee import seeds
-from committee.data.augment import augment
-from committee.data.dataset import LabelledImages, Labels, Pixels
-from committee.models.architectures import Scaling, build, set_dropout_generator
+from committee.data.dataset import Labels, Pixels
+from committee.models.architectures import build
 from committee.models.fused import forward_of
-from committee.recipe import Recipe, Stage, Training
+from committee.recipe import Recipe, Training
+from committee.training.batches import as_float, epoch_batches, on_device, scaling_of
 from committee.training.optim import make_optimiser, rate_at
+from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
 
 STATISTICS_STEPS = 100  # until then, running statistics of batch normalisation are too young to judge by
 PREDICTION_BATCH = {"cpu": 64}  # images at a time; elsewhere 512
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or not a number; the member cannot go on."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one member is to learn, apart from the images.
-
-    Attributes:
-        train, held_out: positions in the images; the held-out ones may be empty.
-        classes: number of classes.
-        device: "cpu", "cuda", "mps" or "xpu".
-        precision: "bfloat16" (autocast; parameters and sums stay float32) or "float32".
-        first_epoch: epochs that the start weights have behind them; numbers the history and keys the draws.
-        start: weights to begin from instead of fresh ones.
-        pseudo: images with labels that a committee gave them; they make up `pseudo_labels.share` of every batch.
-    """
-
-    recipe: Recipe
-    member: int
-    seed: int
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    classes: int
-    device: str
-    precision: str
-    first_epoch: int = 0
-    start: dict[str, Tensor] | None = None
-    pseudo: LabelledImages | None = None
-
-    def stage(self, epoch: int) -> Stage:
-        """The stage of the recipe's schedule that an epoch belongs to."""
-        return self.recipe.stage_at(epoch - 1 - self.first_epoch)
-
-    def augmented(self, epoch: int) -> bool:
-        """Whether images are changed in an epoch."""
-        settings, number = self.recipe.augmentation, epoch - self.first_epoch
-        early = number <= self.recipe.training.epochs - settings.plain_epochs
-        return settings.active and early and self.stage(epoch).augmented
-
-    def batch(self, epoch: int) -> int:
-        """Images a step; see `committee.recipe.Training`."""
-        return min(self.stage(epoch).batch or self.recipe.training.batch, max(8, len(self.train) // 10))
-
-    def batch_parts(self, epoch: int) -> tuple[int, int]:
-        """How many images of a batch have labels of their own, and how many a committee's."""
-        batch = self.batch(epoch)
-        pseudo = round(batch * self.recipe.pseudo_labels.share) if self.pseudo else 0
-        return batch - pseudo, pseudo
-
-    def steps(self, epoch: int) -> int:
-        """Steps of an epoch: one pass over the images with labels of their own."""
-        return math.ceil(len(self.train) / self.batch_parts(epoch)[0])
-
-
-@dataclass
-class State:
-    """All that the loop needs to go on after an epoch; its tensors and numbers are what a checkpoint holds."""
-
-    epoch: int  # the last one done, numbered from 1 (and from first_epoch)
-    network: dict[str, Tensor]
-    optimiser: dict[str, Any]
-    kept: dict[str, Tensor]
-    kept_epoch: int
-    best: float = -math.inf  # of what `keep` looks at, greater is better
-    lowest_loss: float = math.inf  # held-out; what patience looks at
-    epochs_since_lowest: int = 0
-    rate_factor: float = 1.0  # what the plateaus have left of the rate
-    best_watched: float = -math.inf  # of what the plateau schedule watches, greater is better
-    epochs_since_watched: int = 0  # since it last bettered, or since the last reduction
-    average: dict[str, Tensor] = field(default_factory=dict)  # the running average of the weights, where asked for
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def numbers(self) -> dict[str, float | int]:
-        """The scalar part of the state."""
-        stopping = ("epoch", "kept_epoch", "best", "lowest_loss", "epochs_since_lowest")
-        names = (*stopping, "rate_factor", "best_watched", "epochs_since_watched")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an epoch is: told about twice a second. `loss` is the mean so far; `model` as in a job."""
-
-    member: int
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    model: str = ""
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained member: the network with the kept weights, and how it came about."""
-
-    network: nn.Module
-    kept_epoch: int
-    history: list[dict[str, Any]]
-    remark: str
 
 
 def fit(
@@ -213,20 +110,45 @@ def fit(
         held_out_loss, held_out_accuracy = score(judged, images, targets, task.held_out, task)
         if held_out_loss is not None and not math.isfinite(held_out_loss):
             raise NonFiniteLossError(f"the held-out loss became {held_out_loss} in epoch {epoch}")
-        line = {
-            "epoch": epoch,
-            "seconds": round(time.perf_counter() - began, 3),
-            "images_per_second": round(seen / seconds, 1),
-            "learning_rate": rate,
-            "train_loss": train_loss,
-            "train_accuracy": int(right_sum) / seen,
-            "validation_loss": held_out_loss,
-            "validation_accuracy": held_out_accuracy,
-        }
+        scores = held_out_loss, held_out_accuracy
+        line = history_line(epoch, began, seconds, seen, rate, train_loss, int(right_sum), scores)
         state = after_epoch(state, line, network, judged, optimiser, recipe)
         yield state
     network.load_state_dict(state.kept)
     return Fitted(network.eval(), state.kept_epoch, state.history, remark)
+
+
+def history_line(
+    epoch: int,
+    began: float,
+    seconds: float,
+    seen: int,
+    rate: float,
+    train_loss: float,
+    right: int,
+    held_out: tuple[float | None, float | None],
+) -> dict[str, Any]:
+    """A finished epoch as its line of history.jsonl.
+
+    Args:
+        epoch: its number.
+        began: when, by `time.perf_counter`; the line's seconds count until now, judging included.
+        seconds: of the training alone; its images a second rest on it.
+        seen, right: images trained on, and how many of them were right while training.
+        rate: of the last step.
+        train_loss: the mean while training.
+        held_out: loss and accuracy.
+    """
+    return {
+        "epoch": epoch,
+        "seconds": round(time.perf_counter() - began, 3),
+        "images_per_second": round(seen / seconds, 1),
+        "learning_rate": rate,
+        "train_loss": train_loss,
+        "train_accuracy": right / seen,
+        "validation_loss": held_out[0],
+        "validation_accuracy": held_out[1],
+    }
 
 
 def peak_rate(task: Task, epoch: int, state: State) -> float:
@@ -304,71 +226,6 @@ def load_optimiser(optimiser: torch.optim.Optimizer, stored: dict[str, Any]) -> 
         for name, value in slots.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 slots[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
-    """The input scaling, its constants taken from the member's own training images in blocks of 1,000."""
-    if kind == "none":
-        return Scaling()
-    if kind in ("unit", "unit_twice"):
-        largest = float(np.iinfo(pixels.dtype).max)
-        return Scaling(0.0, largest if kind == "unit" else largest**2)
-    number, total, squares = 0, 0, 0
-    for start in range(0, len(train), 1000):
-        block = pixels[train[start : start + 1000]].astype(np.int64)
-        number, total, squares = number + block.size, total + int(block.sum()), squares + int((block * block).sum())
-    mean = total / number
-    return Scaling(mean, max(math.sqrt(max(squares / number - mean * mean, 0.0)), 1e-3))
-
-
-def on_device(pixels: Pixels, device: str) -> Tensor:
-    """The images as a tensor (image, height, width, channel): shared memory on the CPU, a copy elsewhere."""
-    if pixels.dtype == np.uint16:  # torch cannot index unsigned 16 bits: the same bits as signed, see `as_float`
-        pixels = pixels.view(np.int16)  # type: ignore[assignment]
-    return torch.from_numpy(pixels).to(device)
-
-
-def as_float(pixels: Tensor) -> Tensor:
-    """Gathered images (image, height, width, channel) -> float32 (image, channel, height, width), channels last."""
-    if pixels.dtype == torch.int16:
-        pixels = pixels.to(torch.int32) & 0xFFFF
-    return pixels.to(torch.float32).permute(0, 3, 1, 2)
-
-
-def epoch_batches(
-    images: Tensor, targets: Tensor, task: Task, epoch: int, network: nn.Module
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one epoch: order, changes and dropout all keyed by (seed, member, purpose, epoch)."""
-    settings = task.recipe.augmentation
-    augmented = task.augmented(epoch)
-    key = (task.seed, "member", task.member)
-    order = seeds.numpy_generator(*key, "order", epoch).permutation(task.train)
-    changes = seeds.torch_generator(*key, "augmentation", epoch, device=task.device)
-    set_dropout_generator(network, seeds.torch_generator(*key, "dropout", epoch, device=task.device))
-    positions = torch.from_numpy(order).to(task.device)
-    own, _ = task.batch_parts(epoch)
-    pseudo = pseudo_batches(task, epoch) if task.pseudo else None
-    for chosen in torch.split(positions, own):
-        pixels, wanted = images[chosen], targets[chosen]
-        if pseudo:
-            more, given = next(pseudo)
-            pixels, wanted = torch.cat([pixels, more.to(pixels)]), torch.cat([wanted, given.to(wanted)])
-        batch = as_float(pixels)
-        yield (augment(batch, settings, changes) if augmented else batch), wanted
-
-
-def pseudo_batches(task: Task, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Without end, the pseudo-labelled part of a batch: pass after pass over the images, each in its own order."""
-    assert task.pseudo is not None
-    number = task.batch_parts(epoch)[1]
-    rng = seeds.numpy_generator(task.seed, "member", task.member, "pseudo order", epoch)
-    images, labels = on_device(task.pseudo.pixels, "cpu"), torch.from_numpy(task.pseudo.labels)
-    waiting = rng.permutation(len(labels))
-    while True:
-        while len(waiting) < number:
-            waiting = np.concatenate([waiting, rng.permutation(len(labels))])
-        chosen, waiting = torch.from_numpy(waiting[:number]), waiting[number:]
-        yield images[chosen], labels[chosen]
 
 
 def loss_of(logits: Tensor, wanted: Tensor, training: Training) -> Tensor:

@@ -21,22 +21,18 @@ from committee import seeds
 from committee.data.augment import augment
 from committee.data.dataset import Labels, Pixels
 from committee.models.stacked import FORMS, Form, Stacked
+from committee.training.batches import as_float, on_device
 from committee.training.fit import (
     STATISTICS_STEPS,
-    Fitted,
-    NonFiniteLossError,
-    Progress,
-    State,
-    Task,
     after_epoch,
-    as_float,
     estimate_statistics,
+    history_line,
     loss_of,
     new_network,
-    on_device,
     score,
 )
 from committee.training.optim import CAPTURABLE, optimiser_over, rate_at
+from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
 
 
 def why_not(tasks: Sequence[Task]) -> str:
@@ -150,16 +146,8 @@ def fit_stacked(
                 failures[m] = NonFiniteLossError(f"the loss became {loss} (held out: {held_out_loss}) in epoch {epoch}")
                 remarks[m] = "failed"
                 continue
-            line = {
-                "epoch": epoch,
-                "seconds": round(time.perf_counter() - began, 3),
-                "images_per_second": round(seen / seconds, 1),
-                "learning_rate": rate,
-                "train_loss": loss,
-                "train_accuracy": int(right_sums[m]) / seen,
-                "validation_loss": held_out_loss,
-                "validation_accuracy": held_out_accuracy,
-            }
+            scores = held_out_loss, held_out_accuracy
+            line = history_line(epoch, began, seconds, seen, rate, loss, int(right_sums[m]), scores)
             states[m] = replace(after_epoch(states[m], line, network, network, optimiser, recipe), optimiser={})
             if training.patience and states[m].epochs_since_lowest >= training.patience:
                 remarks[m] = f"held-out loss not lower for {training.patience} epochs"

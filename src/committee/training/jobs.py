@@ -21,7 +21,9 @@ from torch import nn
 from committee.data.dataset import LabelledImages, Labels, Pixels
 from committee.recipe import Recipe
 from committee.training import store
-from committee.training.fit import Fitted, NonFiniteLossError, Progress, State, Task, fit, on_device, predict_logits
+from committee.training.batches import on_device
+from committee.training.fit import fit, predict_logits
+from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
 
 CHECKPOINT_SECONDS = 30.0
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import groupby
 
 from committee.training import store
-from committee.training.fit import Fitted, Progress
 from committee.training.fit_stacked import fit_stacked, why_not
 from committee.training.jobs import EpochDone, Event, Failed, Finished, Job, execute, one_thread, opened, store_member
+from committee.training.task import Fitted, Progress
 
 MOST = 16  # members at once
 

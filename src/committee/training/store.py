@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from committee.errors import RunError
-from committee.training.fit import State
+from committee.training.task import State
 
 SCHEMA = 2
 MANIFEST = "run.json"
