@@ -130,16 +130,25 @@ def size_loss(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
 
 
 def rungs(rows: Sequence[RungRow], *, published: bool) -> Figure:
-    """The accuracy of every rung of a study with its interval, committees' members, and published figures if asked."""
+    """The accuracy of every rung of a study with its interval, committees' members, and published figures if asked.
+
+    An interval that goes far above all accuracies is cut there and ends in a tip, so that it does not stretch the axis.
+    """
     longest = max(len(row.name) for row in rows)
     figure, axes = new_figure(max(6.0, min(11.0, 1.6 + 0.72 * len(rows))), 4.2 + 0.045 * longest, title="Accuracy")
     images = 1
-    for x, row in enumerate(rows):
-        score = row.test or row.validation
+    scores = [row.test or row.validation for row in rows]
+    highest = max((y for row, score in zip(rows, scores, strict=True) if score
+                   for y in (score.mean, *row.member_test, row.published if published and row.published else 0)),
+                  default=1.0)  # fmt: skip
+    ceiling = 1 - 0.4 * (1 - highest)
+    for x, (row, score) in enumerate(zip(rows, scores, strict=True)):
         if score:
             images = max(images, score.images)
-            axes.plot([x, x], [score.interval.low, score.interval.high], color=BLUE, lw=5, alpha=0.28,
+            axes.plot([x, x], [score.interval.low, min(score.interval.high, ceiling)], color=BLUE, lw=5, alpha=0.28,
                       solid_capstyle="round")  # fmt: skip
+            if score.interval.high > ceiling:
+                axes.plot([x], [ceiling], "^", color=BLUE, ms=8, alpha=0.45, mew=0)
             if row.member_test:
                 axes.plot([x - 0.16] * len(row.member_test), row.member_test, "o", color=OCHRE, ms=4, alpha=0.7)
             axes.plot([x], [score.mean], "o", color=BLUE, ms=8, mec="white", mew=1.1)
