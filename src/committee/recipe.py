@@ -178,6 +178,7 @@ class Optimiser(_Section):
     betas: tuple[float, float] = (0.9, 0.999)
     rho: float = Field(default=0.95, gt=0, lt=1, description="Adadelta's and RMSprop's decay")
     epsilon: float = Field(default=1e-7, gt=0)
+    initial_accumulator: float = Field(default=0.1, ge=0, description="Adagrad: what its sums of squares begin with")
     other_rate: float = Field(default=0.05, gt=0, description="Muon: the share of the rate for what is no inner matrix")
 
 

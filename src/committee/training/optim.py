@@ -157,7 +157,10 @@ OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Opti
     "adam": (torch.optim.Adam, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
     "adamw": (torch.optim.AdamW, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
     "nadam": (Nadam, lambda o: {"betas": o.betas, "eps": o.epsilon, "foreach": True}),
-    "adagrad": (torch.optim.Adagrad, lambda o: {"eps": o.epsilon, "initial_accumulator_value": 0.1, "fused": True}),
+    "adagrad": (
+        torch.optim.Adagrad,
+        lambda o: {"eps": o.epsilon, "initial_accumulator_value": o.initial_accumulator, "fused": True},
+    ),
     "adadelta": (Adadelta, lambda o: {"rho": o.rho, "eps": o.epsilon}),
     "rmsprop": (torch.optim.RMSprop, lambda o: {"alpha": o.rho, "eps": o.epsilon, "momentum": o.momentum}),
 }
