@@ -132,12 +132,17 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor
     """Weights and bias of a convolution that does the work of the normalisation after it, by its running statistics."""
     if norm is None:
         return conv.weight, conv.bias
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert variance is not None
-    factor = norm.weight / torch.sqrt(variance + norm.eps)
-    bias = norm.bias - mean * factor if conv.bias is None else norm.bias + (conv.bias - mean) * factor
+    factor, shift = running_line(norm)
+    bias = shift if conv.bias is None else shift + conv.bias * factor
     return conv.weight * factor[:, None, None, None], bias
+
+
+def running_line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Factor and shift of each channel by which a normalisation judges."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return factor, norm.bias - norm.running_mean * factor
 
 
 def fits(conv: nn.Conv2d) -> bool:
@@ -163,12 +168,9 @@ def run_norm(x: Tensor, norm: nn.BatchNorm2d, relu: bool) -> Tensor:
     if x.dtype != torch.bfloat16:
         x = norm(x)
         return x.relu() if relu else x
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert variance is not None
     if not norm.training:
-        factor = norm.weight / torch.sqrt(variance + norm.eps)
-        return channels_first(kernels.scale(pixels_last(x), factor, norm.bias - mean * factor, relu=relu))
+        return channels_first(kernels.scale(pixels_last(x), *running_line(norm), relu=relu))
+    mean, variance = norm.running_mean, norm.running_var
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked += 1
     share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)

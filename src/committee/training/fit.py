@@ -25,7 +25,7 @@ from committee.models.architectures import build
 from committee.models.fused import forward_of
 from committee.recipe import Recipe, Training
 from committee.training.batches import as_float, epoch_batches, on_device, scaling_of
-from committee.training.optim import make_optimiser, rate_at
+from committee.training.optim import make_optimiser, rate_at, set_rate
 from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
 
 STATISTICS_STEPS = 100  # until then, running statistics of batch normalisation are too young to judge by
@@ -85,8 +85,7 @@ def fit(
         network.train()
         for step, (batch, wanted) in enumerate(epoch_batches(images, targets, task, epoch, network)):
             rate = rate_at(before + step, steps_before[-1], recipe.schedule, peak)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            set_rate(optimiser, rate)
             optimiser.zero_grad(set_to_none=False)
             logits = forward(batch)
             loss = loss_of(logits.float(), wanted, training)

@@ -31,7 +31,7 @@ from committee.training.fit import (
     new_network,
     score,
 )
-from committee.training.optim import CAPTURABLE, optimiser_over, rate_at
+from committee.training.optim import CAPTURABLE, optimiser_over, rate_at, set_rate
 from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
 
 
@@ -161,15 +161,6 @@ def fit_stacked(
         else:
             fitted.append(failure)
     return fitted
-
-
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step, in the tensor that a captured step reads, where there is one."""
-    for group in optimiser.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
 
 
 class CapturedStep:

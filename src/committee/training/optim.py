@@ -238,6 +238,15 @@ def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
     return peak * shape.get(schedule.name, 1.0)
 
 
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """The rate of the next step, in the tensor that a captured step reads, where there is one."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 def rate_lines(
     recipe: Recipe, histories: Mapping[str, Sequence[Mapping[str, Any]]], points: int = 40
 ) -> dict[str, list[tuple[float, float]]]:
