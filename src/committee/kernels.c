@@ -451,25 +451,13 @@ EXPORT void committee_turn(const float *sums, float *gradient, int taps, int out
     for (int t = 0; t < taps; t++) gradient[(long)o * taps + t] = sums[(long)t * outputs + o];
 }
 
-/* An image in the middle of a frame of zeros, `width` pixels wide; with a mask, only values where the mask is > 0. */
-static void frame(const bf16 *x, const bf16 *mask, int H, int W, int C, int padding, int width, bf16 *out) {
-  long row = (long)W * C, pitch = (long)width * C, before = (long)padding * C;
-  memset(out, 0, sizeof(bf16) * pitch * padding);
-  out += pitch * padding;
-  for (int h = 0; h < H; h++, x += row, out += pitch) {
-    memset(out, 0, sizeof(bf16) * before);
-    if (mask) {
-      for (long i = 0; i < row; i += 16) {
-        __mmask16 keep =
-            _mm256_cmpgt_epi16_mask(_mm256_loadu_si256((const __m256i *)(mask + i)), _mm256_setzero_si256());
-        _mm256_storeu_si256((__m256i *)(out + before + i), _mm256_maskz_loadu_epi16(keep, x + i));
-      }
-      mask += row;
-    } else
-      memcpy(out + before, x, sizeof(bf16) * row);
-    memset(out + before + row, 0, sizeof(bf16) * (pitch - row - before));
+/* The values where the mask is > 0, zeros elsewhere; a multiple of 16 of them. */
+static void masked(const bf16 *x, const bf16 *mask, long values, bf16 *out) {
+  for (long i = 0; i < values; i += 16) {
+    __m256i m = _mm256_loadu_si256((const __m256i *)(mask + i));
+    __mmask16 keep = _mm256_cmpgt_epi16_mask(m, _mm256_setzero_si256());
+    _mm256_storeu_si256((__m256i *)(out + i), _mm256_maskz_loadu_epi16(keep, x + i));
   }
-  memset(out, 0, sizeof(bf16) * pitch * padding);
 }
 
 /* --- the first convolution, in float32 from pixels -----------------------------------------------------------------
@@ -573,7 +561,7 @@ EXPORT void committee_stem_gradient(const float *x, float offset, float scale, c
   for (long n = 0; n < N; n++, x += (long)H * W * inputs) {
     scaled_frame(x, H, W, inputs, padding, offset, scale, scratch);
     const bf16 *d = dy + n * result;
-    if (mask) frame(d, mask + n * result, Ho, Wo, outputs, 0, Wo, kept), d = kept;
+    if (mask) masked(d, mask + n * result, result, kept), d = kept;
     for (int c = 0; c < outputs; c += 16) {
       for (int row = 0; row < kernel; row++)
         (taps == 3   ? taps_3
