@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from committee import recipe as recipes
-from committee.data.augment import augment, random_matrices, warp
+from committee.data.augment import augment, random_bends, random_matrices, warp
 from committee.data.dataset import ImageDataset, LabelledImages
 from committee.declarations import shipped
 from committee.models.architectures import KeyedDropout, StemConv, build
@@ -391,6 +391,22 @@ def test_any_affine_map_agrees_with_scipy(fill: str) -> None:
         assert np.abs(ours - theirs).max() < 1e-4
 
 
+def test_bending_shifts_pixels_smoothly_as_far_as_asked_and_agrees_with_scipy() -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    many = random_bends(4000, 0.04, torch.zeros(1, 1, 28, 20), torch_generator(0))
+    assert many.shape == (4000, 2, 28, 20)
+    assert many.std((0, 2, 3)).numpy() == pytest.approx([0.04 * 20, 0.04 * 28], rel=0.02)
+    assert float(many.mean()) == pytest.approx(0, abs=0.02)
+    neighbours = torch.corrcoef(torch.stack([many[:, 0, :, 5].flatten(), many[:, 0, :, 6].flatten()]))[0, 1]
+    assert neighbours > 0.95
+    image, bends = torch.rand(1, 1, 12, 15, generator=torch_generator(5)), many[:1, :, :12, :15]
+    still = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    rows, columns = np.mgrid[:12, :15]
+    places = [rows + bends[0, 1].numpy(), columns + bends[0, 0].numpy()]
+    theirs = ndimage.map_coordinates(image[0, 0].numpy(), places, order=1, mode="grid-constant")
+    assert np.abs(warp(image, still, "zero", bends)[0, 0].numpy() - theirs).max() < 1e-4
+
+
 def test_one_zoom_keeps_the_shape_and_two_do_not() -> None:
     like = torch.zeros(100, 1, 28, 28)
     for axes, same_factor in [("together", True), ("separately", False)]:
@@ -402,7 +418,7 @@ def test_one_zoom_keeps_the_shape_and_two_do_not() -> None:
 
 def test_augmentation_is_its_key_and_stays_in_its_range() -> None:
     images = torch.rand(64, 1, 28, 28, generator=torch_generator(0)) * 255
-    settings = Augmentation(rotation=12, zoom=0.1, shift=0.07, cutout=6, flip_horizontal=True)
+    settings = Augmentation(rotation=12, zoom=0.1, shift=0.07, elastic=0.03, cutout=6, flip_horizontal=True)
     first, again = (augment(images, settings, torch_generator(3)) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, augment(images, settings, torch_generator(4)))

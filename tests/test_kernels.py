@@ -148,9 +148,11 @@ def test_warped_images_are_torchs(shape: tuple[int, ...], fill: str, monkeypatch
     images = torch.randint(0, 256, shape, generator=draws).float().contiguous(memory_format=torch.channels_last)
     wild = Augmentation(rotation=40, zoom=0.4, shear=0.3, shift=0.6, flip_horizontal=True)
     matrices = augment.random_matrices(len(images), wild, images, draws)
-    ours = augment.warp(images, matrices, fill)
+    bends = augment.random_bends(len(images), 0.05, images, draws)
+    ours = [augment.warp(images, matrices, fill, each) for each in (None, bends)]
     monkeypatch.setattr(kernels, "available", lambda: False)
-    assert (ours - augment.warp(images, matrices, fill)).abs().max() < 0.01  # of 255
+    for mine, each in zip(ours, (None, bends), strict=True):
+        assert (mine - augment.warp(images, matrices, fill, each)).abs().max() < 0.01  # of 255
 
 
 @needs_kernels

@@ -798,7 +798,8 @@ EXPORT void committee_adadelta(float *p, const float *g, float *v, float *a, lon
 
 /* y (pixel) = x at matrix (2, 3) * pixel, both measured from the image's centre, bilinear; outside x lies 0, or (edge)
  * its nearest pixel. */
-EXPORT void committee_warp(const float *x, const float *matrices, float *y, long N, int H, int W, int C, int edge) {
+EXPORT void committee_warp(const float *x, const float *matrices, const float *bends, float *y, long N, int H, int W,
+                           int C, int edge) {
   __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1), right = _mm512_set1_ps(W - 1),
          bottom = _mm512_set1_ps(H - 1);
   __m512i width = _mm512_set1_epi32(W), height = _mm512_set1_epi32(H), none = _mm512_setzero_si512(),
@@ -814,6 +815,11 @@ EXPORT void committee_warp(const float *x, const float *matrices, float *y, long
         __m512 from = _mm512_add_ps(lane, _mm512_set1_ps(w - middle_x));
         __m512 sx = _mm512_fmadd_ps(_mm512_set1_ps(matrices[0]), from, _mm512_set1_ps(across));
         __m512 sy = _mm512_fmadd_ps(_mm512_set1_ps(matrices[3]), from, _mm512_set1_ps(down));
+        if (bends) {
+          const float *bend = bends + (n * 2 * H + h) * (long)W + w;
+          sx = _mm512_add_ps(sx, _mm512_maskz_loadu_ps(in, bend));
+          sy = _mm512_add_ps(sy, _mm512_maskz_loadu_ps(in, bend + (long)H * W));
+        }
         if (edge)
           sx = _mm512_min_ps(_mm512_max_ps(sx, zero), right), sy = _mm512_min_ps(_mm512_max_ps(sy, zero), bottom);
         else

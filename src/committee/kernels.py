@@ -42,7 +42,7 @@ SIGNATURES = {
     "pool_gradient": "ppppliiiii",
     "dropout": "pppllif",
     "dropout_gradient": "ppplf",
-    "warp": "pppliiii",
+    "warp": "ppppliiii",
     "nadam": "ppppl" + "fffffff",
     "adadelta": "ppppl" + "ffff",
 }
@@ -300,16 +300,17 @@ def pool_gradient(x: Tensor, y: Tensor, dy: Tensor, down: int, across: int) -> T
     return dx
 
 
-def warp(images: Tensor, matrices: Tensor, *, edge: bool) -> Tensor:
-    """Images under affine maps, sampled bilinearly.
+def warp(images: Tensor, matrices: Tensor, bends: Tensor | None, *, edge: bool) -> Tensor:
+    """Images under affine maps, bent where asked, sampled bilinearly.
 
     Args:
         images: (image, height, width, channel) float32.
         matrices: (image, 2, 3), output pixel -> input pixel, both from the image's centre.
+        bends: (image, 2, height, width) float32, added to the input pixel's x and y; None for nothing.
         edge: whether what lies outside is the nearest pixel, or 0.
     """
     y = torch.empty_like(images)
-    _call("warp", images, matrices.contiguous(), y, *images.shape, edge)
+    _call("warp", images, matrices.contiguous(), bends if bends is None else bends.contiguous(), y, *images.shape, edge)
     return y
 
 

@@ -227,6 +227,12 @@ class Augmentation(_Section):
     )
     shear: float = Field(default=0.0, ge=0, lt=1, description="tangent, either way")
     shift: float = Field(default=0.0, ge=0, lt=1, description="share of width and of height, either way")
+    elastic: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="bending: standard deviation of a smooth random shift of every pixel, share of the side",
+    )
     flip_horizontal: bool = False
     flip_vertical: bool = False
     cutout: int = Field(default=0, ge=0, description="side of an erased square, pixels")
@@ -237,6 +243,11 @@ class Augmentation(_Section):
     def active(self) -> bool:
         """Whether it changes anything."""
         return self != Augmentation(fill=self.fill, zoom_axes=self.zoom_axes, plain_epochs=self.plain_epochs)
+
+    @property
+    def moves(self) -> bool:
+        """Whether it looks pixels up elsewhere; a mirror image alone needs no looking up."""
+        return any((self.rotation, self.zoom, self.shear, self.shift, self.elastic, self.flip_vertical))
 
 
 class Holdout(_Section):

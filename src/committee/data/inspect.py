@@ -118,7 +118,7 @@ def augmented_pictures(
     off = Augmentation(fill=settings.fill, zoom_axes=settings.zoom_axes)
     alone = {
         name: off.model_copy(update={name: value})
-        for name, value in settings.model_dump(exclude={"fill", "zoom_axes"}).items()
+        for name, value in settings.model_dump(exclude={"fill", "zoom_axes", "plain_epochs"}).items()
         if value
     }
     rows = [(dataset.class_names[labels[first]], first, settings) for first in firsts]
