@@ -9,6 +9,7 @@ recipes keep their digests when new fields come.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import tomllib
@@ -375,9 +376,19 @@ def load(name_or_path: str, changes: Iterable[str] = ()) -> Recipe:
         RecipeError: no such recipe, not TOML, or faults in it (all of them in one message).
     """
     content, where = declarations.content_of("recipe", name_or_path)
+    return parse(with_changes(content, changes), where)
+
+
+def with_changes(content: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """A recipe's nested dictionaries with changes such as ``"training.epochs=3"``; the given ones stay as they are.
+
+    Raises:
+        RecipeError: a change has no section, field or value.
+    """
+    changed = copy.deepcopy(dict(content))
     for change in changes:
-        _apply(content, change)
-    return parse(content, where)
+        _apply(changed, change)
+    return changed
 
 
 def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
