@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from committee.cli_options import (
     json_option,
     recipe_options,
     run_argument,
+    seconds,
     seed_option,
     training_options,
 )
@@ -47,6 +50,12 @@ for command in (cli_studies.study, cli_studies.grid, cli_studies.pseudo_labels, 
 @click.argument("data")
 @recipe_options
 @training_options
+@click.option(
+    "--budget",
+    callback=seconds,
+    metavar="TIME",
+    help="Wall-clock time for all of it, such as 90s, 10m, 1h30m: picks members and epochs by this machine's speed.",
+)
 @click.option("--out", type=folder_type, help="The run folder.  [default: runs/DATA-RECIPE-seedS]")
 @click.option("--from", "continued", type=folder_type, help="Go on from this finished run, for --epochs more epochs.")
 @click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
@@ -54,6 +63,7 @@ for command in (cli_studies.study, cli_studies.grid, cli_studies.pseudo_labels, 
 @example(
     "committee train mnist-5k\n"
     "committee train photos/ --members 10 --epochs 20 --out runs/photos\n"
+    "committee train photos/ --budget 10m\n"
     "committee train mnist --recipe ensemble-cnn --set training.patience=10"
 )
 def train(
@@ -68,6 +78,7 @@ def train(
     precision: str,
     data_dir: Path | None,
     image_size: int | None,
+    budget: float | None,
     out: Path | None,
     continued: Path | None,
     keep_sealed: bool,
@@ -77,13 +88,20 @@ def train(
 
     The same command again goes on where it stopped: members that are finished are kept. DATA may be a folder of class
     folders, IDX files, NPZ, CSV, Parquet, or a zip of any of these; without a test part, a fifth is set aside.
+
+    With --budget, the first seconds measure this machine's speed; members and epochs are chosen so that everything, the
+    report included, is done in that time. A member that a slower machine would make late is left out.
     """
+    began = time.monotonic()
+    from committee import budget as budgets
     from committee import run as runs
     from committee import terminal
     from committee.data.catalog import load_dataset
     from committee.training import store
 
     if continued is not None:
+        if budget is not None:
+            raise CommitteeError("--from goes on for --epochs more epochs and takes no --budget; give one of the two")
         store.verify(continued)
         recipe = recipe or str(continued / "recipe.toml")
         seed = store.read_json(continued / "identity.json")["seed"]
@@ -96,10 +114,17 @@ def train(
         "image_size": image_size,
     }
     setting = runs.Setting(seed, device, precision, workers, command_line(), tuple(reload.items()))
+    name, deadline = f"{dataset.name}-{chosen.name}-seed{seed}", math.inf
+    if budget is not None:
+        name, deadline = f"{dataset.name}-{chosen.name}-{budget:.0f}s-seed{seed}", began + budget - budgets.END_SECONDS
+        earlier = budgets.planned_before(out or Path("runs") / name, chosen)
+        chosen = earlier or budgets.plan(
+            dataset, chosen, budget - (time.monotonic() - began), setting, members=members, epochs=epochs
+        )
     settled = runs.settled(setting, chosen.committee.members)
     runs.checked_parts(dataset, chosen, settled)
     identity = runs.identity_of(dataset, chosen, settled, continued)
-    folder = out or store.free_folder(Path("runs"), f"{dataset.name}-{chosen.name}-seed{seed}", identity)
+    folder = out or store.free_folder(Path("runs"), name, identity)
     missing = [m for m in range(chosen.committee.members) if not store.member_file(folder, m).exists()]
     work = {("", member): (chosen.training.epochs, 1.0) for member in missing}
     watcher = terminal.watcher(work, may_stop_early=chosen.training.patience > 0)
@@ -111,7 +136,14 @@ def train(
     try:
         with watcher:
             results = runs.train(
-                dataset, chosen, folder, setting, keep_sealed=keep_sealed, continued=continued, on_event=watcher
+                dataset,
+                chosen,
+                folder,
+                setting,
+                keep_sealed=keep_sealed,
+                continued=continued,
+                deadline=deadline,
+                on_event=watcher,
             )
     except KeyboardInterrupt:
         kept = len(list(folder.glob("members/*/member.json")))

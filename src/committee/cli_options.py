@@ -62,6 +62,18 @@ def example(text: str) -> Decorator:
 
 
 folder_type = click.Path(path_type=Path, file_okay=False)
+
+
+def seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """An option's length of time, such as 10m, in seconds."""
+    from committee.budget import seconds_of
+
+    try:
+        return None if value is None else seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 run_argument = click.argument("run", type=folder_type)
 data_dir_option = click.option("--data-dir", type=folder_type, help="Folder that holds a catalogue data set's files.")
 image_size_option = click.option(

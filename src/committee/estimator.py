@@ -189,7 +189,7 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
             run = Path(folder) / "run"
             store.begin(run, identity_of(dataset, recipe, setting, None))
-            train_members(dataset, recipe, run, setting, parts, None, None, lambda event: None)
+            train_members(dataset, recipe, run, setting, parts, None, None, math.inf, lambda event: None)
             _, used, _, honest = trained_members(run, recipe.committee.members)
             committee = form_committee(run, recipe, dataset, used, honest)
         return committee, committee.combine(honest)

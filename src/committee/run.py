@@ -6,9 +6,11 @@ concludes again, with the test images of a run that kept them sealed.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +28,7 @@ from committee.evaluation.results import Results
 from committee.models.architectures import plan
 from committee.recipe import Recipe
 from committee.training import machine, run_inline, run_processes, run_stacked, store
-from committee.training.jobs import Event, Failed, Job, Runner, share
+from committee.training.jobs import Event, Failed, Finished, Job, Runner, share
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def train(
     keep_sealed: bool = False,
     continued: Path | None = None,
     pseudo: LabelledImages | None = None,
+    deadline: float = math.inf,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Results:
     """Train a committee into a run folder; members that are already there are kept.
@@ -70,6 +73,8 @@ def train(
         keep_sealed: leave the test images sealed.
         continued: a finished run whose members are trained on for the recipe's epochs.
         pseudo: images with labels that a committee gave them; they join every batch.
+        deadline: the `time.monotonic()` from which members that still train are given up, once as many are finished
+            as train at a time.
         on_event: called with every event of the training.
 
     Raises:
@@ -91,7 +96,7 @@ def train(
     clock = out / "seconds_training.json"  # of all sessions, where the run was interrupted
     before = store.read_json(clock) if clock.exists() else 0.0
     try:
-        train_members(dataset, recipe, out, setting, parts, continued, pseudo, on_event)
+        train_members(dataset, recipe, out, setting, parts, continued, pseudo, deadline, on_event)
     finally:
         seconds = before + time.monotonic() - began
         store.write_json(clock, round(seconds, 3))
@@ -152,9 +157,12 @@ def train_members(
     parts: Sequence[NDArray[np.int64]],
     continued: Path | None,
     pseudo: LabelledImages | None,
+    deadline: float,
     on_event: Callable[[Event], None],
 ) -> None:
     """Train every member that the run folder does not hold yet; a failed one is recorded and the others go on.
+
+    Past the deadline, members that still train count as failed, once as many are finished as train at a time.
 
     Raises:
         TrainingError: all members failed.
@@ -164,15 +172,24 @@ def train_members(
         return
     with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as shared:
         jobs = list(make_jobs(dataset, recipe, out, setting, parts, missing, Path(shared), continued, pseudo))
-        failed = []
-        for event in pick_runner(setting, len(jobs))(jobs):
-            failed += [event] if isinstance(event, Failed) else []
-            on_event(event)
+        failed: dict[int, str] = {}
+        finished = len(parts) - len(missing)
+        with closing(pick_runner(setting, len(jobs))(jobs)) as events:
+            for event in events:
+                on_event(event)
+                failed |= {event.member: event.why} if isinstance(event, Failed) else {}
+                finished += isinstance(event, Finished)
+                if time.monotonic() > deadline and finished >= setting.workers:
+                    break
+    for member in missing:
+        if member not in failed and not store.member_file(out, member).exists():
+            failed[member] = "the time budget was over"
+            on_event(Failed(member, failed[member]))
     if len(failed) == len(parts):  # nothing is recorded, so that the same command tries again
-        raise TrainingError(f"no member could be trained: {failed[0].why}")
-    for failure in failed:
-        fact = {"member": failure.member, "status": "failed", "remark": failure.why}
-        store.write_json(store.member_file(out, failure.member), fact)
+        raise TrainingError(f"no member could be trained: {failed[missing[0]]}")
+    for member, why in failed.items():
+        (store.member_folder(out, member) / "checkpoint.safetensors").unlink(missing_ok=True)
+        store.write_json(store.member_file(out, member), {"member": member, "status": "failed", "remark": why})
 
 
 def make_jobs(

@@ -1,13 +1,13 @@
 """A job is one member's training as a value; executing it yields events and leaves the member's files.
 
-The contract of a runner: `run(jobs) -> Iterator[Event]`. Every job ends with exactly one Finished or Failed event;
-where and beside what it ran changes no bit of its files.
+The contract of a runner: `run(jobs)` generates events. Every job ends with exactly one Finished or Failed event; where
+and beside what it ran changes no bit of its files. Closed early, a runner ends what still trains.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,7 +95,7 @@ class Failed:
 
 
 Event = Progress | EpochDone | Finished | Failed
-Runner = Callable[[Sequence[Job]], Iterator[Event]]
+Runner = Callable[[Sequence[Job]], Generator[Event]]
 
 
 def opened(job: Job) -> tuple[Pixels, Labels, Task]:

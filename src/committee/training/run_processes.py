@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -28,7 +28,7 @@ class _Worker:
     job: Job
 
 
-def run(jobs: Sequence[Job], workers: int) -> Iterator[Event]:
+def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
     """Execute the jobs in this many processes, in their order as workers become free."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise TrainingError(

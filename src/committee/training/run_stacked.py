@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -14,7 +14,7 @@ from committee.training.task import Fitted, Progress
 MOST = 16  # members at once
 
 
-def run(jobs: Sequence[Job]) -> Iterator[Event]:
+def run(jobs: Sequence[Job]) -> Generator[Event]:
     """Execute the jobs here: neighbours with equal recipes and numbers of images as one stack."""
     for _, neighbours in groupby(jobs, key=lambda job: (job.model, job.recipe.digest(), len(job.held_out), job.pixels)):
         group = list(neighbours)

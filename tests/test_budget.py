@@ -1,0 +1,73 @@
+"""The time budget: what it plans fits, more time never plans less, and a late member is left out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from committee import budget, run
+from committee.budget import Speed
+from committee.data.dataset import ImageDataset
+from committee.errors import RecipeError
+from committee.recipe import Optimiser, Recipe
+from committee.training import store
+
+
+@pytest.mark.parametrize(("spelling", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400)])
+def test_times_are_read_as_people_write_them(spelling: str, seconds: float) -> None:
+    assert budget.seconds_of(spelling) == seconds
+
+
+@pytest.mark.parametrize("spelling", ["10", "m", "0s", "ten minutes", "10 m", "-5m", "5m!"])
+def test_other_spellings_are_refused(spelling: str) -> None:
+    with pytest.raises(ValueError, match="such as 90s, 10m"):
+        budget.seconds_of(spelling)
+
+
+def test_more_time_buys_fewer_foretold_errors_and_never_more_than_fits(
+    digits: ImageDataset, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "measured_speed", lambda *_: Speed(400.0, 2))
+    errors = []
+    for seconds in (60, 120, 600, 3600):
+        planned = budget.plan(digits, small_recipe, seconds)
+        members, epochs = planned.committee.members, planned.training.epochs
+        assert members % 2 == 0
+        assert budget.needed_seconds(planned, digits, Speed(400.0, 2), members, epochs) <= 0.9 * seconds
+        errors.append(budget.foretold_error(members, epochs, len(digits.train)))
+    assert errors == sorted(errors, reverse=True)
+    assert len(set(errors)) == 4
+    fixed = budget.plan(digits, small_recipe, 600, members=4, epochs=3)
+    assert (fixed.committee.members, fixed.training.epochs) == (4, 3)
+    with pytest.raises(RecipeError, match="the budget is too short"):
+        budget.plan(digits, small_recipe, 21)
+
+
+def test_the_speed_is_this_machines(digits: ImageDataset, small_recipe: Recipe, tmp_path: Path) -> None:
+    speed = budget.measured_speed(digits, small_recipe, run.Setting(workers=1))
+    assert speed.at_once == 1
+    began = time.monotonic()
+    recipe = budget.with_numbers(small_recipe, 1, 6)
+    run.train(digits, recipe, tmp_path / "run", run.Setting(workers=1), keep_sealed=True)
+    trained = sum(line["seconds"] for line in store.read_history(tmp_path / "run" / "members" / "00"))
+    images = 6 * len(digits.train) / 2  # two folds
+    assert trained < time.monotonic() - began
+    assert 0.2 < trained / (images / speed.images_per_second) < 5
+
+
+def test_members_past_the_deadline_are_left_out_and_the_others_are_a_committee(
+    digits: ImageDataset, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = budget.with_numbers(small_recipe, 3, 1)
+    results = run.train(digits, recipe, tmp_path / "run", run.Setting(workers=1), deadline=time.monotonic())
+    assert [member.status for member in results.members] == ["finished", "failed", "failed"]
+    assert results.members[2].remark == "the time budget was over"
+    assert results.test is not None
+    assert results.test.accuracy > 0.1
+    assert budget.planned_before(tmp_path / "run", small_recipe) == recipe
+    assert (
+        budget.planned_before(tmp_path / "run", small_recipe.model_copy(update={"optimiser": Optimiser(rate=1.0)}))
+        is None
+    )
