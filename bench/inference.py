@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
 from side_by_side import Setting, measure, write
 
 SIZES = (1, 5, 10)
@@ -94,9 +93,9 @@ def keras(recipe_name: str, members: int) -> dict[str, float]:
 
     os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import tensorflow as tf
-    from peers.keras_peer import p1
+    from peers.networks import P1, keras_model
 
-    networks = [p1() for _ in range(members)]
+    networks = [keras_model(P1) for _ in range(members)]
     judge_part = tf.function(lambda x: tf.add_n([network(x, training=False) for network in networks]))
     pixels = np.random.default_rng(0).random((IMAGES, 28, 28, 1), dtype=np.float32)
 

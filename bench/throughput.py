@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
 from side_by_side import Setting, best_settings, compare, measure, rounds, write
 
 HERE = Path(__file__).parent

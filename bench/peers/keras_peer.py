@@ -11,27 +11,8 @@ import argparse
 import json
 import os
 import time
-from typing import Any
 
-
-def p1() -> Any:
-    """P1's network, 331,450 parameters; Keras's backend and precision are chosen before."""
-    import keras
-    from keras import layers
-
-    def conv(filters: int, padding: str = "same") -> Any:
-        return layers.Conv2D(filters, 3, padding=padding, activation="relu")
-
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)), conv(16), conv(16), layers.MaxPooling2D(2), conv(32), conv(32),
-            layers.MaxPooling2D(2), conv(64), conv(64), conv(64, "valid"), layers.Flatten(), layers.Dropout(0.25),
-            layers.Dense(128, "relu"), layers.Dropout(0.5), layers.Dense(128, "relu"), layers.Dropout(0.5),
-            layers.Dense(10, "softmax", dtype="float32"),
-        ]
-    )  # fmt: skip
-    assert model.count_params() == 331_450
-    return model
+from networks import P1, keras_model
 
 
 def main() -> None:
@@ -63,7 +44,8 @@ def main() -> None:
     data = np.load(arguments.images)
     images, labels = data["images"].astype("float32") / 255, data["labels"]
 
-    model = p1()
+    model = keras_model(P1)
+    assert model.count_params() == 331_450
     model.compile(keras.optimizers.Nadam(2e-3), "sparse_categorical_crossentropy", jit_compile=arguments.compile)
 
     starts: list[float] = []

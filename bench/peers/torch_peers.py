@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from networks import P1, torch_model
 from torch import nn
 
 
@@ -24,14 +25,8 @@ class Net(nn.Sequential):
     """P1's network, 331,450 parameters."""
 
     def __init__(self) -> None:
-        def conv(inputs: int, outputs: int, padding: int = 1) -> list[nn.Module]:
-            return [nn.Conv2d(inputs, outputs, 3, padding=padding), nn.ReLU()]
-
-        super().__init__(
-            *conv(1, 16), *conv(16, 16), nn.MaxPool2d(2), *conv(16, 32), *conv(32, 32), nn.MaxPool2d(2),
-            *conv(32, 64), *conv(64, 64), *conv(64, 64, 0), nn.Flatten(), nn.Dropout(0.25), nn.Linear(1600, 128),
-            nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10),
-        )  # fmt: skip
+        super().__init__(*torch_model(P1))
+        assert sum(parameter.numel() for parameter in self.parameters()) == 331_450
 
 
 def plain(images: torch.Tensor, labels: torch.Tensor, arguments: argparse.Namespace) -> float:

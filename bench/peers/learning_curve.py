@@ -1,0 +1,133 @@
+"""A published recipe trained by a peer: MNIST's test probabilities and the seconds of training after every epoch.
+
+    python bench/peers/learning_curve.py TOOL RECIPE MNIST.npz OUT.npz [--seed 0] [--threads 1] [--epochs 5]
+
+TOOL is keras (on TensorFlow, float32) or torch (PyTorch's plain loop, bfloat16, channels last). In the peer's favour,
+only its training steps are timed: random changes of images are made beforehand by committee's own code, judging
+is left out, and nothing is stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from networks import RECIPES, Published, keras_model, torch_model
+from numpy.typing import NDArray
+
+Images = NDArray[np.float32]
+
+
+def changed(images: Images, recipe: Published, generator: torch.Generator) -> Images:
+    """The epoch's images (image, 28, 28, 1) in 0..1."""
+    from committee.data.augment import augment
+    from committee.recipe import Augmentation
+
+    settings = Augmentation(**recipe.augmentation)
+    if not settings.active:
+        return images
+    parts = torch.from_numpy(images).permute(0, 3, 1, 2).split(1000)
+    return np.concatenate([augment(part, settings, generator).permute(0, 2, 3, 1).numpy() for part in parts])
+
+
+def in_keras(recipe: Published, threads: int, seed: int) -> tuple[Callable[..., float], Callable[..., Any]]:
+    """A function that trains one epoch at a rate and tells its seconds, and one that judges."""
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    model = keras_model(recipe.layers)
+    assert model.count_params() == recipe.parameters
+    optimiser = {"adam": keras.optimizers.Adam, "nadam": keras.optimizers.Nadam}[recipe.optimiser](recipe.rate)
+    model.compile(optimiser, "sparse_categorical_crossentropy")
+    model.train_on_batch(np.zeros((recipe.batch, 28, 28, 1), np.float32), np.zeros(recipe.batch))  # traces the step
+    model.set_weights(keras_model(recipe.layers).get_weights())
+
+    def train(images: Images, labels: Any, rate: float) -> float:
+        optimiser.learning_rate = rate
+        began = time.perf_counter()
+        model.fit(images, labels, batch_size=recipe.batch, verbose=0)
+        return time.perf_counter() - began
+
+    return train, lambda images: model.predict(images, batch_size=1000, verbose=0)
+
+
+def in_torch(recipe: Published, threads: int, seed: int) -> tuple[Callable[..., float], Callable[..., Any]]:
+    """The same in PyTorch."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    network = torch_model(recipe.layers)
+    assert sum(parameter.numel() for parameter in network.parameters()) == recipe.parameters
+    for module in network:
+        if hasattr(module, "weight"):  # Keras's start weights
+            torch.nn.init.xavier_uniform_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+    network = network.to(memory_format=torch.channels_last)
+    kind = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[recipe.optimiser]
+    fused = {"fused": True} if recipe.optimiser == "adam" else {}
+    optimiser = kind(network.parameters(), lr=recipe.rate, eps=1e-7, **fused)
+
+    def train(images: Images, labels: Any, rate: float) -> float:
+        optimiser.param_groups[0]["lr"] = rate
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        y = torch.from_numpy(labels)
+        network.train()
+        began = time.perf_counter()
+        for batch in torch.randperm(len(y)).split(recipe.batch):
+            optimiser.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = torch.nn.functional.cross_entropy(network(x[batch]), y[batch])
+            loss.backward()
+            optimiser.step()
+        return time.perf_counter() - began
+
+    def judge(images: Images) -> Any:
+        network.eval()
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            parts = torch.from_numpy(images).permute(0, 3, 1, 2).split(1000)
+            return torch.cat([network(part).float().softmax(1) for part in parts]).numpy()
+
+    return train, judge
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("tool", choices=["keras", "torch"])
+    parser.add_argument("recipe", choices=list(RECIPES))
+    parser.add_argument("data")
+    parser.add_argument("out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--epochs", type=int)
+    arguments = parser.parse_args()
+    recipe = RECIPES[arguments.recipe]
+    data = np.load(arguments.data)
+    images, test = (data[name].astype(np.float32) / 255 for name in ("images", "test_images"))
+    order = np.random.default_rng(arguments.seed).permutation(len(images))
+    own, held_out = order[: recipe.images], order[recipe.images :]
+    train, judge = {"keras": in_keras, "torch": in_torch}[arguments.tool](recipe, arguments.threads, arguments.seed)
+    generator = torch.Generator().manual_seed(arguments.seed)
+    rate, best, waited, seconds, probabilities = recipe.rate, 0.0, 0, [], []
+    for epoch in range(arguments.epochs or recipe.epochs):
+        seconds.append(train(changed(images[own], recipe, generator), data["labels"][own], rate))
+        probabilities.append(judge(test).astype(np.float16))
+        accuracy = (probabilities[-1].argmax(1) == data["test_labels"]).mean()
+        print(f"epoch {epoch + 1}  {seconds[-1]:.1f} s  test accuracy {accuracy:.4f}", flush=True)
+        if recipe.plateau:
+            found = float((judge(images[held_out]).argmax(1) == data["labels"][held_out]).mean())
+            best, waited = max(best, found), 0 if found > best else waited + 1
+            rate, waited = (max(rate / 2, 1e-5), 0) if waited >= 3 else (rate, waited)
+    np.savez(arguments.out, seconds=seconds, probabilities=np.stack(probabilities))
+
+
+if __name__ == "__main__":
+    main()
