@@ -15,11 +15,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from side_by_side import Setting, measure, write
 
 SIZES = (1, 5, 10)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from side_by_side import Setting, best_settings, compare, measure, rounds, write
 
 HERE = Path(__file__).parent
