@@ -2,17 +2,19 @@
 
 An accelerator that one small network leaves idle is filled by a committee. Inside, images are
 (image, member * channel, height, width), flat values (member, image, value); a member's numbers never meet another's.
-A convolution has three forms, between which `committee.training.fit_stacked` chooses by measurement:
+A convolution has four forms, between which `committee.training.fit_stacked` chooses by measurement:
 
     grouped   one convolution with a group a member
     im2col    the windows as rows, one batched matrix product
     apart     a convolution a member
+    streams   the same, each member on a CUDA stream of its own
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -21,7 +23,7 @@ from torch.nn import functional
 
 from committee.models.architectures import FlattenPixels, KeyedDropout, Scaling, StemConv
 
-Form = Literal["grouped", "im2col", "apart"]
+Form = Literal["grouped", "im2col", "apart", "streams"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
@@ -122,6 +124,7 @@ class _Conv(nn.Module):
         self.padding: tuple[int, int] | str = padding if isinstance(padding, str) else (padding[0], padding[1])
         self.float32 = isinstance(layers[0], StemConv)
         self.form = form
+        self.streams: list[torch.cuda.Stream] = []
 
     def forward(self, values: Tensor) -> Tensor:
         """(image, member * channel, height, width) -> (image, member * filter, height', width')."""
@@ -132,17 +135,30 @@ class _Conv(nn.Module):
             output = self._convolved(values.float())
         return output.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else output
 
+    def _stream(self, member: int, here: torch.cuda.Stream | None) -> AbstractContextManager[object]:
+        """Where a member's convolution runs: beside the others, after all that `here` was given; backward follows."""
+        if self.form != "streams" or here is None:
+            return nullcontext()
+        while len(self.streams) <= member:
+            self.streams.append(torch.cuda.Stream())  # type: ignore[no-untyped-call]
+        self.streams[member].wait_stream(here)
+        return torch.cuda.stream(self.streams[member])
+
     def _convolved(self, values: Tensor) -> Tensor:
         members, filters, channels, tall, wide = self.weight.shape
         bias = self.bias
         if self.form == "grouped":
             flat = bias.flatten() if bias is not None else None
             return functional.conv2d(values, self.weight.flatten(0, 1), flat, padding=self.padding, groups=members)
-        if self.form == "apart" or isinstance(self.padding, str):
-            parts = [
-                functional.conv2d(x, self.weight[m], bias[m] if bias is not None else None, padding=self.padding)
-                for m, x in enumerate(torch.split(values, channels, dim=1))
-            ]
+        if self.form in ("apart", "streams") or isinstance(self.padding, str):
+            parts, here = [], torch.cuda.current_stream() if values.is_cuda else None
+            for m, x in enumerate(torch.split(values, channels, dim=1)):
+                with self._stream(m, here):
+                    own_bias = bias[m] if bias is not None else None
+                    parts.append(functional.conv2d(x, self.weight[m], own_bias, padding=self.padding))
+            for stream in self.streams:
+                assert here is not None
+                here.wait_stream(stream)
             return torch.cat(parts, dim=1)
         images, _, height, width = values.shape
         down, across = self.padding
