@@ -4,7 +4,7 @@
 
 Beside it the same networks in PyTorch (evaluation mode, inference_mode, bfloat16 and channels last) and, for P1's
 network, in Keras on TensorFlow (one compiled function over all members). Weights are random: they change no time. All
-use both cores; files, scaling of the window and start count for nobody.
+use both cores, or the GPU where there is one; files, scaling of the window and start count for nobody.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def timed(judge: Callable[[Any], Any], many: Any, one: Any) -> dict[str, float]:
     return {"images_per_second": rate, "latency_ms": statistics.median(latencies) * 1e3}
 
 
-def random_networks(recipe: Any, members: int) -> list[Any]:
+def random_networks(recipe: Any, members: int, device: str) -> list[Any]:
     """Networks of a recipe for MNIST's images, ready to judge."""
     import torch
 
@@ -47,6 +47,7 @@ def random_networks(recipe: Any, members: int) -> list[Any]:
 
     return [
         build(recipe.network.of_member(m), (1, 28, 28), 10, torch.Generator().manual_seed(m))
+        .to(device)
         .to(memory_format=torch.channels_last)
         .eval()
         for m in range(members)
@@ -58,11 +59,12 @@ def ours(recipe_name: str, members: int) -> dict[str, float]:
 
     from committee import load_recipe
     from committee.ensemble.committee import Committee
+    from committee.training.machine import pick_device
 
-    recipe = load_recipe(recipe_name, [])
-    networks = random_networks(recipe, members)
-    names = tuple("0123456789")
-    committee = Committee(tuple(networks), names, (28, 28, 1), 255, precision="bfloat16", views=recipe.committee.views)
+    recipe, device = load_recipe(recipe_name, []), pick_device()
+    networks = random_networks(recipe, members, device)
+    names, views = tuple("0123456789"), recipe.committee.views
+    committee = Committee(tuple(networks), names, (28, 28, 1), 255, device=device, precision="bfloat16", views=views)
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8)
     return timed(committee.predict_proba, pixels, pixels[:1])
 
@@ -72,15 +74,17 @@ def plain(recipe_name: str, members: int) -> dict[str, float]:
     import torch
 
     from committee import load_recipe
+    from committee.training.machine import pick_device
 
-    recipe = load_recipe(recipe_name, [])
-    networks = random_networks(recipe, members)
+    recipe, device = load_recipe(recipe_name, []), pick_device()
+    networks = random_networks(recipe, members, device)
     pixels = torch.randint(0, 256, (IMAGES, 1, 28, 28)).float().contiguous(memory_format=torch.channels_last)
 
     def judge(images: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-            parts = [sum(network(part).float().softmax(1) for network in networks) for part in images.split(512)]
-        return torch.cat(parts)  # type: ignore[arg-type]
+        with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):
+            on_it = (part.to(device) for part in images.split(512))
+            parts = [sum(network(part).float().softmax(1) for network in networks) for part in on_it]
+        return torch.cat(parts).cpu()  # type: ignore[arg-type]
 
     return timed(judge, pixels, pixels[:1])
 

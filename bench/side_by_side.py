@@ -93,7 +93,7 @@ def compare(values: Mapping[str, Sequence[float]], ours: str, unit: str) -> dict
 
 
 def write(name: str, content: Mapping[str, Any]) -> None:
-    """bench/results/NAME.json, with versions and machine."""
+    """bench/results/NAME.json, or NAME-cuda.json on a GPU, with versions and machine."""
     from committee.training import machine
 
     device = machine.pick_device("auto")
@@ -105,6 +105,6 @@ def write(name: str, content: Mapping[str, Any]) -> None:
         except PackageNotFoundError:
             versions[package] = "not installed"
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
     path.write_text(json.dumps({**content, "versions": versions, "environment": facts}, indent=1) + "\n")
-    print(f"written: bench/results/{name}.json")
+    print(f"written: bench/results/{path.name}")

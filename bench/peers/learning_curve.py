@@ -1,6 +1,6 @@
 """A published recipe trained by a peer: MNIST's test probabilities and the seconds of training after every epoch.
 
-    python bench/peers/learning_curve.py TOOL RECIPE MNIST.npz OUT.npz [--seed 0] [--threads 1] [--epochs 5]
+    python bench/peers/learning_curve.py TOOL RECIPE MNIST.npz OUT.npz [--seed 0] [--threads 1] [--device cuda]
 
 TOOL is keras (on TensorFlow, float32) or torch (PyTorch's plain loop, bfloat16, channels last). In the peer's favour,
 only its training steps are timed: random changes of images are made beforehand by committee's own code, judging
@@ -35,7 +35,9 @@ def changed(images: Images, recipe: Published, generator: torch.Generator) -> Im
     return np.concatenate([augment(part, settings, generator).permute(0, 2, 3, 1).numpy() for part in parts])
 
 
-def in_keras(recipe: Published, threads: int, seed: int) -> tuple[Callable[..., float], Callable[..., Any]]:
+def in_keras(
+    recipe: Published, threads: int, seed: int, device: str
+) -> tuple[Callable[..., float], Callable[..., Any]]:
     """A function that trains one epoch at a rate and tells its seconds, and one that judges."""
     os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import tensorflow as tf
@@ -61,7 +63,9 @@ def in_keras(recipe: Published, threads: int, seed: int) -> tuple[Callable[..., 
     return train, lambda images: model.predict(images, batch_size=1000, verbose=0)
 
 
-def in_torch(recipe: Published, threads: int, seed: int) -> tuple[Callable[..., float], Callable[..., Any]]:
+def in_torch(
+    recipe: Published, threads: int, seed: int, device: str
+) -> tuple[Callable[..., float], Callable[..., Any]]:
     """The same in PyTorch."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -71,7 +75,7 @@ def in_torch(recipe: Published, threads: int, seed: int) -> tuple[Callable[..., 
         if hasattr(module, "weight"):  # Keras's start weights
             torch.nn.init.xavier_uniform_(module.weight)
             torch.nn.init.zeros_(module.bias)
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     kind = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[recipe.optimiser]
     fused = {"fused": True} if recipe.optimiser == "adam" else {}
     optimiser = kind(network.parameters(), lr=recipe.rate, eps=1e-7, **fused)
@@ -79,22 +83,23 @@ def in_torch(recipe: Published, threads: int, seed: int) -> tuple[Callable[..., 
     def train(images: Images, labels: Any, rate: float) -> float:
         optimiser.param_groups[0]["lr"] = rate
         x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        y = torch.from_numpy(labels)
+        x, y = x.to(device), torch.from_numpy(labels).to(device)
         network.train()
         began = time.perf_counter()
-        for batch in torch.randperm(len(y)).split(recipe.batch):
+        for batch in torch.randperm(len(y), device=device).split(recipe.batch):
             optimiser.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(device, dtype=torch.bfloat16):
                 loss = torch.nn.functional.cross_entropy(network(x[batch]), y[batch])
             loss.backward()
             optimiser.step()
+        float(loss)  # a GPU works on while Python goes ahead
         return time.perf_counter() - began
 
     def judge(images: Images) -> Any:
         network.eval()
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):
             parts = torch.from_numpy(images).permute(0, 3, 1, 2).split(1000)
-            return torch.cat([network(part).float().softmax(1) for part in parts]).numpy()
+            return torch.cat([network(part.to(device)).float().softmax(1).cpu() for part in parts]).numpy()
 
     return train, judge
 
@@ -108,13 +113,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     recipe = RECIPES[arguments.recipe]
     data = np.load(arguments.data)
     images, test = (data[name].astype(np.float32) / 255 for name in ("images", "test_images"))
     order = np.random.default_rng(arguments.seed).permutation(len(images))
     own, held_out = order[: recipe.images], order[recipe.images :]
-    train, judge = {"keras": in_keras, "torch": in_torch}[arguments.tool](recipe, arguments.threads, arguments.seed)
+    prepare = {"keras": in_keras, "torch": in_torch}[arguments.tool]
+    train, judge = prepare(recipe, arguments.threads, arguments.seed, arguments.device)
     generator = torch.Generator().manual_seed(arguments.seed)
     rate, best, waited, seconds, probabilities = recipe.rate, 0.0, 0, [], []
     for epoch in range(arguments.epochs or recipe.epochs):

@@ -1,6 +1,6 @@
 """P1's network trained by PyTorch's plain loop, by Lightning and by Ensemble-PyTorch; prints images a second as JSON.
 
-    python bench/peers/torch_peers.py KIND IMAGES.npz --threads 2 --precision bfloat16 [--compile] [--epochs 3]
+    python bench/peers/torch_peers.py KIND IMAGES.npz --threads 2 --precision bfloat16 [--compile] [--device cuda]
 
 KIND is plain, lightning or torchensemble. The first epoch (compilation, caches) is left out. bfloat16 means autocast
 and channels_last, PyTorch's own advice for CPUs; torchensemble has its own loop and takes float32 only.
@@ -31,7 +31,9 @@ class Net(nn.Sequential):
 
 def plain(images: torch.Tensor, labels: torch.Tensor, arguments: argparse.Namespace) -> float:
     """The loop of PyTorch's tutorials, its images in memory; seconds of all epochs but the first."""
-    network: nn.Module = Net()
+    device = arguments.device
+    network: nn.Module = Net().to(device)
+    images, labels = images.to(device), labels.to(device)
     fast = arguments.precision == "bfloat16"
     if fast:
         network, images = network.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
@@ -42,12 +44,13 @@ def plain(images: torch.Tensor, labels: torch.Tensor, arguments: argparse.Namesp
     for epoch in range(arguments.epochs):
         if epoch == 1:
             began = time.perf_counter()
-        for batch in torch.randperm(len(labels)).split(128):
+        for batch in torch.randperm(len(labels), device=device).split(128):
             optimiser.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=fast):
                 loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
             loss.backward()
             optimiser.step()
+        float(loss)  # a GPU works on while Python goes ahead
     return time.perf_counter() - began
 
 
@@ -90,7 +93,9 @@ def lightning(images: torch.Tensor, labels: torch.Tensor, arguments: argparse.Na
         "enable_model_summary": False,
     }
     precision = "bf16-mixed" if arguments.precision == "bfloat16" else "32-true"
-    pl.Trainer(max_epochs=arguments.epochs, accelerator="cpu", precision=precision, **quiet).fit(Module(), loader)
+    pl.Trainer(max_epochs=arguments.epochs, accelerator=arguments.device, precision=precision, **quiet).fit(
+        Module(), loader
+    )
     return times[-1] - times[1]
 
 
@@ -118,6 +123,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()

@@ -1,0 +1,120 @@
+"""B1 to B4 on one CUDA GPU: our stacks beside eager PyTorch, and beside Keras on JAX where JAX sees the GPU.
+
+    python bench/gpu.py --data-dir DIR [--rounds 3]      (DIR holds MNIST's IDX files)
+
+B1: images a second over all members of a committee of 1, 4, 10, 16, P1's network; peers train one network after the
+other, or four processes at once. B2: seconds until five members of `fast`, trained at once, reach each accuracy; a peer
+trains P1's recipe. B3: minutes for P1's ten members. B4 is bench/inference.py, which takes the GPU by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from side_by_side import Setting, best_settings, compare, rounds, write
+
+HERE = Path(__file__).parent
+EPOCHS = 5
+
+
+def throughput(data: str, turns: int) -> dict[str, Any]:
+    """B1: images a second of each tool, and how ours grows with the committee."""
+    ours = str(HERE / "throughput.py")
+    torch_peer, keras_peer = str(HERE / "peers" / "torch_peers.py"), str(HERE / "peers" / "keras_peer.py")
+    cuda = ("--device", "cuda", "--epochs", str(EPOCHS))
+    tools = {
+        f"committee of {members}": [Setting("stacked", (ours, "ours", data, str(members)))]
+        for members in (1, 4, 10, 16)
+    }
+    tools["eager PyTorch"] = [
+        Setting(
+            f"{precision}, {copies} at once", (torch_peer, "plain", data, *cuda, "--precision", precision), {}, copies
+        )
+        for precision in ("float32", "bfloat16")
+        for copies in (1, 4)
+    ]
+    if subprocess.run(
+        [sys.executable, "-c", "import jax; assert jax.default_backend() == 'gpu'"], check=False
+    ).returncode:
+        print("JAX with a GPU is not installed here: Keras on JAX is left out", flush=True)
+    else:
+        command = (keras_peer, data, "--epochs", str(EPOCHS), "--compile")
+        tools["Keras on JAX"] = [
+            Setting(precision, (*command, "--precision", precision), {"KERAS_BACKEND": "jax"})
+            for precision in ("float32", "bfloat16")
+        ]
+    chosen = best_settings(tools, "images_per_second")
+    values = rounds(chosen, "images_per_second", turns)
+    return {
+        "settings": {t: s.name for t, s in chosen.items()},
+        "summary": compare(values, "committee of 10", "images/s"),
+    }
+
+
+def time_to_accuracy(data_dir: Path, data: Path, folder: Path) -> dict[str, Any]:
+    """B2: (seconds, mean test accuracy) of five members trained at once, and of one peer, epoch after epoch."""
+    from committee import load_dataset, load_recipe, train
+    from committee.training import store
+
+    dataset, ours = load_dataset("mnist", data_dir=data_dir), []
+    for epochs in (1, 2, 3, 4, 6, 8, 12):
+        changes = [f"training.epochs={epochs}", "committee.members=5", "holdout.kind=none"]
+        results = train(dataset, load_recipe("fast", changes), folder / f"fast-{epochs}")
+        lines = store.read_history(store.member_folder(folder / f"fast-{epochs}", 0))
+        assert results.test is not None
+        accuracy = statistics.fmean(member.test.accuracy for member in results.members if member.test)
+        seconds = sum(line["seconds"] for line in lines)
+        ours.append({"epochs": epochs, "seconds": seconds, "members": accuracy, "committee": results.test.accuracy})
+        print(f"fast, {epochs} epochs, five at once: {seconds:.1f} s, members {accuracy:.4f}", flush=True)
+    out = folder / "peer.npz"
+    command = [str(HERE / "peers" / "learning_curve.py"), "torch", "P1", str(data), str(out), "--device", "cuda"]
+    subprocess.run([sys.executable, *command], check=True)
+    found, labels = np.load(out), np.load(data)["test_labels"]
+    accuracies = [float((each.argmax(1) == labels).mean()) for each in found["probabilities"].astype(np.float32)]
+    return {"ours": ours, "peer, P1": list(zip(np.cumsum(found["seconds"]).tolist(), accuracies, strict=True))}
+
+
+def published_job(data_dir: Path, folder: Path) -> dict[str, Any]:
+    """B3: the ten members of P1's recipe on MNIST."""
+    from committee import load_dataset, load_recipe, train
+
+    began = time.perf_counter()
+    results = train(load_dataset("mnist", data_dir=data_dir), load_recipe("ensemble-cnn"), folder / "p1")
+    assert results.test is not None
+    minutes = (time.perf_counter() - began) / 60
+    print(f"P1's ten members: {minutes:.2f} min, test accuracy {results.test.accuracy:.4f}", flush=True)
+    return {"minutes": minutes, "accuracy": results.test.accuracy}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data-dir", type=Path, required=True, help="where MNIST's IDX files are")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    from committee import load_dataset
+    from committee.data.dataset import open_test
+    from committee.training.machine import pick_device
+
+    if pick_device() != "cuda":
+        raise SystemExit("this needs a CUDA GPU and a PyTorch that sees it")
+    with tempfile.TemporaryDirectory() as name:
+        folder, dataset = Path(name), load_dataset("mnist", data_dir=arguments.data_dir)
+        data, train, test = folder / "mnist.npz", dataset.train, open_test(dataset, Path(name) / "record", "B2")
+        np.savez(data, images=train.pixels, labels=train.labels, test_images=test.pixels, test_labels=test.labels)
+        content = {"benchmark": "B1 to B3 on a GPU", "B1": throughput(str(data), arguments.rounds)}
+        content |= {"B2": time_to_accuracy(arguments.data_dir, data, folder)}
+        content |= {"B3": published_job(arguments.data_dir, folder)}
+        write("training", content)
+    subprocess.run([sys.executable, str(HERE / "inference.py"), "--rounds", str(arguments.rounds)], check=True)
+
+
+if __name__ == "__main__":
+    main()
