@@ -100,9 +100,14 @@ Layer = Annotated[
 
 
 class Network(_Section):
-    """Either `layers`, or a named `backbone` with `widths`."""
+    """Either `layers`, or a named `backbone` with `widths`, the filters of its three blocks.
 
-    backbone: Literal["compact"] | None = None
+    compact: one convolution at full size, then blocks of a pooling and two convolutions; vgg: blocks of three
+    convolutions with poolings between them, the first block at full size. Both normalise every convolution, end in a
+    global max pooling and take any image size.
+    """
+
+    backbone: Literal["compact", "vgg"] | None = None
     widths: tuple[Annotated[int, Field(gt=0)], ...] = ()
     kernels: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         default=(3,), min_length=1, description="of the backbone's convolutions, one size a member, in turn"
@@ -114,8 +119,10 @@ class Network(_Section):
     def _one_kind(self) -> Network:
         if (self.backbone is None) == (not self.layers):
             raise ValueError("give either layers or a backbone, not both and not neither")
-        if self.backbone == "compact" and len(self.widths) != 3:
-            raise ValueError(f"backbone compact takes three widths, such as [32, 64, 64]; got {list(self.widths)}")
+        if self.backbone and len(self.widths) != 3:
+            raise ValueError(
+                f"backbone {self.backbone} takes three widths, such as [32, 64, 64]; got {list(self.widths)}"
+            )
         if self.layers and len(self.kernels) > 1:
             raise ValueError("kernels go with a backbone; in layers each convolution says its own")
         if self.layers and not (isinstance(self.layers[-1], Dense) and self.layers[-1].units == "classes"):

@@ -36,21 +36,38 @@ def compact(widths: Sequence[int], kernel: int, image_shape: Shape) -> list[Laye
     Pooling comes first: the same parameters as with a convolution before it, for less than half the work. A block's
     pooling halves only a side of 6 pixels or more, so that small images keep their detail and any size is taken.
     """
-    _, height, width = image_shape
-    layers: list[Layer] = [*_normalised_conv(16, kernel)]
+    layers, (_, height, width) = _normalised_conv(16, kernel), image_shape
     for filters in widths:
-        window = (2 if height >= 6 else 1, 2 if width >= 6 else 1)
-        height, width = height // window[0], width // window[1]
-        pool: list[Layer] = [MaxPool(size=window)] if window != (1, 1) else []
-        layers += [*pool, *_normalised_conv(filters, kernel), *_normalised_conv(filters, kernel)]
+        pool, height, width = _halving(height, width)
+        layers += [*pool, *_normalised_conv(filters, kernel) * 2]
     return [*layers, GlobalPool(kind="max"), Dense(units="classes")]
+
+
+def vgg(widths: Sequence[int], kernel: int, image_shape: Shape) -> list[Layer]:
+    """Three blocks of three convolutions, all batch-normalised, poolings between them; global max pool; linear.
+
+    After Simonyan & Zisserman 2015. With widths that double, every block does the same work; at full size the first
+    one sees every detail.
+    """
+    layers, (_, height, width) = _normalised_conv(widths[0], kernel) * 3, image_shape
+    for filters in widths[1:]:
+        pool, height, width = _halving(height, width)
+        layers += [*pool, *_normalised_conv(filters, kernel) * 3]
+    return [*layers, GlobalPool(kind="max"), Dense(units="classes")]
+
+
+def _halving(height: int, width: int) -> tuple[list[Layer], int, int]:
+    """The pooling between two blocks, nothing where both sides are short; and the sides after it."""
+    window = (2 if height >= 6 else 1, 2 if width >= 6 else 1)
+    pool: list[Layer] = [MaxPool(size=window)] if window != (1, 1) else []
+    return pool, height // window[0], width // window[1]
 
 
 def _normalised_conv(filters: int, kernel: int) -> list[Layer]:
     return [Conv(filters=filters, kernel=kernel, bias=False), BatchNorm(), ActivationLayer(kind="relu")]
 
 
-BACKBONES: dict[str, Callable[[Sequence[int], int, Shape], list[Layer]]] = {"compact": compact}
+BACKBONES: dict[str, Callable[[Sequence[int], int, Shape], list[Layer]]] = {"compact": compact, "vgg": vgg}
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
