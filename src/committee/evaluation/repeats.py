@@ -105,7 +105,7 @@ def difference(this: Judged, other: Judged, generator: np.random.Generator, *, a
     else:
         variance, freedom = _variance(this, other)
         half = t_quantile(freedom) * math.sqrt(variance)
-        interval = Interval(low=points - half, high=points + half)
+        interval = Interval(low=max(points - half, -1.0), high=min(points + half, 1.0))
         p = t_probability(points / math.sqrt(variance), freedom) if variance > 0 else float(points == 0)
         method = "seeds and images"
     return Difference(
