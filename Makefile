@@ -11,7 +11,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 .PHONY: demo test check docs bench soak clean
 
 demo: $(VENV)/.demo
-	$(BIN)/committee train mnist-5k --recipe compact
+	$(BIN)/committee train mnist-5k --recipe standard
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -1,6 +1,6 @@
 """B5, memory: the peak of the whole process tree while `committee train` trains 1, 2 and 4 members, and on 10 x MNIST.
 
-    python bench/memory.py --data-dir DIR [--recipe compact]
+    python bench/memory.py --data-dir DIR [--recipe standard]
 
 Read from Linux's /proc/PID/smaps_rollup ten times a second: Pss, each page shared by n processes counted 1/n in each.
 `own` leaves out pages that are copies of files (program code, the memory-mapped images), which the system can drop
@@ -64,7 +64,7 @@ def peak(command: list[str]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", required=True, help="where MNIST's IDX files are")
-    parser.add_argument("--recipe", default="compact")
+    parser.add_argument("--recipe", default="standard")
     arguments = parser.parse_args()
     from committee.data.catalog import load_dataset
 

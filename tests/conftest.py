@@ -38,9 +38,9 @@ def digits() -> ImageDataset:
 
 @pytest.fixture
 def small_recipe() -> Recipe:
-    """The compact recipe with few epochs, for digits of 8x8."""
+    """The standard recipe with few epochs, for digits of 8x8."""
     return recipes.load(
-        "compact", ["training.epochs=3", "committee.members=2", "holdout.folds=2", "network.widths=[16,16,16]"]
+        "standard", ["training.epochs=3", "committee.members=2", "holdout.folds=2", "network.widths=[16,16,16]"]
     )
 
 

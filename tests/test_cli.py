@@ -124,10 +124,10 @@ def test_bad_data_ends_in_one_sentence_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["train", "digits", "--recipe", "compat"], "there is no recipe 'compat' (did you mean 'compact'?)"),
+        (["train", "digits", "--recipe", "standrd"], "there is no recipe 'standrd' (did you mean 'standard'?)"),
         (
             ["train", "digits", "--set", "training.epoch=3", "--set", "holdout.kind=fold"],
-            "recipe compact has 2 faults: ",
+            "recipe standard has 2 faults: ",
         ),
         (["train", "mnits"], "(did you mean 'mnist'?)"),
         (["train", "digits", "--recipe", "ensemble-cnn"], "layer 9 of the network (conv) needs at least 3x3 pixels"),

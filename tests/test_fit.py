@@ -66,13 +66,13 @@ PLATEAU = [
 ]
 
 
-@pytest.mark.parametrize("name", ["compact", "ensemble-cnn", "plateau and average", "muon"])
+@pytest.mark.parametrize("name", ["standard", "ensemble-cnn", "plateau and average", "muon"])
 def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits: ImageDataset, tmp_path: Any) -> None:
     from committee.training.store import read_checkpoint, write_checkpoint
 
     network = "network.layers=[{type='flatten'},{type='dropout',rate=0.3},{type='dense',units='classes'}]"
     changes = ["training.epochs=4"] + ([network] if name == "ensemble-cnn" else ["network.widths=[8,8,8]"])
-    base = name if name in shipped("recipe") else "compact"
+    base = name if name in shipped("recipe") else "standard"
     changes += ["optimiser.name=muon", "optimiser.rate=0.05"] if name == "muon" else []
     task = task_of(recipes.load(base, changes + (PLATEAU if name == "plateau and average" else [])), digits)
     if name == "plateau and average":  # and images that a committee labelled
@@ -92,7 +92,7 @@ def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits
 
 
 def test_bfloat16_learns_what_float32_learns(digits: ImageDataset) -> None:
-    recipe = recipes.load("compact", ["training.epochs=8", "network.widths=[16,16,16]", "training.batch=32"])
+    recipe = recipes.load("standard", ["training.epochs=8", "network.widths=[16,16,16]", "training.batch=32"])
     accuracy = {}
     for precision in ("float32", "bfloat16"):
         fitted, _ = run(digits, task_of(recipe, digits, precision, train=1000))
@@ -140,7 +140,7 @@ def test_the_first_convolution_is_computed_in_float32() -> None:
 
 def test_a_loss_that_is_not_finite_is_told(digits: ImageDataset) -> None:
     recipe = recipes.load(
-        "compact", ["optimiser.name=sgd", "optimiser.rate=1e30", "training.epochs=2", "schedule.name=constant"]
+        "standard", ["optimiser.name=sgd", "optimiser.rate=1e30", "training.epochs=2", "schedule.name=constant"]
     )
     with pytest.raises(NonFiniteLossError, match="loss became"):
         run(digits, task_of(recipe, digits))
@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_is_told(digits: ImageDataset) -> None:
 )
 def test_the_kept_weights_are_those_of_the_best_epoch(keep: str, merit: Any, digits: ImageDataset) -> None:
     recipe = recipes.load(
-        "compact", ["training.epochs=6", f"training.keep={keep}", "network.widths=[8,8,8]", "optimiser.rate=0.02"]
+        "standard", ["training.epochs=6", f"training.keep={keep}", "network.widths=[8,8,8]", "optimiser.rate=0.02"]
     )
     task = task_of(recipe, digits)
     fitted, _ = run(digits, task)
@@ -169,7 +169,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(keep: str, merit: Any, dig
 
 def test_patience_stops_after_epochs_without_a_lower_loss(digits: ImageDataset) -> None:
     recipe = recipes.load(
-        "compact", ["training.epochs=40", "training.patience=2", "optimiser.rate=0.03", "network.widths=[8,8,8]"]
+        "standard", ["training.epochs=40", "training.patience=2", "optimiser.rate=0.03", "network.widths=[8,8,8]"]
     )
     fitted, _ = run(digits, task_of(recipe, digits))
     losses = [line["validation_loss"] for line in fitted.history]
@@ -230,11 +230,11 @@ def test_the_schedule_reaches_the_optimiser_in_every_step(
     name: str, digits: ImageDataset, rates_used: list[float]
 ) -> None:
     changes = ["training.epochs=2", "network.widths=[8,8,8]", "optimiser.name=sgd", f"schedule.name={name}"]
-    recipe = recipes.load("compact", changes)
+    recipe = recipes.load("standard", changes)
     run(digits, task_of(recipe, digits))
     steps = 2 * 10  # 200 images: batches of a tenth
     assert rates_used == [rate_at(number, steps, recipe.schedule, recipe.optimiser.rate) for number in range(steps)]
-    assert len(set(rates_used)) > 3  # compact warms up, even to a constant rate
+    assert len(set(rates_used)) > 3  # standard warms up, even to a constant rate
 
 
 def test_stages_have_their_own_rates_batches_and_augmentation(
@@ -247,7 +247,7 @@ def test_stages_have_their_own_rates_batches_and_augmentation(
         return augment(images, *arguments)
 
     monkeypatch.setattr(batches, "augment", spy)
-    recipe = recipes.load("compact", ["network.widths=[8,8,8]", "optimiser.name=sgd"])
+    recipe = recipes.load("standard", ["network.widths=[8,8,8]", "optimiser.name=sgd"])
     content = recipe.content() | {
         "name": "staged",
         "schedule": {"name": "stages", "stages": tomllib.loads(f"a={STAGES}")["a"]},
@@ -265,7 +265,7 @@ def test_stages_have_their_own_rates_batches_and_augmentation(
 
 
 def test_a_plateau_halves_the_rate_down_to_the_floor(digits: ImageDataset, rates_used: list[float]) -> None:
-    recipe = recipes.load("compact", ["training.epochs=8", "network.widths=[8,8,8]", "optimiser.name=sgd"])
+    recipe = recipes.load("standard", ["training.epochs=8", "network.widths=[8,8,8]", "optimiser.name=sgd"])
     changes = {"schedule": {"name": "plateau", "patience": 1, "floor": 0.01, "watch": "held_out_loss"}}
     # with so high a rate hardly any epoch betters the loss of the one before
     plateau = recipes.parse(recipe.content() | {"name": "plateau", "optimiser": {"name": "sgd", "rate": 2.0}} | changes)
@@ -283,9 +283,9 @@ def test_a_plateau_halves_the_rate_down_to_the_floor(digits: ImageDataset, rates
 
 
 def test_the_running_average_of_the_weights_is_what_is_kept(digits: ImageDataset) -> None:
-    recipe = recipes.load("compact", ["training.epochs=3", "network.widths=[8,8,8]", "training.ema=0.9"])
+    recipe = recipes.load("standard", ["training.epochs=3", "network.widths=[8,8,8]", "training.ema=0.9"])
     averaged, states = run(digits, task_of(recipe, digits))
-    plain, _ = run(digits, task_of(recipes.load("compact", ["training.epochs=3", "network.widths=[8,8,8]"]), digits))
+    plain, _ = run(digits, task_of(recipes.load("standard", ["training.epochs=3", "network.widths=[8,8,8]"]), digits))
     losses = [[line["train_loss"] for line in fitted.history] for fitted in (averaged, plain)]
     assert losses[0] == losses[1]  # training itself is not touched
     assert not same(averaged.network, plain.network)
@@ -304,7 +304,7 @@ def test_the_running_average_of_the_weights_is_what_is_kept(digits: ImageDataset
 
 
 def test_a_share_of_every_batch_is_pseudo_labelled(digits: ImageDataset) -> None:
-    recipe = recipes.load("compact", ["training.batch=16", "augmentation.cutout=0"])
+    recipe = recipes.load("standard", ["training.batch=16", "augmentation.cutout=0"])
     marked = np.full((7, 8, 8, 1), 255, dtype=np.uint8)
     task = replace(task_of(recipe, digits), pseudo=LabelledImages(marked, np.full(7, 3)))
     plain = replace(task, recipe=recipe.model_copy(update={"augmentation": Augmentation()}))
@@ -343,9 +343,9 @@ def test_schedules_rise_to_the_peak_and_fall_towards_zero() -> None:
 
 
 def test_weight_decay_spares_biases_and_normalisation() -> None:
-    network = build(recipes.load("compact").network, (1, 28, 28), 10, torch_generator(0))
+    network = build(recipes.load("standard").network, (1, 28, 28), 10, torch_generator(0))
     for name in OPTIMISERS:
-        settings = recipes.load("compact", [f"optimiser.name={name}"]).optimiser
+        settings = recipes.load("standard", [f"optimiser.name={name}"]).optimiser
         groups = make_optimiser(settings, network).param_groups
         assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
         assert {p.ndim for p in groups[1]["params"]} == {1}

@@ -181,7 +181,7 @@ def test_optimisers_step_as_torchs(
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", ["ensemble-cnn", "compact"])
+@pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])
 def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +217,7 @@ def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
 
 def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "available", lambda: False)
-    network = build(recipes.load("compact").network, (1, 12, 12), 3, torch.Generator().manual_seed(0)).eval()
+    network = build(recipes.load("standard").network, (1, 12, 12), 3, torch.Generator().manual_seed(0)).eval()
     pixels = torch.rand(4, 1, 12, 12) * 255
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(forward_of(network, "cpu", "bfloat16")(pixels), network(pixels))
@@ -225,7 +225,7 @@ def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", ["ensemble-cnn", "compact"])
+@pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])
 def test_a_trained_network_judges_as_in_float32_and_follows_its_weights(name: str) -> None:
     """Normalisation is folded into the weights; a change of weights or statistics must reach the folded ones."""
     recipe, draws = recipes.load(name), torch.Generator().manual_seed(3)

@@ -42,17 +42,17 @@ def test_a_recipe_survives_its_own_toml(name: str, tmp_path: Path) -> None:
 
 
 def test_digests_ignore_names_and_notice_every_setting() -> None:
-    recipe = recipes.load("compact")
+    recipe = recipes.load("standard")
     assert recipe.model_copy(update={"name": "other", "summary": "x"}).digest() == recipe.digest()
-    assert recipes.load("compact", ["training.epochs=11"]).digest() != recipe.digest()
+    assert recipes.load("standard", ["training.epochs=11"]).digest() != recipe.digest()
 
 
 def test_all_faults_are_told_at_once_with_the_nearest_name() -> None:
     changes = ["training.epoch=3", "training.batch=0", "optimiser.name=admw", "holdout.kind=fold"]
     with pytest.raises(RecipeError) as caught:
-        recipes.load("compact", changes)
+        recipes.load("standard", changes)
     message = str(caught.value)
-    assert message.startswith("recipe compact has 4 faults: ")
+    assert message.startswith("recipe standard has 4 faults: ")
     assert "training.epoch is unknown (did you mean 'epochs'?), training has epochs, batch" in message
     assert "training.batch: input should be greater than 0, got 0" in message
     assert "optimiser.name: input should be" in message
@@ -73,7 +73,7 @@ def test_all_faults_are_told_at_once_with_the_nearest_name() -> None:
 )
 def test_faults_name_the_place_and_the_remedy(changes: list[str], expected: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        recipes.load("compact", changes)
+        recipes.load("standard", changes)
     assert expected in str(caught.value)
 
 
@@ -84,7 +84,7 @@ def test_a_network_that_does_not_fit_the_images_names_the_layer() -> None:
 
 def test_faults_inside_stages_and_layers_are_told() -> None:
     with pytest.raises(RecipeError, match=r"schedule.stages.0.epoch is unknown .did you mean 'epochs'"):
-        recipes.load("compact", ["schedule.stages=[{epoch=1,rate=0.01}]", "schedule.name=stages"])
+        recipes.load("standard", ["schedule.stages=[{epoch=1,rate=0.01}]", "schedule.name=stages"])
     with pytest.raises(RecipeError, match=r"there is no layer type 'max_pool' .did you mean 'maxpool'"):
         recipes.load("ensemble-cnn", ["network.layers=[{type='max_pool'}]"])
     with pytest.raises(RecipeError, match=r"training.epochs is 3, but the schedule's stages have 2 epochs together"):

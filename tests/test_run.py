@@ -22,7 +22,7 @@ from committee.data import files
 from committee.data.dataset import open_test
 from committee.training import store
 
-SMALL = ["--recipe", "compact", "--members", "2", "--epochs", "2"]
+SMALL = ["--recipe", "standard", "--members", "2", "--epochs", "2"]
 SMALL += ["--set", "holdout.folds=2", "--set", "network.widths=[8,8,8]"]
 
 

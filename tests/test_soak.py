@@ -12,7 +12,7 @@ import committee
 
 @pytest.mark.soak
 def test_the_demo_keeps_its_promise_over_seeds(tmp_path: Path) -> None:
-    dataset, recipe = committee.load_dataset("mnist-5k"), committee.load_recipe("compact")
+    dataset, recipe = committee.load_dataset("mnist-5k"), committee.load_recipe("standard")
     accuracies, seconds = [], []
     for seed in range(3):
         results = committee.train(dataset, recipe, tmp_path / str(seed), committee.Setting(seed=seed))

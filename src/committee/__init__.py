@@ -2,7 +2,7 @@
 
 >>> import committee
 >>> dataset = committee.load_dataset("mnist-5k")
->>> results = committee.train(dataset, committee.load_recipe("compact"), "runs/first")
+>>> results = committee.train(dataset, committee.load_recipe("standard"), "runs/first")
 >>> results.test.accuracy, results.test.accuracy_interval
 >>> committee.load("runs/first").predict(images)
 

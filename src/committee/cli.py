@@ -246,7 +246,7 @@ def data_info(
 
 @data.command("augment")
 @click.argument("name_or_path", metavar="DATA")
-@click.option("--recipe", default="compact", show_default=True, help="A shipped recipe or a TOML file.")
+@click.option("--recipe", default="standard", show_default=True, help="A shipped recipe or a TOML file.")
 @changes_option
 @data_dir_option
 @image_size_option
@@ -256,7 +256,7 @@ def data_info(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where to write the picture.  [default: NAME-augmented.png]",
 )
-@example("committee data augment mnist-5k --recipe compact --set augmentation.rotation=30")
+@example("committee data augment mnist-5k --recipe standard --set augmentation.rotation=30")
 def data_augment(
     name_or_path: str,
     recipe: str,
@@ -327,7 +327,7 @@ def recipes_check(recipe: str) -> None:
 
 
 @main.group(cls=Group)
-@example("committee models summary compact")
+@example("committee models summary standard")
 def models() -> None:
     """Look at networks."""
 
@@ -343,7 +343,7 @@ def models() -> None:
     metavar="HEIGHT WIDTH CHANNELS",
 )
 @click.option("--classes", type=click.IntRange(2), default=10, show_default=True)
-@example("committee models summary ensemble-cnn\ncommittee models summary compact --image-shape 32 32 3 --classes 5")
+@example("committee models summary ensemble-cnn\ncommittee models summary standard --image-shape 32 32 3 --classes 5")
 def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int) -> None:
     """The layers of RECIPE's network: output shapes, parameters, multiply-adds."""
     from rich.console import Console
@@ -372,7 +372,7 @@ def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int)
 )
 @device_option
 @example(
-    "committee predict runs/mnist-5k-compact-seed0 digit.png\n"
+    "committee predict runs/mnist-5k-standard-seed0 digit.png\n"
     "committee predict RUN images/ --format csv --out answers.csv"
 )
 def predict(run: Path, paths: Sequence[Path], form: str, out: Path | None, device: str) -> None:
@@ -442,7 +442,7 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
 
 @main.command()
 @run_argument
-@example("committee report runs/mnist-5k-compact-seed0\ncommittee report runs/mnist-study-ladder-seed0")
+@example("committee report runs/mnist-5k-standard-seed0\ncommittee report runs/mnist-study-ladder-seed0")
 def report(run: Path) -> None:
     """Write the report of RUN, or the page of a study's folder, anew.
 

@@ -98,7 +98,7 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of everything that trains one committee by one recipe; `chosen_recipe` reads them."""
     options: list[Decorator] = [
         click.option(
-            "--recipe", help="A shipped recipe or a TOML file; see committee recipes list.  [default: compact]"
+            "--recipe", help="A shipped recipe or a TOML file; see committee recipes list.  [default: standard]"
         ),
         click.option(
             "--members", type=click.IntRange(1), help="Members of the committee, instead of the recipe's number."
@@ -118,7 +118,7 @@ def chosen_recipe(recipe: str | None, members: int | None, epochs: int | None, c
     from committee.recipe import load
 
     numbers = {"committee.members": members, "training.epochs": epochs}
-    return load(recipe or "compact", [*changes, *(f"{field}={number}" for field, number in numbers.items() if number)])
+    return load(recipe or "standard", [*changes, *(f"{field}={number}" for field, number in numbers.items() if number)])
 
 
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -83,7 +83,7 @@ def study(
 
 @click.command()
 @click.argument("data")
-@click.option("--recipe", default="compact", show_default=True, help="A shipped recipe or a TOML file.")
+@click.option("--recipe", default="standard", show_default=True, help="A shipped recipe or a TOML file.")
 @click.option(
     "--vary", "axes", multiple=True, required=True, metavar="SECTION.FIELD=VALUE,VALUE", help="An axis of the grid."
 )

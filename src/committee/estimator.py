@@ -67,7 +67,7 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
 
     def __init__(
         self,
-        recipe: str | Recipe = "compact",
+        recipe: str | Recipe = "standard",
         *,
         members: int | None = None,
         epochs: int | None = None,

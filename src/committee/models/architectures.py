@@ -198,7 +198,7 @@ def plan(network: Network, image_shape: Shape, classes: int) -> list[PlannedLaye
             size = " x ".join(map(str, image_shape))
             raise RecipeError(
                 f"layer {number} of the network ({layer.type}) {misfit}, for {size} (channels, height, width); "
-                "change the layer, use larger images (--image-size), or take the recipe compact, which fits any size"
+                "change the layer, use larger images (--image-size), or take the recipe standard, which fits any size"
             ) from None
         shape = planned[-1].output
     return planned
