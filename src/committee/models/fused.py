@@ -1,24 +1,43 @@
 """A network's forward pass as training and prediction run it: with the C kernels where this machine has them.
 
 `forward_of` gives a function that computes what the network computes, with the network's own parameters and statistics.
-In float32, and off the CPU, that is the network itself. In bfloat16 on a CPU with the kernels, groups of layers run as
-one step each, forward and backward: scaling and the first convolution; convolution, bias and relu; normalisation and
-relu; pooling. Every other layer stays torch's, under autocast.
+In float32, and off the CPU, that is the network itself. In bfloat16 on a CPU with the kernels, layers become pieces:
+scaling and the first convolution; convolution, normalisation and relu; pooling; dropout; dense and relu. Pieces that
+follow each other are a chain, one function for autograd, whose values stay (image, height, width, channel) throughout;
+every other layer stays torch's, under autocast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
 from committee import kernels
-from committee.models.architectures import KeyedDropout, Scaling, StemConv
+from committee.models.architectures import FlattenPixels, KeyedDropout, Scaling, StemConv
 
 Step = Callable[[Tensor], Tensor]
+Saved = tuple[Any, ...]  # what a piece keeps from the way forward for the way back
+
+
+class Piece(Protocol):
+    """One or a few layers, forward and backward."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """In the order of `back`'s gradients."""
+
+    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """The result, in training, and what `back` needs."""
+
+    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+        """The gradients of x, where wanted, and of the parameters, from that of the result."""
+
+    def judged(self, x: Tensor) -> Tensor:
+        """The result where no gradient is wanted."""
 
 
 def forward_of(network: nn.Module, device: str, precision: str) -> Step:
@@ -48,32 +67,77 @@ def forward_of(network: nn.Module, device: str, precision: str) -> Step:
 
 
 def steps_of(network: nn.Sequential) -> list[Step]:
-    """The network's layers in groups that the kernels can run, the others one by one."""
-    layers, steps = list(network), []
+    """The network as chains and single layers. A chain begins with a convolution: what follows is bfloat16."""
+    layers, steps = list(network), list[Step]()
     while layers:
-        step, taken = first_step(layers)
-        steps.append(step)
-        layers = layers[taken:]
+        pieces: list[Piece] = []
+        while layers and (found := first_piece(layers)) and (pieces or isinstance(found[0], Convolution)):
+            pieces.append(found[0])
+            layers = layers[found[1] :]
+        steps.append(Chain(pieces) if pieces else layers.pop(0))
     return steps
 
 
-def first_step(layers: list[nn.Module]) -> tuple[Step, int]:
-    """The step that begins with the first layer, and how many layers it takes."""
+class Chain:
+    """Pieces one after the other: (image, channel, height, width) -> the same or (image, value), bfloat16."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.pieces = pieces
+        self.parameters = [parameter for piece in pieces for parameter in piece.parameters]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run all of it."""
+        if torch.is_grad_enabled():
+            return _Chain.apply(self.pieces, x, *self.parameters)  # type: ignore[no-any-return, no-untyped-call]
+        x = pixels_last(x)
+        for piece in self.pieces:
+            x = piece.judged(x)
+        return channels_first(x)
+
+
+class _Chain(Function):
+    @staticmethod
+    def forward(ctx: Any, pieces: Sequence[Piece], x: Tensor, *parameters: Tensor) -> Tensor:
+        x, ctx.kept = pixels_last(x), []
+        for piece in pieces:
+            x, saved = piece.ahead(x)
+            ctx.kept.append((piece, saved))
+        return channels_first(x)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        gradients: list[Tensor | None] = []
+        slope: Tensor | None = pixels_last(dy)
+        while ctx.kept:
+            piece, saved = ctx.kept.pop()
+            assert slope is not None
+            slope, own = piece.back(saved, slope, wanted=bool(ctx.kept) or ctx.needs_input_grad[1])
+            gradients = [*own, *gradients]
+        return None, None if slope is None else channels_first(slope), *gradients
+
+
+def first_piece(layers: list[nn.Module]) -> tuple[Piece, int] | None:
+    """The piece that begins with the first layer, and how many layers it takes; None where the kernels have none."""
     first, *rest = layers
     if isinstance(first, Scaling) and rest and isinstance(stem := rest[0], StemConv) and fits(stem):
-        step = Convolution(stem, first, *norm_and_relu(rest[1:]))
-        return step, 2 + step.layers_after
+        norm, relu = norm_and_relu(rest[1:])
+        return Convolution(stem, first, norm, relu), 2 + (norm is not None) + relu
     if isinstance(first, nn.Conv2d) and not isinstance(first, StemConv) and fits(first):
-        step = Convolution(first, None, *norm_and_relu(rest))
-        return step, 1 + step.layers_after
+        norm, relu = norm_and_relu(rest)
+        return Convolution(first, None, norm, relu), 1 + (norm is not None) + relu
     if isinstance(first, nn.BatchNorm2d) and first.num_features % 16 == 0:
         relu = bool(rest) and isinstance(rest[0], nn.ReLU)
-        return (lambda x: run_norm(x, first, relu)), 1 + relu
+        return Normalisation(first, relu), 1 + relu
     if isinstance(first, nn.MaxPool2d):
-        return (lambda x: run_pool(x, first)), 1
+        return Pooling(first), 1
     if isinstance(first, KeyedDropout):
-        return (lambda x: run_dropout(x, first)), 1
-    return first, 1
+        return Dropping(first), 1
+    if isinstance(first, FlattenPixels):
+        return Flattening(), 1
+    if isinstance(first, nn.Linear):
+        relu = bool(rest) and isinstance(rest[0], nn.ReLU)
+        return Dense(first, relu), 1 + relu
+    return None
 
 
 def norm_and_relu(layers: list[nn.Module]) -> tuple[nn.BatchNorm2d | None, bool]:
@@ -90,42 +154,62 @@ class Convolution:
     """
 
     def __init__(self, conv: nn.Conv2d, scaling: Scaling | None, norm: nn.BatchNorm2d | None, relu: bool) -> None:
-        self.conv, self.scaling, self.norm, self.relu = conv, scaling, norm, relu
-        self.layers_after = (norm is not None) + relu
+        self.conv, self.scaling = conv, scaling
+        self.norm = Normalisation(norm, relu) if norm else None
+        self.relu, self.relu_here = relu, relu and norm is None
+        self.parameters = [*conv.parameters(), *(self.norm.parameters if self.norm else ())]
+        self.size, self.padding = int(conv.kernel_size[0]), int(conv.padding[0])
         self.prepared: tuple[tuple[int, ...], Tensor, Tensor | None] | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(image, channel, height, width) -> (image, filter, height', width') bfloat16, both channels last."""
-        conv, norm, relu = self.conv, self.norm, self.relu
-        if not torch.is_grad_enabled() and not (norm and norm.training):
-            return self.judged(x)
-        relu_here = relu and norm is None
+    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """(image, height, width, channel) -> (image, height', width', filter)."""
+        weight, bias, packed = self.conv.weight, self.conv.bias, None
         if self.scaling is not None:
-            constants = float(self.scaling.offset), float(self.scaling.scale)
-            x = _run(_Stem, x, conv.weight, conv.bias, *constants, conv.padding[0], relu_here)
+            offset, scale = self.constants()
+            y = kernels.stem(x, offset, scale, taps_first(weight), bias, self.padding, relu=self.relu_here)
         else:
-            x = _run(_Conv, x.to(torch.bfloat16), conv.weight, conv.bias, conv.padding[0], relu_here)
-        return run_norm(x, norm, relu) if norm else x
+            x = x.to(torch.bfloat16)
+            forward, packed = kernels.pack(pixels_last(weight))
+            y = kernels.conv(x, forward, bias, len(weight), self.size, self.padding, relu=self.relu_here)
+        z, of_norm = self.norm.ahead(y) if self.norm else (y, ())
+        return z, (x, packed, y if self.relu_here else None, of_norm)
+
+    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Normalisation first, then both gradients of the convolution."""
+        x, packed, mask, of_norm = saved
+        of_norm_parameters: list[Tensor | None] = []
+        if self.norm:
+            dy, of_norm_parameters = self.norm.back(of_norm, dy, wanted=True)
+        size, padding, bias, dx = self.size, self.padding, self.conv.bias is not None, None
+        if self.scaling is not None:
+            slope, sums = kernels.stem_gradient(x, *self.constants(), dy, size, padding, mask=mask, bias=bias)
+        else:
+            slope, sums = kernels.conv_gradient(x, dy, size, padding, mask=mask, bias=bias)
+            if wanted:
+                dx = kernels.conv(dy, packed, None, x.shape[3], size, size - 1 - padding, mask=mask)
+        return dx, [channels_first(slope), *([sums] if bias else []), *of_norm_parameters]
 
     def judged(self, x: Tensor) -> Tensor:
-        """The same where nothing is trained."""
-        conv, padding = self.conv, int(self.conv.padding[0])
-        tensors = [*conv.parameters(), *(self.norm.state_dict().values() if self.norm else ())]
+        """The same with running statistics; with a batch's own where normalisation is in training."""
+        if self.norm and self.norm.norm.training:
+            return self.ahead(x)[0]
+        norm = self.norm.norm if self.norm else None
+        tensors = [*self.conv.parameters(), *(norm.state_dict().values() if norm else ())]
         versions = tuple(number for tensor in tensors for number in (tensor._version, tensor.data_ptr()))
         if self.prepared is None or self.prepared[0] != versions:
-            weight, bias = folded(conv, self.norm)
-            if self.scaling is not None:
-                self.prepared = versions, weight.permute(2, 3, 1, 0).contiguous(), bias
-            else:
-                self.prepared = versions, kernels.pack(pixels_last(weight))[0], bias
+            weight, bias = folded(self.conv, norm)
+            ready = taps_first(weight) if self.scaling is not None else kernels.pack(pixels_last(weight))[0]
+            self.prepared = versions, ready, bias
         _, weight, bias = self.prepared
         if self.scaling is not None:
-            offset, scale = float(self.scaling.offset), float(self.scaling.scale)
-            y = kernels.stem(pixels_last(x), offset, scale, weight, bias, padding, relu=self.relu)
-        else:
-            x = pixels_last(x.to(torch.bfloat16))
-            y = kernels.conv(x, weight, bias, conv.out_channels, conv.kernel_size[0], padding, relu=self.relu)
-        return channels_first(y)
+            return kernels.stem(x, *self.constants(), weight, bias, self.padding, relu=self.relu)
+        x = x.to(torch.bfloat16)
+        return kernels.conv(x, weight, bias, self.conv.out_channels, self.size, self.padding, relu=self.relu)
+
+    def constants(self) -> tuple[float, float]:
+        """The scaling's offset and scale."""
+        assert self.scaling is not None
+        return float(self.scaling.offset), float(self.scaling.scale)
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
@@ -153,146 +237,146 @@ def fits(conv: nn.Conv2d) -> bool:
     return square and conv.in_channels in kernels.CHANNELS and conv.out_channels in kernels.CHANNELS
 
 
+class Normalisation:
+    """Batch normalisation as `nn.BatchNorm2d` does it, its running statistics included, and relu."""
+
+    def __init__(self, norm: nn.BatchNorm2d, relu: bool) -> None:
+        self.norm, self.relu = norm, relu
+        self.parameters = [norm.weight, norm.bias]
+
+    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """Any shape, channels last -> the same; moves the running statistics."""
+        norm, counted = self.norm, self.norm.num_batches_tracked
+        mean, variance = norm.running_mean, norm.running_var
+        assert counted is not None
+        assert mean is not None
+        assert variance is not None
+        if not norm.training:
+            raise RuntimeError("a normalisation that is not in training has no way back here")
+        counted += 1
+        share = norm.momentum if norm.momentum is not None else 1 / float(counted)
+        z, statistics = kernels.norm(x, norm.weight, norm.bias, norm.eps, share, mean, variance, relu=self.relu)
+        return z, (x, statistics)
+
+    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+        """Gradients of x, factor and shift."""
+        x, statistics = saved
+        dx, weight, bias = kernels.norm_gradient(x, dy, statistics, self.norm.eps, relu=self.relu)
+        return dx, [weight, bias]
+
+    def judged(self, x: Tensor) -> Tensor:
+        """By running statistics, or in training by the batch's own."""
+        if self.norm.training:
+            return self.ahead(x)[0]
+        return kernels.scale(x, *running_line(self.norm), relu=self.relu)
+
+
+class Pooling:
+    """Max pooling."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        self.parameters: list[nn.Parameter] = []
+        size = pool.kernel_size
+        self.down, self.across = size if isinstance(size, tuple) else (size, size)
+
+    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """(image, height, width, channel) -> the same, smaller."""
+        y = kernels.pool(x, self.down, self.across)
+        return y, (x, y)
+
+    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+        """The gradient of x."""
+        x, y = saved
+        return kernels.pool_gradient(x, y, dy, self.down, self.across), []
+
+    def judged(self, x: Tensor) -> Tensor:
+        """The same."""
+        return kernels.pool(x, self.down, self.across)
+
+
+class Dropping:
+    """Dropout; one key a batch comes from the layer's generator."""
+
+    def __init__(self, dropout: KeyedDropout) -> None:
+        self.parameters: list[nn.Parameter] = []
+        self.dropout = dropout
+
+    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """Any shape -> the same."""
+        rate, generator = self.dropout.rate, self.dropout.generator
+        if not self.dropout.training or rate == 0:
+            return x, (None,)
+        if generator is None:
+            raise RuntimeError("dropout needs a generator in training; set it with set_dropout_generator")
+        key = int(torch.empty(1, dtype=torch.int64).random_(-(2**63), None, generator=generator))
+        y, bits = kernels.dropout(x, rate, key)
+        return y, (bits,)
+
+    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+        """The gradient of x."""
+        (bits,) = saved
+        return dy if bits is None else kernels.dropout_gradient(dy, bits, self.dropout.rate), []
+
+    def judged(self, x: Tensor) -> Tensor:
+        """Nothing is dropped."""
+        return x
+
+
+class Flattening:
+    """All values of an image in one row, pixel after pixel."""
+
+    def __init__(self) -> None:
+        self.parameters: list[nn.Parameter] = []
+
+    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """(image, height, width, channel) -> (image, value)."""
+        return x.view(len(x), -1), (x.shape,)
+
+    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+        """The gradient of x."""
+        return dy.view(saved[0]), []
+
+    def judged(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x.view(len(x), -1)
+
+
+class Dense:
+    """A dense layer in bfloat16, and relu."""
+
+    def __init__(self, dense: nn.Linear, relu: bool) -> None:
+        self.dense, self.relu = dense, relu
+        self.parameters = list(dense.parameters())
+
+    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """(image, value) -> (image, unit)."""
+        weight = self.dense.weight.to(torch.bfloat16)
+        y = torch.addmm(self.dense.bias.to(torch.bfloat16), x, weight.T)
+        y = y.relu_() if self.relu else y
+        return y, (x, weight, y if self.relu else None)
+
+    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Gradients of x, weight and bias."""
+        x, weight, y = saved
+        dy = dy if y is None else torch.where(y > 0, dy, 0)
+        dx = dy @ weight if wanted else None
+        return dx, [(dy.T @ x).float(), dy.sum(0, dtype=torch.float32)]
+
+    def judged(self, x: Tensor) -> Tensor:
+        """The same."""
+        return self.ahead(x)[0]
+
+
+def taps_first(weight: Tensor) -> Tensor:
+    """(filter, channel, height, width) -> (height, width, channel, filter), contiguous."""
+    return weight.permute(2, 3, 1, 0).contiguous()
+
+
 def pixels_last(x: Tensor) -> Tensor:
     """(image, channel, height, width) -> (image, height, width, channel), contiguous; no copy if channels last."""
-    return x.permute(0, 2, 3, 1).contiguous()
+    return x.permute(0, 2, 3, 1).contiguous() if x.ndim == 4 else x.contiguous()
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """The way back; channels last in memory."""
-    return x.permute(0, 3, 1, 2)
-
-
-def run_norm(x: Tensor, norm: nn.BatchNorm2d, relu: bool) -> Tensor:
-    """Batch normalisation as `nn.BatchNorm2d` does it, its running statistics included, and relu."""
-    if x.dtype != torch.bfloat16:
-        x = norm(x)
-        return x.relu() if relu else x
-    if not norm.training:
-        return channels_first(kernels.scale(pixels_last(x), *running_line(norm), relu=relu))
-    mean, variance = norm.running_mean, norm.running_var
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked += 1
-    share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
-    return _run(_Norm, x, norm.weight, norm.bias, mean, variance, norm.eps, share, relu)
-
-
-def run_pool(x: Tensor, pool: nn.MaxPool2d) -> Tensor:
-    """Max pooling."""
-    size = pool.kernel_size
-    down, across = size if isinstance(size, tuple) else (size, size)
-    if x.dtype != torch.bfloat16 or x.shape[1] % 16:
-        return pool(x)  # type: ignore[no-any-return]
-    return _run(_Pool, x, down, across)
-
-
-def run_dropout(x: Tensor, dropout: KeyedDropout) -> Tensor:
-    """Dropout; one key a batch comes from the layer's generator."""
-    if not dropout.training or dropout.rate == 0 or dropout.generator is None or x.dtype != torch.bfloat16:
-        return dropout(x)  # type: ignore[no-any-return]
-    key = int(torch.empty(1, dtype=torch.int64).random_(-(2**63), None, generator=dropout.generator))
-    return _run(_Dropout, x, dropout.rate, key)
-
-
-def _run(function: type[Function], *arguments: Any) -> Tensor:
-    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Stem(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, offset: float, scale: float, padding: int, relu: bool
-    ) -> Tensor:
-        pixels = pixels_last(x)
-        y = kernels.stem(pixels, offset, scale, weight.permute(2, 3, 1, 0).contiguous(), bias, padding, relu=relu)
-        ctx.save_for_backward(pixels, y if relu else None)
-        ctx.facts = (offset, scale, weight.shape[2], padding, bias is not None)
-        return channels_first(y)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
-        pixels, mask = ctx.saved_tensors
-        offset, scale, kernel, padding, bias = ctx.facts
-        weight, bias_sums = kernels.stem_gradient(
-            pixels, offset, scale, pixels_last(dy), kernel, padding, mask=mask, bias=bias
-        )
-        return None, channels_first(weight), bias_sums, None, None, None, None
-
-
-class _Conv(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, relu: bool) -> Tensor:
-        x, kernel = pixels_last(x), weight.shape[2]
-        ahead, back = kernels.pack(pixels_last(weight))
-        y = kernels.conv(x, ahead, bias, len(weight), kernel, padding, relu=relu)
-        ctx.save_for_backward(x, back, y if relu else None)
-        ctx.facts = (kernel, padding, bias is not None)
-        return channels_first(y)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
-        x, back, mask = ctx.saved_tensors
-        kernel, padding, bias = ctx.facts
-        dy, dx = pixels_last(dy), None
-        weight, bias_sums = kernels.conv_gradient(x, dy, kernel, padding, mask=mask, bias=bias)
-        if ctx.needs_input_grad[0]:
-            dx = channels_first(kernels.conv(dy, back, None, x.shape[3], kernel, kernel - 1 - padding, mask=mask))
-        return dx, channels_first(weight), bias_sums, None, None
-
-
-class _Norm(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        epsilon: float,
-        share: float,
-        relu: bool,
-    ) -> Tensor:
-        x = pixels_last(x)
-        z, statistics = kernels.norm(x, weight, bias, epsilon, share, mean, variance, relu=relu)
-        ctx.save_for_backward(x, statistics)
-        ctx.facts = (epsilon, relu)
-        return channels_first(z)
-
-    @staticmethod
-    def backward(ctx: Any, dz: Tensor) -> Any:
-        x, statistics = ctx.saved_tensors
-        epsilon, relu = ctx.facts
-        dx, weight, bias = kernels.norm_gradient(x, pixels_last(dz), statistics, epsilon, relu=relu)
-        return channels_first(dx), weight, bias, None, None, None, None, None
-
-
-class _Pool(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, down: int, across: int) -> Tensor:
-        x = pixels_last(x)
-        y = kernels.pool(x, down, across)
-        ctx.save_for_backward(x, y)
-        ctx.window = (down, across)
-        return channels_first(y)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
-        x, y = ctx.saved_tensors
-        return channels_first(kernels.pool_gradient(x, y, pixels_last(dy), *ctx.window)), None, None
-
-
-class _Dropout(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rate: float, key: int) -> Tensor:
-        y, bits = kernels.dropout(pixels_last(x) if x.ndim == 4 else x.contiguous(), rate, key)
-        ctx.save_for_backward(bits)
-        ctx.rate = rate
-        return channels_first(y) if x.ndim == 4 else y
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
-        (bits,) = ctx.saved_tensors
-        dx = kernels.dropout_gradient(pixels_last(dy) if dy.ndim == 4 else dy.contiguous(), bits, ctx.rate)
-        return channels_first(dx) if dy.ndim == 4 else dx, None, None
+    """The way back, in memory channels last; of flat rows another view, so that no chain keeps its own result."""
+    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x.view(x.shape)
