@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from side_by_side import Setting, best_settings, compare, rounds, write
+from time_to_accuracy import OUR_EPOCHS, mean_accuracy, mnist_file
 
 HERE = Path(__file__).parent
 EPOCHS = 5
@@ -59,13 +60,13 @@ def throughput(data: str, turns: int) -> dict[str, Any]:
     }
 
 
-def time_to_accuracy(data_dir: Path, data: Path, folder: Path) -> dict[str, Any]:
+def time_to_accuracy(data_dir: Path, data: Path, labels: Any, folder: Path) -> dict[str, Any]:
     """B2: (seconds, mean test accuracy) of five members trained at once, and of one peer, epoch after epoch."""
     from committee import load_dataset, load_recipe, train
     from committee.training import store
 
     dataset, ours = load_dataset("mnist", data_dir=data_dir), []
-    for epochs in (1, 2, 3, 4, 6, 8, 12):
+    for epochs in OUR_EPOCHS:
         changes = [f"training.epochs={epochs}", "committee.members=5", "holdout.kind=none"]
         results = train(dataset, load_recipe("fast", changes), folder / f"fast-{epochs}")
         lines = store.read_history(store.member_folder(folder / f"fast-{epochs}", 0))
@@ -77,8 +78,8 @@ def time_to_accuracy(data_dir: Path, data: Path, folder: Path) -> dict[str, Any]
     out = folder / "peer.npz"
     command = [str(HERE / "peers" / "learning_curve.py"), "torch", "P1", str(data), str(out), "--device", "cuda"]
     subprocess.run([sys.executable, *command], check=True)
-    found, labels = np.load(out), np.load(data)["test_labels"]
-    accuracies = [float((each.argmax(1) == labels).mean()) for each in found["probabilities"].astype(np.float32)]
+    found = np.load(out)
+    accuracies = [mean_accuracy(each[None], labels, 1) for each in found["probabilities"].astype(np.float32)]
     return {"ours": ours, "peer, P1": list(zip(np.cumsum(found["seconds"]).tolist(), accuracies, strict=True))}
 
 
@@ -99,18 +100,15 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="where MNIST's IDX files are")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    from committee import load_dataset
-    from committee.data.dataset import open_test
     from committee.training.machine import pick_device
 
     if pick_device() != "cuda":
         raise SystemExit("this needs a CUDA GPU and a PyTorch that sees it")
     with tempfile.TemporaryDirectory() as name:
-        folder, dataset = Path(name), load_dataset("mnist", data_dir=arguments.data_dir)
-        data, train, test = folder / "mnist.npz", dataset.train, open_test(dataset, Path(name) / "record", "B2")
-        np.savez(data, images=train.pixels, labels=train.labels, test_images=test.pixels, test_labels=test.labels)
+        folder = Path(name)
+        data, labels = mnist_file(arguments.data_dir, folder)
         content = {"benchmark": "B1 to B3 on a GPU", "B1": throughput(str(data), arguments.rounds)}
-        content |= {"B2": time_to_accuracy(arguments.data_dir, data, folder)}
+        content |= {"B2": time_to_accuracy(arguments.data_dir, data, labels, folder)}
         content |= {"B3": published_job(arguments.data_dir, folder)}
         write("training", content)
     subprocess.run([sys.executable, str(HERE / "inference.py"), "--rounds", str(arguments.rounds)], check=True)

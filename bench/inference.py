@@ -56,7 +56,6 @@ def random_networks(recipe: Any, members: int, device: str) -> list[Any]:
 
 def ours(recipe_name: str, members: int) -> dict[str, float]:
     """The committee as `committee predict` has it."""
-
     from committee import load_recipe
     from committee.ensemble.committee import Committee
     from committee.training.machine import pick_device

@@ -35,6 +35,17 @@ OUR_EPOCHS = (1, 2, 3, 4, 6, 8, 12)
 TOOLS = {"keras": "Keras on TensorFlow", "torch": "plain PyTorch, bfloat16"}
 
 
+def mnist_file(data_dir: Path, folder: Path) -> tuple[Path, Any]:
+    """MNIST as one file for the peers, beside the record of its opened test images; and its test labels."""
+    from committee import load_dataset
+    from committee.data.dataset import open_test
+
+    dataset, path = load_dataset("mnist", data_dir=data_dir), folder / "mnist.npz"
+    train, test = dataset.train, open_test(dataset, folder / "test_record.jsonl", "B2 measures time to test accuracy")
+    np.savez(path, images=train.pixels, labels=train.labels, test_images=test.pixels, test_labels=test.labels)
+    return path, test.labels
+
+
 def mean_accuracy(probabilities: Any, labels: Any, size: int) -> float:
     """Mean test accuracy of all committees of a size: probabilities (member, image, class), labels (image,)."""
     found = [
@@ -142,18 +153,11 @@ def main() -> None:
     parser.add_argument("--peer-seeds", type=int, default=3)
     parser.add_argument("--ours-only", action="store_true")
     arguments = parser.parse_args()
-    from committee import load_dataset
-    from committee.data.dataset import open_test
-
     FOLDER.mkdir(parents=True, exist_ok=True)
-    dataset = load_dataset("mnist", data_dir=arguments.data_dir)
-    test = open_test(dataset, FOLDER / "test_record.jsonl", "B2 measures time to test accuracy")
-    data = FOLDER / "mnist.npz"
-    train = dataset.train
-    np.savez(data, images=train.pixels, labels=train.labels, test_images=test.pixels, test_labels=test.labels)
-    found = {"committee, fast": ours(arguments.data_dir, arguments.seeds, test.labels)}
+    data, labels = mnist_file(arguments.data_dir, FOLDER)
+    found = {"committee, fast": ours(arguments.data_dir, arguments.seeds, labels)}
     if not arguments.ours_only:
-        found |= peer_points(data, arguments.peer_seeds, test.labels)
+        found |= peer_points(data, arguments.peer_seeds, labels)
     reached = {name: {str(target): first(each, target) for target in TARGETS} for name, each in found.items()}
     print(f"{'seconds of training to a mean test accuracy of':48}" + "".join(f"{target:>22.3f}" for target in TARGETS))
     for name, each in reached.items():

@@ -31,6 +31,7 @@ START_SECONDS = 5.0  # reading images, starting workers
 END_SECONDS = 15.0  # combining, calibrating, intervals, figures, the page
 JUDGING = 0.35  # of a training image's time: the forward pass alone
 MOST_MEMBERS, MOST_EPOCHS = 20, 60
+STACKED = 4  # members of a trial on CUDA, where all train at once
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def needed_seconds(recipe: Recipe, dataset: ImageDataset, speed: Speed, members:
 def measured_speed(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> Speed:
     """Train a few images for two short epochs, where and beside as many others as the run will; the second counts."""
     setting = settled(setting, MOST_MEMBERS)
-    at_once = min(MOST_MEMBERS, 4) if setting.device == "cuda" else setting.workers
+    at_once = STACKED if setting.device == "cuda" else setting.workers
     number = min(len(dataset.train), recipe.training.batch * TRIAL_STEPS)
     chosen = seeds.numpy_generator(setting.seed, "trial").permutation(len(dataset.train))[:number]
     few = replace(dataset, train=dataset.train.part(np.sort(chosen)))
