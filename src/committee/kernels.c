@@ -41,6 +41,7 @@ INLINE __m512 get(const bf16 *from) { return widen(_mm256_loadu_si256((const __m
 INLINE void put(bf16 *to, __m512 values) { _mm256_storeu_si256((__m256i *)to, narrow(values)); }
 
 /* REP_n(M) is M(0) M(1) ... M(n-1). Sums live in variables named one by one, since an array would live in memory. */
+#define REP_0(M)
 #define REP_1(M) M(0)
 #define REP_2(M) REP_1(M) M(1)
 #define REP_3(M) REP_2(M) M(2)
@@ -79,25 +80,95 @@ INLINE void put(bf16 *to, __m512 values) { _mm256_storeu_si256((__m256i *)to, na
 /* --- convolution ---------------------------------------------------------------------------------------------------
  */
 
-/* Two neighbouring outputs of a row are a tile. Instead of 2 * kernel products for each row of the kernel and each pair
- * of channels they cost 4 (kernel 3) or 7 (kernel 5): Winograd 1980, F(2, 3), and F(2, 2) for the last two taps of
- * five. With pixels d0 d1 ... under the tile and taps g0 g1 ..., a term is a product of
+/* Neighbouring outputs of a row are a tile. A tile of m outputs, of a kernel with k taps, is cheaper as a product of
+ * polynomials that is known by its values at n = m + k - 1 points (Toom and Cook; Winograd 1980): n terms for a row of
+ * the kernel and a pair of channels instead of m * k products. The points are 0, infinity, A, -A, B, -B, these six for
+ * a full tile (4 outputs where k is 3, 2 where k is 5) and the first of them for what is left of a row. So
  *
- *   term   pixels    taps                  adds to the outputs (sum)
- *   0      d0 - d2   g0                    first               (0)
- *   1      d1 + d2   (g0 + g1 + g2) / 2    first and second    (1)
- *   2      d2 - d1   (g0 - g1 + g2) / 2    first, -second      (2)
- *   3      d1 - d3   g2                    -second             (3)
- *   4      d3 - d4   g3                    first               (0)
- *   5      d4        g3 + g4               first and second    (1)
- *   6      d4 - d5   g4                    -second             (3)
+ *   outputs = OUTPUTS (sum over rows and channels of terms of the taps * terms of the pixels)
  *
- * so the terms of all rows and channels are gathered in four sums a tile. The gradient of the taps takes the same
- * pixels' terms, times dy0, dy0 + dy1, dy0 - dy1 and -dy1 for the sums 0 to 3. */
-enum { MOST_TERMS = 7 };
-INLINE int terms_of(int kernel) { return kernel == 3 ? 4 : 7; }
-static const int SUM_OF[MOST_TERMS] = {0, 1, 2, 3, 0, 1, 3};
+ * where the taps' terms are their polynomial's values, times NORMAL, the pixels' terms are made below, and OUTPUTS
+ * takes a sum s at the point p as s, p s, p^2 s, ... With the terms of outputs' gradients instead of the taps', the
+ * same products give the gradient of the taps. A and B keep the terms, which are rounded to bfloat16, of like size. */
+enum { TERMS = 6 };
+#define A 0.75f
+#define B 1.5f
+#define A2 (A * A)
+#define B2 (B * B)
+static const float NORMAL[TERMS] = {
+    1 / (A2 * B2),           1, 1 / (2 * A2 * (A2 - B2)), 1 / (2 * A2 * (A2 - B2)), 1 / (2 * B2 * (B2 - A2)),
+    1 / (2 * B2 * (B2 - A2))};
+#define SET(value) _mm512_set1_ps(value)
+#define ADD(a, b) _mm512_add_ps(a, b)
+#define SUB(a, b) _mm512_sub_ps(a, b)
+#define MUL(by, a) _mm512_mul_ps(SET(by), a)
+#define PLUS(a, by, b) _mm512_fmadd_ps(SET(by), b, a)   /* a + by * b */
+#define MINUS(a, by, b) _mm512_fnmadd_ps(SET(by), b, a) /* a - by * b */
 
+/* A row of outputs as tiles: so many full ones, then one of `last` terms, or none where that is 0. */
+typedef struct {
+  int full, last;
+} row_tiles;
+INLINE row_tiles tiles_of(int outputs, int kernel) {
+  int whole = TERMS + 1 - kernel, left = outputs % whole;
+  return (row_tiles){outputs / whole, left ? left + kernel - 1 : 0};
+}
+INLINE int terms_of(row_tiles row) { return TERMS * row.full + row.last; }
+INLINE int tiles_with(row_tiles row, int term) { return row.full + (row.last > term); }
+
+/* The terms of a tile's pixels d0 ... d(terms - 1). */
+INLINE void pixel_terms(const __m512 *d, const int terms, __m512 *out) {
+  if (terms == 3) {
+    out[0] = MUL(A2 * B2, MINUS(d[0], 1 / A, d[1])), out[1] = MINUS(d[2], A, d[1]);
+    out[2] = MUL(2 * A * (A2 - B2), d[1]);
+  } else if (terms == 4) {
+    __m512 odd = MUL(A * (A2 - B2), d[1]);
+    out[0] = MUL(B2, MINUS(MUL(A2, d[0]), 1, d[2])), out[1] = MINUS(d[3], A2, d[1]);
+    out[2] = PLUS(odd, A2 - B2, d[2]), out[3] = MINUS(MUL(A2 - B2, d[2]), 1, odd);
+  } else if (terms == 5) {
+    __m512 even = MINUS(d[2], A2, d[0]), odd = MINUS(d[3], A2, d[1]);
+    out[0] = MINUS(MUL(B, odd), B2, even), out[1] = MINUS(MINUS(d[4], A2, d[2]), B, odd);
+    out[2] = MUL(A + B, PLUS(MINUS(d[3], A * B, d[1]), A - B, d[2]));
+    out[3] = MUL(B - A, MINUS(PLUS(d[3], A * B, d[1]), A + B, d[2]));
+    out[4] = MUL(2 * B, odd);
+  } else {
+    __m512 even_a = MINUS(d[4], B2, d[2]), odd_a = MINUS(d[3], B2, d[1]);
+    __m512 even_b = MINUS(d[4], A2, d[2]), odd_b = MINUS(d[3], A2, d[1]);
+    out[0] = PLUS(MINUS(d[4], A2 + B2, d[2]), A2 * B2, d[0]);
+    out[1] = PLUS(MINUS(d[5], A2 + B2, d[3]), A2 * B2, d[1]);
+    out[2] = PLUS(even_a, A, odd_a), out[3] = MINUS(even_a, A, odd_a);
+    out[4] = PLUS(even_b, B, odd_b), out[5] = MINUS(even_b, B, odd_b);
+  }
+}
+
+/* The values at the points of the polynomial with these coefficients. */
+INLINE void value_terms(const __m512 *g, const int coefficients, const int terms, __m512 *out) {
+  __m512 even_a = g[0], even_b = g[0], zero = _mm512_setzero_ps(), odd_a = zero, odd_b = zero;
+  if (coefficients > 1) odd_a = MUL(A, g[1]), odd_b = MUL(B, g[1]);
+  if (coefficients > 2) even_a = PLUS(even_a, A2, g[2]), even_b = PLUS(even_b, B2, g[2]);
+  if (coefficients > 3) odd_a = PLUS(odd_a, A2 * A, g[3]), odd_b = PLUS(odd_b, B2 * B, g[3]);
+  if (coefficients > 4) even_a = PLUS(even_a, A2 * A2, g[4]), even_b = PLUS(even_b, B2 * B2, g[4]);
+  out[0] = g[0], out[1] = g[coefficients - 1], out[2] = ADD(even_a, odd_a);
+  if (terms > 3) out[3] = SUB(even_a, odd_a);
+  if (terms > 4) out[4] = ADD(even_b, odd_b);
+  if (terms > 5) out[5] = SUB(even_b, odd_b);
+}
+
+/* The other way round: number j is the sum over the points p of p^j s, with the point infinity in the last. */
+INLINE void sums_of_powers(const __m512 *s, const int terms, const int numbers, __m512 *out) {
+  __m512 zero = _mm512_setzero_ps();
+  __m512 even_a = terms > 3 ? ADD(s[2], s[3]) : s[2], odd_a = terms > 3 ? SUB(s[2], s[3]) : s[2];
+  __m512 even_b = terms > 5 ? ADD(s[4], s[5]) : terms > 4 ? s[4] : zero;
+  __m512 odd_b = terms > 5 ? SUB(s[4], s[5]) : even_b;
+  out[0] = ADD(s[0], ADD(even_a, even_b));
+  if (numbers > 1) out[1] = PLUS(MUL(A, odd_a), B, odd_b);
+  if (numbers > 2) out[2] = PLUS(MUL(A2, even_a), B2, even_b);
+  if (numbers > 3) out[3] = PLUS(MUL(A2 * A, odd_a), B2 * B, odd_b);
+  if (numbers > 4) out[4] = PLUS(MUL(A2 * A2, even_a), B2 * B2, even_b);
+  out[numbers - 1] = ADD(out[numbers - 1], s[1]);
+}
+
+/* 16 channels of the pixel `at` of a row, where the mask is above 0; 0 outside the row */
 INLINE __m512 pixel(const bf16 *x, const bf16 *mask, int at, int W, int C) {
   if ((unsigned)at >= (unsigned)W) return _mm512_setzero_ps();
   __m256i values = _mm256_loadu_si256((const __m256i *)(x + (long)at * C));
@@ -108,111 +179,170 @@ INLINE __m512 pixel(const bf16 *x, const bf16 *mask, int at, int W, int C) {
   return widen(values);
 }
 
-/* The terms' pixels of tile t, 16 channels; d holds d0 ... of the tile before and is moved on. */
-INLINE void pixel_terms(__m512 *d, const bf16 *x, const bf16 *mask, int t, int W, int C, int padding, int kernel,
-                        __m512 *out) {
-  for (int j = 0; j < kernel - 1; j++) d[j] = d[j + 2];
-  for (int j = kernel - 1; j < kernel + 1; j++) d[j] = pixel(x, mask, 2 * t - padding + j, W, C);
-  out[0] = _mm512_sub_ps(d[0], d[2]), out[1] = _mm512_add_ps(d[1], d[2]);
-  out[2] = _mm512_sub_ps(d[2], d[1]), out[3] = _mm512_sub_ps(d[1], d[3]);
-  if (kernel == 5) out[4] = _mm512_sub_ps(d[3], d[4]), out[5] = d[4], out[6] = _mm512_sub_ps(d[4], d[5]);
+/* The tile's pixels, 16 channels, from those of the tile before. */
+INLINE void move_on(__m512 *d, const bf16 *x, const bf16 *mask, int tile, int W, int C, int padding, const int kernel,
+                    const int terms) {
+  const int step = TERMS + 1 - kernel;
+  for (int j = 0; j < kernel - 1; j++) d[j] = d[j + step];
+  for (int j = kernel - 1; j < terms; j++) d[j] = pixel(x, mask, step * tile - padding + j, W, C);
+}
+INLINE void before_the_first(__m512 *d, const bf16 *x, const bf16 *mask, int W, int C, int padding, const int kernel) {
+  const int step = TERMS + 1 - kernel;
+  for (int j = 0; j < kernel - 1; j++) d[j + step] = pixel(x, mask, j - padding, W, C);
 }
 
 /* One row of an image -> (tile, term, channel). */
-INLINE void term_row(const bf16 *x, const bf16 *mask, int W, int C, int padding, int tiles, const int kernel,
+INLINE void term_row(const bf16 *x, const bf16 *mask, int W, int C, int padding, row_tiles tiles, const int kernel,
                      bf16 *out) {
-  const int terms = terms_of(kernel);
   for (int c = 0; c < C; c += 16) {
-    __m512 d[6], term[MOST_TERMS];
+    __m512 d[TERMS], term[TERMS];
     const bf16 *m = mask ? mask + c : 0;
-    for (int j = 2; j < kernel + 1; j++) d[j] = pixel(x + c, m, j - 2 - padding, W, C);
-    for (int t = 0; t < tiles; t++) {
-      pixel_terms(d, x + c, m, t, W, C, padding, kernel, term);
-      for (int p = 0; p < terms; p++) put(out + ((long)t * terms + p) * C + c, term[p]);
+    bf16 *to = out + c;
+    before_the_first(d, x + c, m, W, C, padding, kernel);
+    for (int t = 0; t < tiles.full; t++) {
+      move_on(d, x + c, m, t, W, C, padding, kernel, TERMS);
+      pixel_terms(d, TERMS, term);
+      for (int p = 0; p < TERMS; p++, to += C) put(to, term[p]);
     }
+#define LAST_ROW(n)                                                                                                    \
+  if (tiles.last == n) {                                                                                               \
+    move_on(d, x + c, m, tiles.full, W, C, padding, kernel, n);                                                        \
+    pixel_terms(d, n, term);                                                                                           \
+    for (int p = 0; p < n; p++, to += C) put(to, term[p]);                                                             \
+  }
+    LAST_ROW(3) LAST_ROW(4) LAST_ROW(5)
   }
 }
 
-#define DECLARE(i) __m512 a##i##_0 = zero, a##i##_1 = zero, a##i##_2 = zero, a##i##_3 = zero;
-#define TERM(i, sum, term) DOT(a##i##_##sum, w##term, from + (i * TERMS + term) * C);
-#define STEP_4(i) TERM(i, 0, 0) TERM(i, 1, 1) TERM(i, 2, 2) TERM(i, 3, 3)
-#define STEP_3(i) TERM(i, 0, 4) TERM(i, 1, 5) TERM(i, 3, 6)
-#define WEIGHT(term) __m512i w##term = _mm512_loadu_si512(w + 32 * term);
-#define ROUND_4(T) {WEIGHT(0) WEIGHT(1) WEIGHT(2) WEIGHT(3) REP_##T(STEP_4)}
-#define ROUND_7(T)                                                                                                     \
-  ROUND_4(T) { WEIGHT(4) WEIGHT(5) WEIGHT(6) REP_##T(STEP_3) }
+/* A tile's sums -> outputs with bias, 16 channels */
+INLINE void give(__m512 *sums, const int terms, int kernel, long outputs, __m512 start, __m512 least, bf16 *y) {
+  __m512 out[TERMS];
+#define GIVE_OUTPUTS(k)                                                                                                \
+  if (kernel == k && terms >= k) {                                                                                     \
+    sums_of_powers(sums, terms, terms + 1 - k, out);                                                                   \
+    for (int j = 0; j < terms + 1 - k; j++) put(y + j * outputs, _mm512_max_ps(ADD(out[j], start), least));            \
+  }
+  GIVE_OUTPUTS(3) GIVE_OUTPUTS(5)
+}
+
+#define DECLARE(i)                                                                                                     \
+  __m512 a##i##_0 = zero, a##i##_1 = zero, a##i##_2 = zero, a##i##_3 = zero, a##i##_4 = zero, a##i##_5 = zero,         \
+         b##i##_0 = zero, b##i##_1 = zero, b##i##_2 = zero, b##i##_3 = zero, b##i##_4 = zero, b##i##_5 = zero;
+#define TERM(i, p)                                                                                                     \
+  DOT(a##i##_##p, w, from + (i * TERMS + p) * C);                                                                      \
+  if (IMAGES == 2) DOT(b##i##_##p, w, second + (i * TERMS + p) * C);
+#define TERM_0(i) TERM(i, 0)
+#define TERM_1(i) TERM(i, 1)
+#define TERM_2(i) TERM(i, 2)
+#define TERM_3(i) TERM(i, 3)
+#define TERM_4(i) TERM(i, 4)
+#define TERM_5(i) TERM(i, 5)
+#define WEIGHTS(FULL, p)                                                                                               \
+  if (FULL || LAST > p) {                                                                                              \
+    __m512i w = _mm512_loadu_si512(weights + 32 * p);                                                                  \
+    REP_##FULL(TERM_##p) if (LAST > p) {                                                                               \
+      DOT(al_##p, w, from + (FULL * TERMS + p) * C);                                                                   \
+      if (IMAGES == 2) DOT(bl_##p, w, second + (FULL * TERMS + p) * C);                                                \
+    }                                                                                                                  \
+  }
+#define STORE_TILE(image, i, n, tile, to)                                                                              \
+  {                                                                                                                    \
+    __m512 s[TERMS] = {image##i##_0, image##i##_1, image##i##_2, image##i##_3, image##i##_4, image##i##_5};            \
+    give(s, n, kernel, outputs, start, least, to + (tile) * (TERMS + 1 - kernel) * outputs);                           \
+  }
 #define STORE(i)                                                                                                       \
-  put(y + 2 * i * outputs,                                                                                             \
-      _mm512_max_ps(_mm512_add_ps(_mm512_add_ps(a##i##_0, a##i##_1), _mm512_add_ps(a##i##_2, start)), least));         \
-  if (2 * i + 1 < pixels)                                                                                              \
-    put(y + (2 * i + 1) * outputs,                                                                                     \
-        _mm512_max_ps(_mm512_sub_ps(_mm512_add_ps(a##i##_1, start), _mm512_add_ps(a##i##_2, a##i##_3)), least));
+  STORE_TILE(a, i, TERMS, i, y)                                                                                        \
+  if (IMAGES == 2) STORE_TILE(b, i, TERMS, i, y_second)
 
-/* T tiles of a row (`pixels` outputs, 2 T or one fewer), 16 output channels, from CI input channels.
- * x: the first tile's terms in the first row of the kernel, rows `pitch` apart; w: (row, channel pair, term, 16, 2). */
-typedef void (*tiles_function)(const bf16 *x, long pitch, const bf16 *w, int kernel, long outputs, __m512 start,
-                               int relu, int pixels, bf16 *y);
-#define TILES(CI, TERMS_, T)                                                                                           \
-  static void tiles_##CI##_##TERMS_##_##T(const bf16 *x, long pitch, const bf16 *w, int kernel, long outputs,          \
-                                          __m512 start, int relu, int pixels, bf16 *y) {                               \
-    enum { C = CI, TERMS = TERMS_ };                                                                                   \
+/* Neighbouring tiles of a row, FULL whole ones and perhaps one of LAST terms, 16 output channels, from CI input
+ * channels, of one image or of two. x: the first tile's terms in the first row of the kernel, rows `pitch` apart, the
+ * second image's terms `apart` and its outputs at y_second; weights: (row, channel pair, term, 16, 2). */
+typedef void (*tiles_function)(const bf16 *x, long apart, long pitch, const bf16 *weights, int rows, int kernel,
+                               long outputs, __m512 start, int relu, bf16 *y, bf16 *y_second);
+#define TILES(CI, FULL, LAST_, IMAGES_)                                                                                \
+  static void tiles_##CI##_##FULL##_##LAST_##_##IMAGES_(const bf16 *x, long apart, long pitch, const bf16 *weights,    \
+                                                        int rows, int kernel, long outputs, __m512 start, int relu,    \
+                                                        bf16 *y, bf16 *y_second) {                                     \
+    enum { C = CI, LAST = LAST_, IMAGES = IMAGES_ };                                                                   \
     __m512 zero = _mm512_setzero_ps(), least = LEAST;                                                                  \
-    REP_##T(DECLARE) for (int row = 0; row < kernel;                                                                   \
-                          row++, x += pitch) for (const bf16 *from = x, *end = x + C; from < end;                      \
-                                                  from += 2, w += 32 * TERMS){ROUND_##TERMS_(T)} REP_##T(STORE)        \
+    __m512 al_0 = zero, al_1 = zero, al_2 = zero, al_3 = zero, al_4 = zero, al_5 = zero;                               \
+    __m512 bl_0 = zero, bl_1 = zero, bl_2 = zero, bl_3 = zero, bl_4 = zero, bl_5 = zero;                               \
+    REP_##FULL(DECLARE) for (int row = 0; row < rows;                                                                  \
+                             row++, x += pitch) for (const bf16 *from = x, *second = x + apart, *end = x + C;          \
+                                                     from < end; from += 2, second += 2, weights += 32 * TERMS){       \
+        WEIGHTS(FULL, 0) WEIGHTS(FULL, 1) WEIGHTS(FULL, 2) WEIGHTS(FULL, 3) WEIGHTS(FULL, 4)                           \
+            WEIGHTS(FULL, 5)} REP_##FULL(STORE) if (LAST) {                                                            \
+      STORE_TILE(al, , LAST, FULL, y)                                                                                  \
+      if (IMAGES == 2) STORE_TILE(bl, , LAST, FULL, y_second)                                                          \
+    }                                                                                                                  \
+    (void)y_second;                                                                                                    \
   }
-#define TILES_T(M, CI, TERMS)                                                                                          \
-  M(CI, TERMS, 1) M(CI, TERMS, 2) M(CI, TERMS, 3) M(CI, TERMS, 4) M(CI, TERMS, 5) M(CI, TERMS, 6) M(CI, TERMS, 7)
-#define TILES_CI(M, CI) TILES_T(M, CI, 4) TILES_T(M, CI, 7)
-#define ALL_TILES(M) TILES_CI(M, 16) TILES_CI(M, 32) TILES_CI(M, 48) TILES_CI(M, 64) TILES_CI(M, 96) TILES_CI(M, 128)
-ALL_TILES(TILES)
-enum { MOST_TILES = 7 };
+enum { MOST_FULL = 4 }; /* so many full tiles, and their sums, have room in the registers; of two images fewer */
+#define ONE_IMAGE(M, CI, FULL) M(CI, FULL, 0, 1) M(CI, FULL, 3, 1) M(CI, FULL, 4, 1) M(CI, FULL, 5, 1)
+#define TWO_IMAGES(M, CI, FULL) M(CI, FULL, 0, 2) M(CI, FULL, 3, 2) M(CI, FULL, 4, 2) M(CI, FULL, 5, 2)
+#define TILES_OF(CI)                                                                                                   \
+  ONE_IMAGE(TILES, CI, 0)                                                                                              \
+  ONE_IMAGE(TILES, CI, 1)                                                                                              \
+  ONE_IMAGE(TILES, CI, 2)                                                                                              \
+  ONE_IMAGE(TILES, CI, 3) ONE_IMAGE(TILES, CI, 4) TWO_IMAGES(TILES, CI, 0) TWO_IMAGES(TILES, CI, 1) TILES(CI, 2, 0, 2)
+TILES_OF(16)
+TILES_OF(32)
+TILES_OF(48)
+TILES_OF(64) TILES_OF(96) TILES_OF(128)
 
-static const tiles_function *tiles_functions(int channels, int kernel) {
-#define ROW_T(CI, TERMS, T) tiles_##CI##_##TERMS##_##T,
-#define ROW(CI) {{TILES_T(ROW_T, CI, 4)}, {TILES_T(ROW_T, CI, 7)}},
-  static const tiles_function table[6][2][MOST_TILES] = {ROW(16) ROW(32) ROW(48) ROW(64) ROW(96) ROW(128)};
-  return table[channels == 16   ? 0
-               : channels == 32 ? 1
-               : channels == 48 ? 2
-               : channels == 64 ? 3
-               : channels == 96 ? 4
-                                : 5][kernel == 5];
+    /* The function for these tiles; none where two images' sums do not fit. */
+    static tiles_function tiles_function_of(int channels, int full, int last, int images) {
+#define NAME(CI, FULL, LAST, IMAGES) tiles_##CI##_##FULL##_##LAST##_##IMAGES,
+#define ROW(CI)                                                                                                        \
+  {{{ONE_IMAGE(NAME, CI, 0)},                                                                                          \
+    {ONE_IMAGE(NAME, CI, 1)},                                                                                          \
+    {ONE_IMAGE(NAME, CI, 2)},                                                                                          \
+    {ONE_IMAGE(NAME, CI, 3)},                                                                                          \
+    {ONE_IMAGE(NAME, CI, 4)}},                                                                                         \
+   {{TWO_IMAGES(NAME, CI, 0)}, {TWO_IMAGES(NAME, CI, 1)}, {NAME(CI, 2, 0, 2)}}},
+  static const tiles_function table[6][2][MOST_FULL + 1][4] = {ROW(16) ROW(32) ROW(48) ROW(64) ROW(96) ROW(128)};
+  int row = channels == 16 ? 0 : channels == 32 ? 1 : channels == 48 ? 2 : channels == 64 ? 3 : channels == 96 ? 4 : 5;
+  return table[row][images - 1][full][last ? last - 2 : 0];
 }
 
-/* bf16 values of scratch for committee_conv: the terms of one image */
+/* bf16 values of scratch for committee_conv: the terms of two images */
 EXPORT long committee_conv_scratch(int H, int W, int inputs, int kernel, int padding) {
-  return (long)H * ((W + 2 * padding - kernel + 2) / 2) * terms_of(kernel) * inputs;
+  return 2L * H * terms_of(tiles_of(W + 2 * padding - kernel + 1, kernel)) * inputs;
 }
 
 EXPORT void committee_conv(const bf16 *x, const bf16 *mask, const bf16 *weights, const float *bias, bf16 *y, long N,
                            int H, int W, int inputs, int outputs, int kernel, int padding, int relu, bf16 *scratch) {
-  int Ho = H + 2 * padding - kernel + 1, Wo = W + 2 * padding - kernel + 1, tiles = (Wo + 1) / 2;
-  int terms = terms_of(kernel), parts = (tiles + MOST_TILES - 1) / MOST_TILES;
-  long pitch = (long)tiles * terms * inputs, row = (long)W * inputs, image = H * row;
-  const tiles_function *functions = tiles_functions(inputs, kernel);
-  for (long n = 0; n < N; n++, x += image, y += (long)Ho * Wo * outputs) {
-    for (int h = 0; h < H; h++) {
-      const bf16 *m = mask ? mask + n * image + h * row : 0;
+  int Ho = H + 2 * padding - kernel + 1, Wo = W + 2 * padding - kernel + 1, whole = TERMS + 1 - kernel;
+  row_tiles tiles = tiles_of(Wo, kernel);
+  int parts = tiles.full > MOST_FULL ? (tiles.full + MOST_FULL - 1) / MOST_FULL : 1;
+  long pitch = (long)terms_of(tiles) * inputs, row = (long)W * inputs, image = H * row, apart = H * pitch;
+  long result = (long)Ho * Wo * outputs;
+  int pairs = parts == 1 && tiles_function_of(inputs, tiles.full, tiles.last, 2) != 0;
+  for (long n = 0; n < N; n += 1 + pairs, x += (1 + pairs) * image, y += (1 + pairs) * result) {
+    int images = 1 + (pairs && n + 1 < N);
+    for (int r = 0; r < images * H; r++) { /* the second image follows the first */
+      const bf16 *from = x + r * row, *m = mask ? mask + n * image + r * row : 0;
+      bf16 *to = scratch + r * pitch;
       if (kernel == 3 && m)
-        term_row(x + h * row, m, W, inputs, padding, tiles, 3, scratch + h * pitch);
+        term_row(from, m, W, inputs, padding, tiles, 3, to);
       else if (kernel == 3)
-        term_row(x + h * row, 0, W, inputs, padding, tiles, 3, scratch + h * pitch);
+        term_row(from, 0, W, inputs, padding, tiles, 3, to);
       else
-        term_row(x + h * row, m, W, inputs, padding, tiles, 5, scratch + h * pitch);
+        term_row(from, m, W, inputs, padding, tiles, 5, to);
     }
     for (int c = 0; c < outputs; c += 16) {
-      const bf16 *w = weights + (long)c * kernel * inputs * terms;
+      const bf16 *w = weights + (long)c * kernel * inputs * TERMS;
       __m512 start = bias ? _mm512_loadu_ps(bias + c) : _mm512_setzero_ps();
       for (int part = 0, t = 0; part < parts; part++) {
-        int number = (tiles - t + parts - part - 1) / (parts - part), left = Wo - 2 * t;
+        int full = (tiles.full - t + parts - part - 1) / (parts - part);
+        tiles_function function = tiles_function_of(inputs, full, part == parts - 1 ? tiles.last : 0, images);
         for (int h = 0; h < Ho; h++) { /* rows of the kernel that lie on the image */
-          int first = padding > h ? padding - h : 0, last = H + padding - h < kernel ? H + padding - h : kernel;
-          functions[number - 1](scratch + (h + first - padding) * pitch + (long)t * terms * inputs, pitch,
-                                w + 16L * first * inputs * terms, last - first, outputs, start, relu, left,
-                                y + ((long)h * Wo + 2 * t) * outputs + c);
+          int first = padding > h ? padding - h : 0, end = H + padding - h < kernel ? H + padding - h : kernel;
+          bf16 *to = y + ((long)h * Wo + t * whole) * outputs + c;
+          function(scratch + (h + first - padding) * pitch + (long)t * TERMS * inputs, apart, pitch,
+                   w + 16L * first * inputs * TERMS, end - first, kernel, outputs, start, relu, to, to + result);
         }
-        t += number;
+        t += full;
       }
     }
   }
@@ -227,43 +357,59 @@ INLINE void put_pairs(bf16 *to, __m512 first, __m512 second, __m512i zip) {
   _mm512_storeu_si512(to, _mm512_permutexvar_epi16(zip, (__m512i)_mm512_cvtne2ps_pbh(second, first)));
 }
 
-/* The same row of two images -> (term, ..., tile, channel, image), terms `apart` values from each other. */
-INLINE void paired_term_row(const bf16 *a, const bf16 *b, int W, int C, int padding, int tiles, const int kernel,
-                            long apart, bf16 *out) {
-  const int terms = terms_of(kernel);
+/* The same row of two images -> out[term] (tile, channel, image) */
+INLINE void paired_term_row(const bf16 *a, const bf16 *b, int W, int C, int padding, row_tiles tiles, const int kernel,
+                            bf16 *const *out) {
   __m512i zip = _mm512_loadu_si512(ZIP);
   for (int c = 0; c < C; c += 16) {
-    __m512 da[6], db[6], ta[MOST_TERMS], tb[MOST_TERMS];
-    for (int j = 2; j < kernel + 1; j++) {
-      da[j] = pixel(a + c, 0, j - 2 - padding, W, C);
-      db[j] = pixel(b + c, 0, j - 2 - padding, W, C);
+    __m512 da[TERMS], db[TERMS], ta[TERMS], tb[TERMS];
+    before_the_first(da, a + c, 0, W, C, padding, kernel), before_the_first(db, b + c, 0, W, C, padding, kernel);
+    long at = 2 * c;
+    for (int t = 0; t < tiles.full; t++, at += 2 * C) {
+      move_on(da, a + c, 0, t, W, C, padding, kernel, TERMS), move_on(db, b + c, 0, t, W, C, padding, kernel, TERMS);
+      pixel_terms(da, TERMS, ta), pixel_terms(db, TERMS, tb);
+      for (int p = 0; p < TERMS; p++) put_pairs(out[p] + at, ta[p], tb[p], zip);
     }
-    for (int t = 0; t < tiles; t++) {
-      pixel_terms(da, a + c, 0, t, W, C, padding, kernel, ta);
-      pixel_terms(db, b + c, 0, t, W, C, padding, kernel, tb);
-      for (int p = 0; p < terms; p++) put_pairs(out + p * apart + 2 * ((long)t * C + c), ta[p], tb[p], zip);
-    }
+#define LAST_PAIR(n)                                                                                                   \
+  if (tiles.last == n) {                                                                                               \
+    move_on(da, a + c, 0, tiles.full, W, C, padding, kernel, n);                                                       \
+    move_on(db, b + c, 0, tiles.full, W, C, padding, kernel, n);                                                       \
+    pixel_terms(da, n, ta), pixel_terms(db, n, tb);                                                                    \
+    for (int p = 0; p < n; p++) put_pairs(out[p] + at, ta[p], tb[p], zip);                                             \
+  }
+    LAST_PAIR(3) LAST_PAIR(4) LAST_PAIR(5)
   }
 }
 
-/* The gradients of a row of outputs of two images -> (sum, ..., tile, channel, image); adds to the bias's gradient. */
-INLINE void paired_gradient_row(const bf16 *a, const bf16 *ma, const bf16 *b, const bf16 *mb, int W, int C, int tiles,
-                                long apart, float *bias_sums, bf16 *out) {
+/* The gradients of a row of outputs of two images -> out[term] (tile, channel, image); adds to the bias's gradient. */
+INLINE void paired_gradient_row(const bf16 *a, const bf16 *ma, const bf16 *b, const bf16 *mb, int W, int C,
+                                row_tiles tiles, const int kernel, float *bias_sums, bf16 *const *out) {
+  const int whole = TERMS + 1 - kernel;
   __m512i zip = _mm512_loadu_si512(ZIP);
   for (int c = 0; c < C; c += 16) {
-    __m512 sum = _mm512_setzero_ps();
-    for (int t = 0; t < tiles; t++) {
-      __m512 a0 = pixel(a + c, ma ? ma + c : 0, 2 * t, W, C), a1 = pixel(a + c, ma ? ma + c : 0, 2 * t + 1, W, C);
-      __m512 b0 = pixel(b + c, mb ? mb + c : 0, 2 * t, W, C), b1 = pixel(b + c, mb ? mb + c : 0, 2 * t + 1, W, C);
-      __m512 sa = _mm512_add_ps(a0, a1), sb = _mm512_add_ps(b0, b1), zero = _mm512_setzero_ps();
-      bf16 *to = out + 2 * ((long)t * C + c);
-      put_pairs(to, a0, b0, zip);
-      put_pairs(to + apart, sa, sb, zip);
-      put_pairs(to + 2 * apart, _mm512_sub_ps(a0, a1), _mm512_sub_ps(b0, b1), zip);
-      put_pairs(to + 3 * apart, _mm512_sub_ps(zero, a1), _mm512_sub_ps(zero, b1), zip);
-      sum = _mm512_add_ps(sum, _mm512_add_ps(sa, sb));
+    __m512 sum = _mm512_setzero_ps(), da[TERMS], db[TERMS], ta[TERMS], tb[TERMS];
+    long at = 2 * c;
+#define GRADIENT_TILE(n, tile)                                                                                         \
+  for (int j = 0; j < n + 1 - kernel; j++) {                                                                           \
+    da[j] = pixel(a + c, ma ? ma + c : 0, whole * (tile) + j, W, C);                                                   \
+    db[j] = pixel(b + c, mb ? mb + c : 0, whole * (tile) + j, W, C);                                                   \
+    sum = ADD(sum, ADD(da[j], db[j]));                                                                                 \
+  }                                                                                                                    \
+  value_terms(da, n + 1 - kernel, n, ta), value_terms(db, n + 1 - kernel, n, tb);                                      \
+  for (int p = 0; p < n; p++) put_pairs(out[p] + at, ta[p], tb[p], zip);
+    for (int t = 0; t < tiles.full; t++, at += 2 * C) {
+      GRADIENT_TILE(TERMS, t)
     }
-    if (bias_sums) _mm512_storeu_ps(bias_sums + c, _mm512_add_ps(_mm512_loadu_ps(bias_sums + c), sum));
+    if (kernel == 3 && tiles.last == 3) {
+      GRADIENT_TILE(3, tiles.full)
+    }
+    if (kernel == 3 && tiles.last == 4) {
+      GRADIENT_TILE(4, tiles.full)
+    }
+    if (tiles.last == 5) {
+      GRADIENT_TILE(5, tiles.full)
+    }
+    if (bias_sums) _mm512_storeu_ps(bias_sums + c, ADD(_mm512_loadu_ps(bias_sums + c), sum));
   }
 }
 
@@ -279,8 +425,9 @@ INLINE void paired_gradient_row(const bf16 *a, const bf16 *ma, const bf16 *b, co
 #define GSTORE_4(j)                                                                                                    \
   GSTORE_2(j) _mm512_storeu_ps(TO(j) + 32, a##j##_2);                                                                  \
   _mm512_storeu_ps(TO(j) + 48, a##j##_3);
-#define TO(j) (sums + ((j) / B * inputs + (j) % B) * outputs)
-#define FROM(j) (((j) / B == 0 ? r0 : (j) / B == 1 ? r1 : (j) / B == 2 ? r2 : (j) / B == 3 ? r3 : r4) + 2 * ((j) % B))
+#define TO(j) (sums + ((j) / IN_ * inputs + (j) % IN_) * outputs)
+#define FROM(j)                                                                                                        \
+  (((j) / IN_ == 0 ? r0 : (j) / IN_ == 1 ? r1 : (j) / IN_ == 2 ? r2 : (j) / IN_ == 3 ? r3 : r4) + 2 * ((j) % IN_))
 #define GSTEP_1(j) DOT(a##j##_0, w0, FROM(j));
 #define GSTEP_2(j) GSTEP_1(j) DOT(a##j##_1, w1, FROM(j));
 #define GSTEP_4(j)                                                                                                     \
@@ -294,7 +441,7 @@ typedef void (*gradient_function)(const bf16 *x, const bf16 *dy, float *sums, lo
 #define GRADIENT(KERNEL, IN, V, N)                                                                                     \
   static void gradient_##KERNEL##_##V(const bf16 *x, const bf16 *dy, float *sums, long pairs, long x_pair,             \
                                       long dy_pair, int H, int tiles, long inputs, long outputs) {                     \
-    enum { B = IN };                                                                                                   \
+    enum { IN_ = IN };                                                                                                 \
     long pitch = 2L * tiles * inputs;                                                                                  \
     REP_##N(GDECLARE_##V) for (long n = 0; n < pairs; n++) {                                                           \
       const bf16 *w = dy + n * dy_pair;                                                                                \
@@ -330,60 +477,67 @@ static long together(int Ho, int tiles) { return Ho * tiles >= 96 ? 1 : (95 + Ho
 
 /* Values of bf16 that committee_conv_gradient needs as scratch. */
 EXPORT long committee_conv_gradient_scratch(int H, int W, int inputs, int outputs, int kernel, int padding) {
-  int tall = H + 2 * padding, Ho = tall - kernel + 1, tiles = (W + 2 * padding - kernel + 2) / 2;
-  return 2L * together(Ho, tiles) * tiles * ((long)terms_of(kernel) * tall * inputs + 4L * Ho * outputs) +
-         (W * inputs > W * outputs ? W * inputs : W * outputs) + (W + 2 * padding) * outputs;
+  int tall = H + 2 * padding, Ho = tall - kernel + 1, Wo = W + 2 * padding - kernel + 1;
+  int tiles = tiles_with(tiles_of(Wo, kernel), 0);
+  return 2L * TERMS * together(Ho, tiles) * tiles * ((long)tall * inputs + (long)Ho * outputs) +
+         (W * inputs > Wo * outputs ? W * inputs : Wo * outputs);
 }
 
 /* sums (term, kernel, inputs, outputs) and bias_sums (outputs), or none, are added to. */
 EXPORT void committee_conv_gradient(const bf16 *x, const bf16 *dy, const bf16 *mask, float *sums, float *bias_sums,
                                     long N, int H, int W, int inputs, int outputs, int kernel, int padding,
                                     bf16 *scratch) {
-  int tall = H + 2 * padding, Ho = tall - kernel + 1, Wo = W + 2 * padding - kernel + 1, tiles = (Wo + 1) / 2;
-  int terms = terms_of(kernel);
-  long group = together(Ho, tiles), row = (long)W * inputs, image = H * row, dy_row = (long)Wo * outputs,
+  int tall = H + 2 * padding, Ho = tall - kernel + 1, Wo = W + 2 * padding - kernel + 1;
+  row_tiles tiles = tiles_of(Wo, kernel);
+  int most = tiles_with(tiles, 0);
+  long group = together(Ho, most), row = (long)W * inputs, image = H * row, dy_row = (long)Wo * outputs,
        result = Ho * dy_row;
-  long x_row = 2L * tiles * inputs, x_pair = tall * x_row, x_term = group * x_pair;
-  long d_row = 2L * tiles * outputs, d_pair = Ho * d_row, d_sum = group * d_pair;
-  bf16 *x_terms = scratch, *dy_sums = x_terms + terms * x_term, *nothing = dy_sums + 4 * d_sum;
+  /* a term's values are (pair, row, tile, channel, image), of as many tiles as have this term */
+  long x_term = group * tall * 2L * most * inputs, d_term = group * Ho * 2L * most * outputs;
+  bf16 *x_terms = scratch, *d_terms = x_terms + TERMS * x_term, *nothing = d_terms + TERMS * d_term, *to[TERMS];
   memset(nothing, 0, sizeof(bf16) * (row > dy_row ? row : dy_row));
   for (long n = 0; n < N; n += 2 * group) {
     long pairs = (N - n + 1) / 2 < group ? (N - n + 1) / 2 : group;
     for (long pair = 0; pair < pairs; pair++) {
-      const bf16 *a = x + (n + 2 * pair) * image;
       int second = n + 2 * pair + 1 < N; /* the last pair may lack it */
       for (int r = 0; r < tall; r++) {
-        int h = r - padding, inside = h >= 0 && h < H;
-        bf16 *to = x_terms + pair * x_pair + r * x_row;
-        if (!inside)
-          for (int p = 0; p < terms; p++) memset(to + p * x_term, 0, sizeof(bf16) * x_row);
+        for (int p = 0; p < TERMS; p++)
+          to[p] = x_terms + p * x_term + (pair * tall + r) * 2L * tiles_with(tiles, p) * inputs;
+        int h = r - padding;
+        const bf16 *a = x + (n + 2 * pair) * image + h * row, *b = second ? a + image : nothing;
+        if (h < 0 || h >= H)
+          for (int p = 0; p < TERMS; p++) memset(to[p], 0, sizeof(bf16) * 2 * tiles_with(tiles, p) * inputs);
         else if (kernel == 3)
-          paired_term_row(a + h * row, second ? a + image + h * row : nothing, W, inputs, padding, tiles, 3, x_term,
-                          to);
+          paired_term_row(a, b, W, inputs, padding, tiles, 3, to);
         else
-          paired_term_row(a + h * row, second ? a + image + h * row : nothing, W, inputs, padding, tiles, 5, x_term,
-                          to);
+          paired_term_row(a, b, W, inputs, padding, tiles, 5, to);
       }
       for (int h = 0; h < Ho; h++) {
+        for (int p = 0; p < TERMS; p++)
+          to[p] = d_terms + p * d_term + (pair * Ho + h) * 2L * tiles_with(tiles, p) * outputs;
         long at = (n + 2 * pair) * result + h * dy_row;
-        bf16 *to = dy_sums + pair * d_pair + h * d_row;
-        if (mask)
-          paired_gradient_row(dy + at, mask + at, second ? dy + at + result : nothing,
-                              second ? mask + at + result : nothing, Wo, outputs, tiles, d_sum, bias_sums, to);
+        const bf16 *a = dy + at, *b = second ? a + result : nothing;
+        const bf16 *ma = mask ? mask + at : 0, *mb = mask && second ? ma + result : 0;
+        if (kernel == 3 && mask && second)
+          paired_gradient_row(a, ma, b, mb, Wo, outputs, tiles, 3, bias_sums, to);
+        else if (kernel == 3)
+          paired_gradient_row(a, ma, b, mb, Wo, outputs, tiles, 3, bias_sums, to);
         else
-          paired_gradient_row(dy + at, 0, second ? dy + at + result : nothing, 0, Wo, outputs, tiles, d_sum, bias_sums,
-                              to);
+          paired_gradient_row(a, ma, b, mb, Wo, outputs, tiles, 5, bias_sums, to);
       }
     }
-    for (int p = 0; p < terms; p++)
-      for (int c = 0, vectors; c < outputs; c += 16 * vectors) {
+    for (int p = 0; p < TERMS; p++) {
+      long across = tiles_with(tiles, p);
+      for (int c = 0, vectors; across && c < outputs; c += 16 * vectors) {
         vectors = vectors_of(outputs - c);
         int step = GRADIENTS[kernel == 5][vectors].inputs;
         for (int ci = 0; ci < inputs; ci += step)
-          GRADIENTS[kernel == 5][vectors].function(x_terms + p * x_term + 2 * ci, dy_sums + SUM_OF[p] * d_sum + 2 * c,
-                                                   sums + ((long)p * kernel * inputs + ci) * outputs + c, pairs, x_pair,
-                                                   d_pair, Ho, tiles, inputs, outputs);
+          GRADIENTS[kernel == 5][vectors].function(x_terms + p * x_term + 2 * ci, d_terms + p * d_term + 2 * c,
+                                                   sums + ((long)p * kernel * inputs + ci) * outputs + c, pairs,
+                                                   2L * tall * across * inputs, 2L * Ho * across * outputs, Ho, across,
+                                                   inputs, outputs);
       }
+    }
   }
 }
 
@@ -391,35 +545,35 @@ EXPORT void committee_conv_gradient(const bf16 *x, const bf16 *dy, const bf16 *m
  */
 
 INLINE void tap_terms(const __m512 *g, int kernel, __m512 *out) {
-  __m512 half = _mm512_set1_ps(0.5f), outer = _mm512_mul_ps(half, _mm512_add_ps(g[0], g[2])),
-         inner = _mm512_mul_ps(half, g[1]);
-  out[0] = g[0], out[1] = _mm512_add_ps(outer, inner), out[2] = _mm512_sub_ps(outer, inner), out[3] = g[2];
-  if (kernel == 5) out[4] = g[3], out[5] = _mm512_add_ps(g[3], g[4]), out[6] = g[4];
+  if (kernel == 3)
+    value_terms(g, 3, TERMS, out);
+  else
+    value_terms(g, 5, TERMS, out);
+  for (int p = 0; p < TERMS; p++) out[p] = MUL(NORMAL[p], out[p]);
 }
 
 /* w (outputs, kernel, kernel, inputs) float32 -> forward (outputs / 16, kernel, inputs / 2, term, 16, 2) and, turned
  * round for the gradient of the input, backward (inputs / 16, kernel, outputs / 2, term, 16, 2). */
 EXPORT void committee_pack(const float *w, bf16 *forward, bf16 *backward, int inputs, int outputs, int kernel) {
-  int terms = terms_of(kernel);
   __m512i zip = _mm512_loadu_si512(ZIP);
   for (int o = 0; o < outputs; o += 2)
     for (int row = 0; row < kernel; row++)
       for (int c = 0; c < inputs; c += 16) {
-        __m512 g[2][5], turned[2][5], t[2][MOST_TERMS], back[2][MOST_TERMS];
+        __m512 g[2][5], turned[2][5], t[2][TERMS], back[2][TERMS];
         for (int i = 0; i < 2; i++) {
           for (int k = 0; k < kernel; k++)
             turned[i][kernel - 1 - k] = g[i][k] =
                 _mm512_loadu_ps(w + (((long)(o + i) * kernel + row) * kernel + k) * inputs + c);
           tap_terms(g[i], kernel, t[i]), tap_terms(turned[i], kernel, back[i]);
         }
-        for (int p = 0; p < terms; p++) {
-          long at = (((long)(c / 16) * kernel + kernel - 1 - row) * (outputs / 2) + o / 2) * terms + p;
+        for (int p = 0; p < TERMS; p++) {
+          long at = (((long)(c / 16) * kernel + kernel - 1 - row) * (outputs / 2) + o / 2) * TERMS + p;
           put_pairs(backward + 32 * at, back[0][p], back[1][p], zip);
           uint32_t pairs[16];
           _mm512_storeu_si512(pairs, (__m512i)_mm512_cvtne2ps_pbh(t[1][p], t[0][p]));
           uint32_t *to = (uint32_t *)forward +
-                         ((((long)(o / 16) * kernel + row) * (inputs / 2) + c / 2) * terms + p) * 16 + o % 16;
-          for (int q = 0; q < 8; q++, to += 16 * terms) to[0] = pairs[q], to[1] = pairs[8 + q];
+                         ((((long)(o / 16) * kernel + row) * (inputs / 2) + c / 2) * TERMS + p) * 16 + o % 16;
+          for (int q = 0; q < 8; q++, to += 16 * TERMS) to[0] = pairs[q], to[1] = pairs[8 + q];
         }
       }
 }
@@ -431,12 +585,12 @@ EXPORT void committee_unpack(const float *sums, float *gradient, int inputs, int
     for (int c = 0; c < inputs; c++)
       for (int o = 0; o < outputs; o += 16) {
         const float *n = sums + ((long)row * inputs + c) * outputs + o;
-        __m512 s[MOST_TERMS], g[5], half = _mm512_set1_ps(0.5f);
-        for (int p = 0; p < terms_of(kernel); p++) s[p] = _mm512_loadu_ps(n + p * apart);
-        __m512 both = _mm512_mul_ps(half, _mm512_add_ps(s[1], s[2]));
-        g[0] = _mm512_add_ps(s[0], both), g[1] = _mm512_mul_ps(half, _mm512_sub_ps(s[1], s[2])),
-        g[2] = _mm512_add_ps(both, s[3]);
-        if (kernel == 5) g[3] = _mm512_add_ps(s[4], s[5]), g[4] = _mm512_add_ps(s[5], s[6]);
+        __m512 s[TERMS], g[5];
+        for (int p = 0; p < TERMS; p++) s[p] = MUL(NORMAL[p], _mm512_loadu_ps(n + p * apart));
+        if (kernel == 3)
+          sums_of_powers(s, TERMS, 3, g);
+        else
+          sums_of_powers(s, TERMS, 5, g);
         for (int k = 0; k < kernel; k++) {
           float values[16], *to = gradient + (((long)o * kernel + row) * kernel + k) * inputs + c;
           _mm512_storeu_ps(values, g[k]);
@@ -444,6 +598,10 @@ EXPORT void committee_unpack(const float *sums, float *gradient, int inputs, int
         }
       }
 }
+#undef A
+#undef B
+#undef A2
+#undef B2
 
 /* (taps, outputs) -> (outputs, taps) */
 EXPORT void committee_turn(const float *sums, float *gradient, int taps, int outputs) {

@@ -18,7 +18,7 @@ from torch import Tensor
 
 CHANNELS = (16, 32, 48, 64, 96, 128)  # of a convolution's input and output, that have a kernel
 SIZES = (3, 5)  # of a convolution's kernel, so many pixels square
-TERMS = {3: 4, 5: 7}  # products a row of the kernel that two outputs cost
+TERMS = 6  # numbers that stand for a row of a kernel; see kernels.c
 STEM_CHANNELS = (1, 3)
 _here = threading.local()
 
@@ -134,7 +134,7 @@ def conv_gradient(
     """
     images, height, width, channels = x.shape
     outputs = dy.shape[3]
-    sums = torch.zeros(TERMS[kernel], kernel, channels, outputs)
+    sums = torch.zeros(TERMS, kernel, channels, outputs)
     bias_sums = torch.zeros(outputs) if bias else None
     shape = (height, width, channels, outputs, kernel, padding)
     scratch = _scratch(_call("conv_gradient_scratch", *shape), torch.bfloat16)
@@ -147,7 +147,7 @@ def conv_gradient(
 def pack(weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (outputs, kernel, kernel, channel) float32 as `conv` takes them, for it and for its input's gradient."""
     outputs, kernel, _, channels = weights.shape
-    forward, backward = torch.empty(2, outputs * kernel * TERMS[kernel] * channels, dtype=torch.bfloat16)
+    forward, backward = torch.empty(2, outputs * kernel * TERMS * channels, dtype=torch.bfloat16)
     _call("pack", weights, forward, backward, channels, outputs, kernel)
     return forward, backward
 
