@@ -93,7 +93,7 @@ def test_published_sets_are_found_on_this_machine(
     put(tmp_path / "cache" / "mnist", idx_files() if way == "cache" else {})
     if way == "environment":
         monkeypatch.setenv("COMMITTEE_DATA", str(tmp_path / "data"))
-    dataset = catalog.load_dataset("mnist", data_dir=tmp_path / "data" if way == "argument" else None)
+    dataset = catalog.load_dataset("mnist", data_dir=str(tmp_path / "data") if way == "argument" else None)
     assert is_toy(dataset)
     assert dataset.class_names == tuple("0123456789")
 

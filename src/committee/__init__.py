@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from committee.studies.conduct import run_study
     from committee.studies.study import load as load_study
 
-__version__ = "0.3.1"
+__version__ = "0.4.0"
 
 _PLACES = {
     "Committee": "ensemble.committee",

