@@ -130,6 +130,8 @@ def first_piece(layers: list[nn.Module]) -> tuple[Piece, int] | None:
         return Normalisation(first, relu), 1 + relu
     if isinstance(first, nn.MaxPool2d):
         return Pooling(first), 1
+    if isinstance(first, nn.AdaptiveMaxPool2d) and rest and isinstance(rest[0], nn.Flatten):
+        return GlobalPooling(), 2
     if isinstance(first, KeyedDropout):
         return Dropping(first), 1
     if isinstance(first, FlattenPixels):
@@ -292,6 +294,27 @@ class Pooling:
     def judged(self, x: Tensor) -> Tensor:
         """The same."""
         return kernels.pool(x, self.down, self.across)
+
+
+class GlobalPooling:
+    """The largest value of each channel."""
+
+    def __init__(self) -> None:
+        self.parameters: list[nn.Parameter] = []
+
+    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """(image, height, width, channel) -> (image, channel)."""
+        y = self.judged(x)
+        return y, (x, y)
+
+    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+        """The gradient of x."""
+        x, y = saved
+        return kernels.pool_gradient(x, y, dy, x.shape[1], x.shape[2]), []
+
+    def judged(self, x: Tensor) -> Tensor:
+        """The same."""
+        return kernels.pool(x, x.shape[1], x.shape[2]).view(len(x), -1)
 
 
 class Dropping:
