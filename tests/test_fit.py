@@ -189,7 +189,7 @@ def test_muon_is_torchs_and_moves_the_output_layer_by_adamw() -> None:
     settings = Optimiser(name="muon", rate=0.02, weight_decay=0.1)
     other = {"lr": 0.02 * settings.other_rate, "eps": settings.epsilon}
     optimisers = [
-        Muon(settings, ours),
+        Muon(settings, [ours[0], ours[1], ours[3]], [ours[2]]),
         torch.optim.Muon(theirs[:2], lr=0.02, weight_decay=0.1),
         torch.optim.AdamW(theirs[2:3], weight_decay=0, **other),
         torch.optim.AdamW(theirs[3:], weight_decay=0.1, **other),

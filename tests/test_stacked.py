@@ -67,9 +67,14 @@ def finished(training: Any) -> Any:
             return end.value
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_stack_of_two_trains_the_members_that_fit_trains(form: Form, digits: ImageDataset) -> None:
-    tasks, images = tasks_of(recipe_of(), digits), digits.train
+MUON = {"optimiser": {"name": "muon", "rate": 1e-2, "epsilon": 1e-3}}
+
+
+@pytest.mark.parametrize(("form", "changes"), [*((form, {}) for form in FORMS), ("apart", MUON)])
+def test_a_stack_of_two_trains_the_members_that_fit_trains(
+    form: Form, changes: dict[str, Any], digits: ImageDataset
+) -> None:
+    tasks, images = tasks_of(recipe_of(**changes), digits), digits.train
     with one_thread():
         alone = [finished(fit(images.pixels, images.labels, task)) for task in tasks]
         together = finished(fit_stacked(images.pixels, images.labels, tasks, form=form))

@@ -43,7 +43,6 @@ def why_not(tasks: Sequence[Task]) -> str:
         "their recipes differ": any(task.recipe != first.recipe for task in tasks),
         "they train on different numbers of images": len({len(task.train) for task in tasks}) > 1,
         "their networks differ": len({first.recipe.network.of_member(task.member) for task in tasks}) > 1,
-        "Muon treats each matrix by itself": first.recipe.optimiser.name == "muon",
         "a plateau schedule gives each its own rate": first.recipe.schedule.name == "plateau",
         "pseudo-labelled images": any(task.pseudo for task in tasks),
         "a running average of the weights": bool(first.recipe.training.ema),
@@ -75,7 +74,7 @@ def fit_stacked(
     images, targets = on_device(pixels, device), torch.from_numpy(labels).to(device)
     stack = Stacked(networks, form or fastest_form(networks, images, tasks[0])).to(device).train()
     captured = device == "cuda" and recipe.optimiser.name in CAPTURABLE
-    optimiser = optimiser_over(recipe.optimiser, *stack.decayed_and_spared(), captured=captured)
+    optimiser = optimiser_over(recipe.optimiser, *stack.decayed_and_spared(), members=members, captured=captured)
     changes = [torch.Generator(device) for _ in tasks]
     drops = [torch.Generator(device) for _ in tasks]
     stack.set_dropout_generators(drops)

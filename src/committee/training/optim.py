@@ -87,22 +87,35 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         settings: rate, other_rate, momentum (0 means .95), weight_decay, betas, epsilon.
-        parameters: of a network; its last matrix is the output layer's.
+        matrices: a network's convolutions and dense layers in order; the last is the output layer.
+        others: biases and normalisation.
+        members: networks in one; with more than one every parameter has them along its first axis.
+        captured: steps will be part of a CUDA graph: the rate and the number of steps are tensors on the device.
     """
 
-    def __init__(self, settings: Optimiser, parameters: Sequence[nn.Parameter]) -> None:
-        *inner, output = [p for p in parameters if p.ndim > 1]
+    def __init__(
+        self,
+        settings: Optimiser,
+        matrices: Sequence[nn.Parameter],
+        others: Sequence[nn.Parameter],
+        *,
+        members: int = 1,
+        captured: bool = False,
+    ) -> None:
+        *inner, output = matrices
+        self.captured = captured
+        self.sizes = [p.numel() // members for p in inner for _ in range(members)]
+        self.heights = [p.shape[members > 1] for p in inner for _ in range(members)]
         shared: dict[str, Any] = {
-            "lr": settings.rate,
+            "lr": torch.tensor(settings.rate, device=output.device) if captured else settings.rate,
             "weight_decay": settings.weight_decay,
             "momentum": settings.momentum or 0.95,
+            "betas": settings.betas,
+            "epsilon": settings.epsilon,
         }
-        shared |= {"betas": settings.betas, "epsilon": settings.epsilon}
-        small = joined([p for p in parameters if p.ndim <= 1])
-        self.heights, self.sizes = [len(p) for p in inner], [p.numel() for p in inner]
         groups: list[dict[str, Any]] = [{"params": joined(inner), "share": None}] if inner else []
         groups.append({"params": joined([output]), "share": settings.other_rate})
-        groups += [{"params": small, "share": settings.other_rate, "weight_decay": 0.0}] if small else []
+        groups += [{"params": joined(others), "share": settings.other_rate, "weight_decay": 0.0}] if others else []
         super().__init__(groups, shared)
 
     @torch.no_grad()
@@ -127,20 +140,21 @@ class Muon(torch.optim.Optimizer):
         for matrix, near in zip(matrices, orthogonalised(matrices), strict=True):
             stretch = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
             torch.mul(near, stretch, out=matrix)
-        p.mul_(1 - group["lr"] * group["weight_decay"]).add_(way, alpha=-group["lr"])
+        p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(way.mul_(group["lr"]))
 
     def _step_of_adamw(self, p: nn.Parameter, group: dict[str, Any]) -> None:
         assert p.grad is not None
         state, (beta1, beta2) = self.state[p], group["betas"]
         if not state:
-            state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            state["step"] = torch.zeros((), device=p.device if self.captured else "cpu")
+            state |= {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         state["step"] += 1
-        step, rate = float(state["step"]), group["lr"] * group["share"]
+        step = state["step"] if self.captured else float(state["step"])
+        rate = group["lr"] * group["share"]
         mean, square = state["exp_avg"].lerp_(p.grad, 1 - beta1), state["exp_avg_sq"]
         square.mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
-        p.mul_(1 - rate * group["weight_decay"])
         width = (square / (1 - beta2**step)).sqrt_().add_(group["epsilon"])
-        p.addcdiv_(mean, width, value=-rate / (1 - beta1**step))
+        p.mul_(1 - rate * group["weight_decay"]).sub_((mean / width).mul_(rate / (1 - beta1**step)))
 
 
 def orthogonalised(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -187,21 +201,27 @@ def make_optimiser(settings: Optimiser, network: nn.Module) -> torch.optim.Optim
     It works on two long parameters, of which the network's become parts: one step of a few large operations.
     """
     parameters = list(network.parameters())
-    if settings.name == "muon":
-        return Muon(settings, parameters)
     return optimiser_over(settings, [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1])
 
 
 def optimiser_over(
-    settings: Optimiser, decayed: Sequence[nn.Parameter], spared: Sequence[nn.Parameter], *, captured: bool = False
+    settings: Optimiser,
+    decayed: Sequence[nn.Parameter],
+    spared: Sequence[nn.Parameter],
+    *,
+    members: int = 1,
+    captured: bool = False,
 ) -> torch.optim.Optimizer:
     """The optimiser of a recipe over parameters with and without weight decay, which it joins into two.
 
     Args:
         settings: the recipe's section.
         decayed, spared: on one device; neither may be part of another optimiser.
+        members: networks in one; with more than one every parameter has them along its first axis.
         captured: its steps will be part of a CUDA graph: the rate is a tensor, and nothing is read back.
     """
+    if settings.name == "muon":
+        return Muon(settings, decayed, spared, members=members, captured=captured)
     make, fields = OPTIMISERS[settings.name]
     options = {**fields(settings), "lr": settings.rate}
     if captured:
@@ -230,7 +250,7 @@ def joined(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
     return [whole]
 
 
-CAPTURABLE = ("adam", "adamw", "nadam", "adadelta", "rmsprop")  # optimisers whose steps a CUDA graph can hold
+CAPTURABLE = ("adam", "adamw", "nadam", "adadelta", "rmsprop", "muon")  # optimisers whose steps a CUDA graph can hold
 
 
 def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
