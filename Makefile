@@ -28,6 +28,9 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/inference.py
+	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/published_job.py
+	$(BIN)/python bench/time_to_accuracy.py
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --timeout 3600

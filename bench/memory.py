@@ -63,12 +63,12 @@ def peak(command: list[str]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data-dir", required=True, help="where MNIST's IDX files are")
+    parser.add_argument("--data-dir", type=Path, help="where MNIST's IDX files are, if not in the cache")
     parser.add_argument("--recipe", default="standard")
     arguments = parser.parse_args()
     from committee.data.catalog import load_dataset
 
-    train = load_dataset("mnist", data_dir=Path(arguments.data_dir)).train
+    train = load_dataset("mnist", data_dir=arguments.data_dir).train
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -35,7 +35,7 @@ OUR_EPOCHS = (1, 2, 3, 4, 6, 8, 12)
 TOOLS = {"keras": "Keras on TensorFlow", "torch": "plain PyTorch, bfloat16"}
 
 
-def mnist_file(data_dir: Path, folder: Path) -> tuple[Path, Any]:
+def mnist_file(data_dir: Path | None, folder: Path) -> tuple[Path, Any]:
     """MNIST as one file for the peers, beside the record of its opened test images; and its test labels."""
     from committee import load_dataset
     from committee.data.dataset import open_test
@@ -75,7 +75,7 @@ def points(
         yield {"members": size, "epochs": epochs, "seconds": seconds, "accuracy": accuracy}
 
 
-def ours(data_dir: Path, seeds: int, labels: Any) -> list[dict[str, Any]]:
+def ours(data_dir: Path | None, seeds: int, labels: Any) -> list[dict[str, Any]]:
     """Our points: a run for each number of epochs."""
     from committee import load_dataset, load_recipe, train
     from committee.training import store
@@ -148,7 +148,7 @@ def first(points_found: Sequence[dict[str, Any]], target: float) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data-dir", type=Path, required=True, help="where MNIST's IDX files are")
+    parser.add_argument("--data-dir", type=Path, help="where MNIST's IDX files are, if not in the cache")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--peer-seeds", type=int, default=3)
     parser.add_argument("--ours-only", action="store_true")

@@ -28,7 +28,6 @@ UNITS = {"h": 3600, "m": 60, "s": 1}
 TRIAL_STEPS = 20  # of each of the trial's two epochs
 PLANNED_SHARE = 0.9  # of the budget; the rest is for a machine that turns slower than it was in the trial
 START_SECONDS = 5.0  # reading images, starting workers
-END_SECONDS = 15.0  # combining, calibrating, intervals, figures, the page
 JUDGING = 0.35  # of a training image's time: the forward pass alone
 MOST_MEMBERS, MOST_EPOCHS = 20, 60
 STACKED = 4  # members of a trial on CUDA, where all train at once
@@ -144,7 +143,13 @@ def needed_seconds(recipe: Recipe, dataset: ImageDataset, speed: Speed, members:
     epoch = images * (1 - held_out) + JUDGING * images * held_out
     judging = JUDGING * (images + tested) * views
     waves = math.ceil(members / speed.at_once)
-    return START_SECONDS + waves * (epochs * epoch + judging) / speed.images_per_second + END_SECONDS
+    training = waves * (epochs * epoch + judging) / speed.images_per_second
+    return START_SECONDS + training + end_seconds(images)
+
+
+def end_seconds(images: int) -> float:
+    """What follows the training of so many images: combining, calibrating, intervals, figures, the page."""
+    return 4 + images / 20_000
 
 
 def measured_speed(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> Speed:

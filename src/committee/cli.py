@@ -116,7 +116,8 @@ def train(
     setting = runs.Setting(seed, device, precision, workers, command_line(), tuple(reload.items()))
     name, deadline = f"{dataset.name}-{chosen.name}-seed{seed}", math.inf
     if budget is not None:
-        name, deadline = f"{dataset.name}-{chosen.name}-{budget:.0f}s-seed{seed}", began + budget - budgets.END_SECONDS
+        name = f"{dataset.name}-{chosen.name}-{budget:.0f}s-seed{seed}"
+        deadline = began + budget - budgets.end_seconds(len(dataset.train))
         earlier = budgets.planned_before(out or Path("runs") / name, chosen)
         chosen = earlier or budgets.plan(
             dataset, chosen, budget - (time.monotonic() - began), setting, members=members, epochs=epochs
