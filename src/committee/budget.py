@@ -62,6 +62,7 @@ def plan(
     *,
     members: int | None = None,
     epochs: int | None = None,
+    run: Path | None = None,
 ) -> Recipe:
     """The recipe with the members and epochs that a budget allows here.
 
@@ -71,6 +72,7 @@ def plan(
         seconds: from now to the finished report.
         setting: of the run that follows.
         members, epochs: where one of them is fixed already.
+        run: a run folder that may have been begun with this budget; its training then goes on by its plan.
 
     Raises:
         RecipeError: the recipe's stages fix its epochs, or the budget is too short for one epoch.
@@ -81,6 +83,8 @@ def plan(
             f"recipe {recipe.name} has a schedule of stages, which fixes its epochs; give a recipe without stages, or "
             "no budget"
         )
+    if run and (earlier := planned_before(run, recipe)):
+        return earlier
     began, images = time.monotonic(), len(dataset.train)
     speed = measured_speed(dataset, recipe, setting or Setting())
     left = PLANNED_SHARE * seconds - (time.monotonic() - began)

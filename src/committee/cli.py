@@ -118,10 +118,9 @@ def train(
     if budget is not None:
         name = f"{dataset.name}-{chosen.name}-{budget:.0f}s-seed{seed}"
         deadline = began + budget - budgets.end_seconds(len(dataset.train))
-        earlier = budgets.planned_before(out or Path("runs") / name, chosen)
-        chosen = earlier or budgets.plan(
-            dataset, chosen, budget - (time.monotonic() - began), setting, members=members, epochs=epochs
-        )
+        left = budget - (time.monotonic() - began)
+        run = out or Path("runs") / name
+        chosen = budgets.plan(dataset, chosen, left, setting, members=members, epochs=epochs, run=run)
     settled = runs.settled(setting, chosen.committee.members)
     runs.checked_parts(dataset, chosen, settled)
     identity = runs.identity_of(dataset, chosen, settled, continued)

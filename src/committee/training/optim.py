@@ -136,7 +136,7 @@ class Muon(torch.optim.Optimizer):
         moved = state["momentum_buffer"].mul_(group["momentum"]).add_(p.grad)
         way = p.grad.add(moved, alpha=group["momentum"])
         # in memory order, whatever that is: the order of a matrix's columns changes nothing
-        matrices = [part.view(h, -1) for part, h in zip(way.split(self.sizes), self.heights, strict=True)]
+        matrices = [part.view(h, -1) for part, h in zip(torch.split(way, self.sizes), self.heights, strict=True)]
         for matrix, near in zip(matrices, orthogonalised(matrices), strict=True):
             stretch = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
             torch.mul(near, stretch, out=matrix)
