@@ -181,6 +181,20 @@ def test_patience_stops_after_epochs_without_a_lower_loss(digits: ImageDataset) 
 # --- optimisers and schedules -----------------------------------------------------------------------------------------
 
 
+def test_a_whitening_stem_gives_uncorrelated_outputs_of_its_own_images(digits: ImageDataset) -> None:
+    recipe = recipes.load("standard", ["network.stem=whitening", "network.widths=[24,16,16]", "optimiser.name=adamw"])
+    task = task_of(recipe, digits)
+    network = fitting.new_network(digits.train.pixels, task)
+    images = batches.as_float(torch.from_numpy(digits.train.pixels[task.train]))
+    stem = network[1]
+    with torch.no_grad():
+        outputs = functional.conv2d(network[0](images), stem.weight).transpose(0, 1).flatten(1)
+    assert torch.equal(stem.weight[9:16], -stem.weight[:7])  # 16 filters, 9 directions
+    covariance = torch.cov(outputs[:9])
+    assert torch.allclose(covariance[:6, :6], torch.eye(6), atol=0.05)
+    assert covariance.fill_diagonal_(0).abs().max() < 0.01
+
+
 def test_muon_is_torchs_and_moves_the_output_layer_by_adamw() -> None:
     draws = torch.Generator().manual_seed(0)
     ours = [nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((20, 30), (40, 10), (12,), (10, 40))]

@@ -114,6 +114,10 @@ class Network(_Section):
     )
     layers: tuple[Layer, ...] = ()
     initialiser: Literal["glorot_uniform", "he_uniform", "he_normal", "torch"] = "glorot_uniform"
+    stem: Literal["drawn", "whitening"] = Field(
+        default="drawn",
+        description="the first convolution's start: drawn as the others, or the filters that whiten training images",
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Network:

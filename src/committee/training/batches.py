@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from committee import seeds
 from committee.data.augment import augment
@@ -30,6 +31,29 @@ def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
         number, total, squares = number + block.size, total + int(block.sum()), squares + int((block * block).sum())
     mean = total / number
     return Scaling(mean, max(math.sqrt(max(squares / number - mean * mean, 0.0)), 1e-3))
+
+
+WHITENED_IMAGES = 2_000  # whose patches are looked at
+
+
+def whitening_filters(scaling: Scaling, pixels: Pixels, train: NDArray[np.int64], filters: int, size: int) -> Tensor:
+    """Start weights (filter, channel, height, width) that make the first layer's outputs uncorrelated, of variance 1.
+
+    They are the principal directions of the scaled training images' patches, the largest first, each divided by its
+    standard deviation (Page, "How to train your ResNet", 2018), then their negatives, since relu keeps half of each.
+    """
+    values = size * size * pixels.shape[3]
+    number, total, products = 0, torch.zeros(values).double(), torch.zeros(values, values).double()
+    chosen = train[:: math.ceil(len(train) / WHITENED_IMAGES)]
+    for start in range(0, len(chosen), 50):
+        scaled = scaling(as_float(on_device(pixels[chosen[start : start + 50]], "cpu")))
+        patches = functional.unfold(scaled, size).transpose(1, 2).flatten(0, 1).double()
+        number, total, products = number + len(patches), total + patches.sum(0), products + patches.T @ patches
+    mean = total / number
+    variances, directions = torch.linalg.eigh(products / number - torch.outer(mean, mean))
+    whitened = (directions / (variances.clamp_min(0) + 1e-3 * variances[-1]).sqrt()).T.flip(0)
+    both = torch.cat([whitened, -whitened])
+    return both[torch.arange(filters) % len(both)].view(filters, -1, size, size).float()
 
 
 def on_device(pixels: Pixels, device: str) -> Tensor:

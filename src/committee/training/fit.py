@@ -24,7 +24,7 @@ from committee.data.dataset import Labels, Pixels
 from committee.models.architectures import build
 from committee.models.fused import forward_of
 from committee.recipe import Recipe, Training
-from committee.training.batches import as_float, epoch_batches, on_device, scaling_of
+from committee.training.batches import as_float, epoch_batches, on_device, scaling_of, whitening_filters
 from committee.training.optim import make_optimiser, rate_at, set_rate
 from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
 
@@ -185,7 +185,11 @@ def new_network(pixels: Pixels, task: Task) -> nn.Module:
     if task.start is not None:
         network.load_state_dict(task.start)
     else:
-        network[0] = scaling_of(pixels, task.train, task.recipe.input.scaling)
+        network[0] = scaling = scaling_of(pixels, task.train, task.recipe.input.scaling)
+        first = network[1]
+        if task.recipe.network.stem == "whitening" and isinstance(first, nn.Conv2d):
+            shape = first.out_channels, int(first.kernel_size[0])
+            first.weight.data = whitening_filters(scaling, pixels, task.train, *shape)
     return network.to(task.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
