@@ -29,7 +29,7 @@ from committee.cli_options import (
     seed_option,
     training_options,
 )
-from committee.errors import CommitteeError
+from committee.errors import CommitteeError, counted
 
 
 @click.group(cls=Group)
@@ -159,10 +159,11 @@ def train(
 def announcement(dataset: Any, recipe: Any, setting: Any, folder: Path) -> str:
     """What is about to be trained, in two lines."""
     height, width, channels = dataset.image_shape
+    members, epochs = counted(recipe.committee.members, "member"), counted(recipe.training.epochs, "epoch")
     return (
         f"{dataset.name}: {len(dataset.train):,} training images, {len(dataset.test):,} sealed test images, "
         f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})\n"
-        f"Recipe {recipe.name}: {recipe.committee.members} members, {recipe.training.epochs} epochs at most, on "
+        f"Recipe {recipe.name}: {members}, {epochs}{' at most' * (recipe.training.patience > 0)}, on "
         f"{setting.device} in {setting.precision}, {setting.workers} at a time; into {folder}"
     )
 

@@ -66,6 +66,11 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         ) from error
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 member", "1,200 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def nearest(name: str, names: list[str]) -> str:
     """The ending of a message about an unknown name: " (did you mean 'x'?)", or nothing where none is near."""
     import difflib

@@ -21,7 +21,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from committee import declarations
-from committee.errors import RecipeError, nearest
+from committee.errors import RecipeError, counted, nearest
 
 Activation = Literal["linear", "relu", "sigmoid", "tanh", "gelu", "silu"]
 
@@ -412,8 +412,7 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         faults = [_fault(fault, content) for fault in error.errors()]
-        number = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise RecipeError(f"{where} has {number}: {'; '.join(faults)}") from None
+        raise RecipeError(f"{where} has {counted(len(faults), 'fault')}: {'; '.join(faults)}") from None
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

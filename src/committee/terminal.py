@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from committee.errors import counted
 from committee.evaluation.results import GridResult, Judgement, Results, RungRow, StudyResults
 from committee.models.architectures import PlannedLayer
 from committee.models.summary import spell, totals
@@ -264,7 +265,7 @@ def terse(row: SummaryRow, field: str) -> str:
 def judgement_line(what: str, judgement: Judgement) -> str:
     """An accuracy with its interval, as one line."""
     low, high = percent(judgement.accuracy_interval.low), percent(judgement.accuracy_interval.high)
-    errors = "1 error" if judgement.errors == 1 else f"{judgement.errors:,} errors"
+    errors = counted(judgement.errors, "error")
     interval = f"95 % interval {low} to {high}; {errors} in {judgement.images:,} images"
     return f"{what}: {percent(judgement.accuracy)}  ({interval})"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from committee.errors import RecipeError
+from committee.errors import RecipeError, counted
 from committee.evaluation.repeats import LEVEL, Judged, difference
 from committee.evaluation.results import GridCell, GridResult, RepeatScore
 from committee.recipe import Recipe
@@ -98,7 +98,7 @@ def conclude(
         for rung, values in cells
     )
     winner = rows[names.index(best)]
-    seeds = "1 seed" if winner.validation.repeats == 1 else f"{winner.validation.repeats} seeds"
+    seeds = counted(winner.validation.repeats, "seed")
     choice = (
         f"By the validation images the best is {', '.join(winner.values)}: {percent(winner.validation.mean)} on "
         f"{winner.validation.images:,} images, mean of {seeds}."
