@@ -32,14 +32,19 @@ def test_more_time_buys_fewer_foretold_errors_and_never_more_than_fits(
     monkeypatch.setattr(budget, "measured_speed", lambda *_: Speed(400.0, 2))
     errors = []
     for seconds in (60, 120, 600, 3600):
-        planned = budget.plan(digits, small_recipe, seconds)
+        plan = budget.plan(digits, small_recipe, seconds)
+        planned = plan.recipe
         members, epochs = planned.committee.members, planned.training.epochs
         assert members % 2 == 0
         assert budget.needed_seconds(planned, digits, Speed(400.0, 2), members, epochs) <= 0.9 * seconds
+        numbers = f"{members} members of {planned.training.epochs} epochs should be done in"
+        assert numbers in plan.note
+        assert int(plan.note.partition(" in ")[2].split()[0]) <= seconds
         errors.append(budget.foretold_error(members, epochs, len(digits.train)))
     assert errors == sorted(errors, reverse=True)
     assert len(set(errors)) == 4
-    fixed = budget.plan(digits, small_recipe, 600, members=4, epochs=3)
+    assert "never planned" in plan.note  # an hour is more than digits can use
+    fixed = budget.plan(digits, small_recipe, 600, members=4, epochs=3).recipe
     assert (fixed.committee.members, fixed.training.epochs) == (4, 3)
     with pytest.raises(RecipeError, match="the budget is too short"):
         budget.plan(digits, small_recipe, 10)
@@ -66,8 +71,7 @@ def test_members_past_the_deadline_are_left_out_and_the_others_are_a_committee(
     assert results.members[2].remark == "the time budget was over"
     assert results.test is not None
     assert results.test.accuracy > 0.1
-    assert budget.planned_before(tmp_path / "run", small_recipe) == recipe
-    assert (
-        budget.planned_before(tmp_path / "run", small_recipe.model_copy(update={"optimiser": Optimiser(rate=1.0)}))
-        is None
-    )
+    assert budget.planned_before(tmp_path / "run", small_recipe, None, 1) == recipe
+    assert budget.planned_before(tmp_path / "run", small_recipe, 4, None) is None  # asked for, not planned
+    other = small_recipe.model_copy(update={"optimiser": Optimiser(rate=1.0)})
+    assert budget.planned_before(tmp_path / "run", other, None, None) is None

@@ -19,7 +19,7 @@ import numpy as np
 
 from committee import seeds
 from committee.data.dataset import ImageDataset
-from committee.errors import RecipeError, TrainingError
+from committee.errors import RecipeError, TrainingError, counted
 from committee.recipe import Recipe, Schedule, load
 from committee.run import Setting, make_jobs, pick_runner, settled
 from committee.training.jobs import EpochDone, Failed
@@ -27,10 +27,18 @@ from committee.training.jobs import EpochDone, Failed
 UNITS = {"h": 3600, "m": 60, "s": 1}
 TRIAL_STEPS = 20  # of each of the trial's two epochs
 PLANNED_SHARE = 0.9  # of the budget; the rest is for a machine that turns slower than it was in the trial
-START_SECONDS = 5.0  # reading images, starting workers
+START_SECONDS = 3.0  # of a process with torch in it; the trial's workers start, then the run's
 JUDGING = 0.35  # of a training image's time: the forward pass alone
 MOST_MEMBERS, MOST_EPOCHS = 20, 60
 STACKED = 4  # members of a trial on CUDA, where all train at once
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a budget allows: the recipe with its members and epochs, and in a sentence how they were come by."""
+
+    recipe: Recipe
+    note: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def plan(
     members: int | None = None,
     epochs: int | None = None,
     run: Path | None = None,
-) -> Recipe:
+) -> Plan:
     """The recipe with the members and epochs that a budget allows here.
 
     Args:
@@ -75,7 +83,7 @@ def plan(
         run: a run folder that may have been begun with this budget; its training then goes on by its plan.
 
     Raises:
-        RecipeError: the recipe's stages fix its epochs, or the budget is too short for one epoch.
+        RecipeError: the recipe's stages fix its epochs, or the budget is too short.
         TrainingError: the trial failed.
     """
     if recipe.schedule.stages:
@@ -83,9 +91,15 @@ def plan(
             f"recipe {recipe.name} has a schedule of stages, which fixes its epochs; give a recipe without stages, or "
             "no budget"
         )
-    if run and (earlier := planned_before(run, recipe)):
-        return earlier
+    if run and (earlier := planned_before(run, recipe, members, epochs)):
+        return Plan(earlier, "It goes on by the plan it was begun with.")
     began, images = time.monotonic(), len(dataset.train)
+    fixed = math.ceil((2 * START_SECONDS + end_seconds(images)) / PLANNED_SHARE)
+    if seconds < fixed:
+        raise RecipeError(
+            f"the budget is too short: a trial of this machine's speed, the start and the report of {images:,} images "
+            f"alone take about {fixed} seconds; give more, or --members and --epochs instead of a budget"
+        )
     speed = measured_speed(dataset, recipe, setting or Setting())
     left = PLANNED_SHARE * seconds - (time.monotonic() - began)
     fitting = {
@@ -98,19 +112,27 @@ def plan(
         least = needed_seconds(recipe, dataset, speed, members or speed.at_once, epochs or 1)
         shortest = (least + time.monotonic() - began) / PLANNED_SHARE
         raise RecipeError(
-            f"the budget is too short: {seconds:.0f} seconds are left, but the least that can be trained takes about "
-            f"{math.ceil(shortest)} here ({speed.images_per_second:,.0f} images a second and member); give more time, "
-            "or a smaller network"
+            f"the budget is too short: the least that can be trained takes about {math.ceil(shortest)} seconds here "
+            f"({speed.images_per_second:,.0f} images a second and member, and {fixed} seconds for start and report); "
+            "give more, or --members and --epochs instead of a budget"
         )
-    return with_numbers(recipe, *min(fitting, key=lambda each: (fitting[each], each)))
+    m, e = min(fitting, key=lambda each: (fitting[each], each))
+    foretold = time.monotonic() - began + needed_seconds(recipe, dataset, speed, m, e)
+    note = (
+        f"{counted(speed.at_once, 'member')} at a time learn {speed.images_per_second:,.0f} images a second each; "
+        f"{counted(m, 'member')} of {counted(e, 'epoch')} should be done in {foretold:.0f} of {seconds:.0f} seconds."
+    )
+    if not members and not epochs and foretold < seconds / 2:
+        note += f" More than {MOST_MEMBERS} members or {MOST_EPOCHS} epochs are never planned: they gain too little."
+    return Plan(with_numbers(recipe, m, e), note)
 
 
-def planned_before(run: Path, recipe: Recipe) -> Recipe | None:
-    """The plan that a run folder was begun with, if it is this recipe's; its training then goes on by it."""
+def planned_before(run: Path, recipe: Recipe, members: int | None, epochs: int | None) -> Recipe | None:
+    """The plan that a run folder was begun with, if it is this recipe's with these numbers, where they are fixed."""
     if not (run / "recipe.toml").exists():
         return None
     stored = load(str(run / "recipe.toml"))
-    planned = with_numbers(recipe, stored.committee.members, stored.training.epochs)
+    planned = with_numbers(recipe, members or stored.committee.members, epochs or stored.training.epochs)
     return planned if planned.digest() == stored.digest() else None
 
 

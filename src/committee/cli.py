@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,14 @@ for command in (cli_studies.study, cli_studies.grid, cli_studies.pseudo_labels, 
     "--budget",
     callback=seconds,
     metavar="TIME",
-    help="Wall-clock time for all of it, such as 90s, 10m, 1h30m: picks members and epochs by this machine's speed.",
+    help="Wall-clock time for all of it, such as 90s, 10m, 1h30m: picks members and epochs by this machine's speed; "
+    "--members or --epochs may fix one of them.",
 )
-@click.option("--out", type=folder_type, help="The run folder.  [default: runs/DATA-RECIPE-seedS]")
+@click.option(
+    "--out",
+    type=folder_type,
+    help="The run folder.  [default: runs/DATA-RECIPE-seedS, with -2, -3, ... where others of this name lie]",
+)
 @click.option("--from", "continued", type=folder_type, help="Go on from this finished run, for --epochs more epochs.")
 @click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
 @json_option
@@ -120,7 +127,12 @@ def train(
         deadline = began + budget - budgets.end_seconds(len(dataset.train))
         left = budget - (time.monotonic() - began)
         run = out or Path("runs") / name
-        chosen = budgets.plan(dataset, chosen, left, setting, members=members, epochs=epochs, run=run)
+        click.echo(f"Budget {budget:.0f} seconds: measuring this machine's speed ...", err=True)
+        plan = budgets.plan(dataset, chosen, left, setting, members=members, epochs=epochs, run=run)
+        click.echo(plan.note, err=True)
+        chosen = plan.recipe
+        numbers = f"--members {chosen.committee.members} --epochs {chosen.training.epochs}"  # give the same again
+        setting = replace(setting, command=re.sub(r"--budget[ =]\S+", numbers, setting.command))
     settled = runs.settled(setting, chosen.committee.members)
     runs.checked_parts(dataset, chosen, settled)
     identity = runs.identity_of(dataset, chosen, settled, continued)
@@ -281,7 +293,7 @@ def data_augment(
     dataset = load_dataset(name_or_path, data_dir=data_dir, seed=seed, image_size=image_size)
     picture = picture or Path(f"{dataset.name}-augmented.png")
     style.save(plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed)), picture)
-    on = chosen.augmentation.model_dump(exclude_defaults=True)
+    on = chosen.augmentation.model_dump(exclude_defaults=True, exclude={"plain_epochs"})
     click.echo(f"Augmentation: {', '.join(f'{name} {value}' for name, value in on.items())}")
     click.echo(f"Picture: {picture}")
 

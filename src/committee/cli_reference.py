@@ -73,7 +73,7 @@ def table(title: str, model: Any) -> str:
     for name, field in model.model_fields.items():
         default = "needed" if field.default is PydanticUndefined else spelled(field.default)
         meaning = field.description or " ".join(meanings.get(name, "").split()).removesuffix(".")
-        lines.append(f"| `{name}` | {values(field.annotation)} | {default} | {meaning} |")
+        lines.append(f"| `{name}` | {values(field.annotation)}{limits(field.metadata)} | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
@@ -94,6 +94,13 @@ def values(annotation: Any) -> str:
     if annotation in plain:
         return plain[annotation]
     return values(inner[0]) if inner else "any"
+
+
+def limits(metadata: Any) -> str:
+    """What a number is bounded by, in words: ", over 0, at most 1"."""
+    words = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
+    found = [(words[name], getattr(each, name)) for each in metadata for name in words if hasattr(each, name)]
+    return "".join(f", {word} {limit}" for word, limit in found)
 
 
 def spelled(value: Any) -> str:

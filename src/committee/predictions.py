@@ -86,15 +86,15 @@ def _print_table(predictions: Predictions) -> None:
     from rich.text import Text
 
     table = Table()
-    table.add_column("image", overflow="fold")
-    for heading in ("class", "probability", "second class", "its probability", "members who differ"):
+    table.add_column("image", overflow="fold", min_width=min(max(map(len, predictions.names)), 40))
+    for heading in ("class", "proba-\nbility", "second\nclass", "proba-\nbility", "disagree-\nment"):
         table.add_column(heading, justify="left" if "class" in heading else "right")
     for name, row, disagreement in zip(
         predictions.names, predictions.probabilities, predictions.disagreement, strict=True
     ):
         first, second = np.argsort(-row, kind="stable")[:2]
-        cells = [name, predictions.class_names[first], f"{row[first]:.4f}", predictions.class_names[second]]
-        table.add_row(*map(Text, [*cells, f"{row[second]:.4f}", f"{disagreement:.0%}"]))
+        cells = [name, predictions.class_names[first], f"{row[first]:.2%}", predictions.class_names[second]]
+        table.add_row(*map(Text, [*cells, f"{row[second]:.2%}", f"{disagreement:.0%}"]))
     Console().print(table)
 
 

@@ -15,7 +15,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -420,7 +420,11 @@ def _apply(content: dict[str, Any], change: str) -> None:
     target, equals, spelling = change.partition("=")
     section, dot, field = target.strip().partition(".")
     if not equals or not dot or not field:
-        raise RecipeError(f"--set expects section.field=value, such as training.epochs=3; got {change!r}")
+        sections = {name: cast(type[BaseModel], Recipe.model_fields[name].annotation) for name in _sections()}
+        known = [f"{name}.{each}" for name, model in sections.items() for each in model.model_fields]
+        meant = [place for place in known if place.endswith(f".{section.strip()}")]
+        hint = f" (did you mean {meant[0]}?)" if len(meant) == 1 else ""
+        raise RecipeError(f"--set expects section.field=value, such as training.epochs=3; got {change!r}{hint}")
     try:
         value = tomllib.loads(f"value = {spelling}")["value"]
     except tomllib.TOMLDecodeError:

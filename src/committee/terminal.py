@@ -127,7 +127,7 @@ class Lines(Watcher):
             if reduced := reduction(event):
                 print(f"{name}  {reduced}", file=sys.stderr, flush=True)
         elif isinstance(event, Finished):
-            print(f"{name}  finished after {event.epochs} epochs", file=sys.stderr, flush=True)
+            print(f"{name}  finished after {counted(event.epochs, 'epoch')}", file=sys.stderr, flush=True)
         elif isinstance(event, Failed):
             print(f"{name}  FAILED: {event.why}", file=sys.stderr, flush=True)
 
@@ -137,7 +137,7 @@ def epoch_line(event: EpochDone) -> str:
     line = event.line
     held_out = ""
     if line["validation_loss"] is not None:
-        held_out = f"  held out {line['validation_loss']:.4f} {line['validation_accuracy']:.4f}"
+        held_out = f"  held out: loss {line['validation_loss']:.4f}  accuracy {line['validation_accuracy']:.4f}"
     return (
         f"epoch {line['epoch']:3d}  {line['seconds']:6.1f} s  loss {line['train_loss']:.4f}  "
         f"accuracy {line['train_accuracy']:.4f}{held_out}  {line['images_per_second']:,.0f} images/s"
@@ -290,7 +290,7 @@ def closing_lines(results: Results) -> list[str]:
     lines.append(f"The test images {times}.")
     if failed := [row for row in results.members if row.status != "finished"]:
         lines += [f"Member {row.member:02d} failed and is left out: {row.remark}." for row in failed]
-    lines.append(f"Training took {duration(results.seconds_training)}, everything {duration(results.seconds_total)}.")
+    lines.append(f"Training took {duration(results.seconds_training)}, with judging {duration(results.seconds_total)}.")
     return lines
 
 

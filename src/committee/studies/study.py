@@ -195,7 +195,12 @@ def plan(
         contents[rung.name] = content
         replaced = {"holdout": dict(holdout)} if holdout else {}
         named = {"name": rung.name, "summary": rung.change, **content, **replaced}
-        recipe = recipes.parse(named, f"rung {rung.name} of study {study.name}")
+        where = f"rung {rung.name} of study {study.name}"
+        if study.grid and cell is not None:
+            where = "the cell " + ", ".join(
+                f"{field}={value}" for field, value in zip(study.grid.axes, cell, strict=True)
+            )
+        recipe = recipes.parse(named, where)
         check_pseudo_labels(rung, recipe)
         members = min(rung.members, study.quick.members) if quick else rung.members
         repeats = seeds or (min(rung.seeds or study.seeds, study.quick.seeds) if quick else rung.seeds or study.seeds)

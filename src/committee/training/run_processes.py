@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from committee.errors import TrainingError
 from committee.training.jobs import Event, Failed, Finished, Job, execute
 from committee.training.machine import keep_freed_memory
 
@@ -31,9 +30,10 @@ class _Worker:
 def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
     """Execute the jobs in this many processes, in their order as workers become free."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise TrainingError(
-            "this script was started again by its own worker process; put its calls under "
-            '`if __name__ == "__main__":`, or train with one worker'
+        # no exception of ours: this process has no business but to end, and a traceback would bury what to do
+        raise SystemExit(
+            "Error: this script trains where it is imported, and its worker processes import it; put its calls under "
+            '`if __name__ == "__main__":`, or train with committee.Setting(workers=1)'
         )
     waiting = deque(jobs)
     active: dict[Connection, _Worker] = {}
