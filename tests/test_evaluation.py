@@ -11,6 +11,7 @@ from committee.evaluation.compare import compare, mcnemar_exact
 from committee.evaluation.intervals import (
     bootstrap_mean_difference,
     mean_and_spread,
+    paired_difference,
     seed_interval,
     t_quantile,
     wilson,
@@ -125,6 +126,24 @@ def test_bootstrap_is_close_to_the_normal_interval_on_both_paths() -> None:
         half = 1.96 * (b - a).std() / math.sqrt(1000)
         assert interval.low == pytest.approx((b - a).mean() - half, abs=0.1 * half)
         assert interval.high == pytest.approx((b - a).mean() + half, abs=0.1 * half)
+
+
+@pytest.mark.parametrize(("only_first", "only_second", "n"), [(3, 9, 50), (0, 4, 360), (0, 0, 40), (50, 30, 10_000)])
+def test_the_interval_of_a_paired_difference_holds_what_mcnemars_statistic_allows(
+    only_first: int, only_second: int, n: int
+) -> None:
+    interval = paired_difference(only_first, only_second, n)
+    mirrored = paired_difference(only_second, only_first, n)
+    assert (interval.low, interval.high) == pytest.approx((-mirrored.high, -mirrored.low), abs=1e-9)
+    assert interval.low < (only_second - only_first) / n < interval.high or only_first == only_second
+    apart = abs(only_second - only_first) / math.sqrt(max(only_first + only_second, 1)) > 1.959964
+    assert apart == (not interval.low < 0 < interval.high)
+    generator = np.random.default_rng(6)
+    shares = np.array([only_first + 1, only_second + 1, n]) / (n + only_first + only_second + 2)
+    draws = generator.multinomial(n, shares, size=400)
+    intervals = [paired_difference(int(a), int(b), n) for a, b, _ in draws]
+    held = np.mean([each.low <= shares[1] - shares[0] <= each.high for each in intervals])
+    assert held > 0.91
 
 
 def test_equally_good_committees_are_seldom_told_apart() -> None:

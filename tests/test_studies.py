@@ -204,7 +204,7 @@ def test_a_null_study_reports_no_more_differences_than_it_states(seeds: int, ima
     for _ in range(studies_run):
         rungs = [Judged(right) for right in simulated(5, seeds, images, rng)]
         pairs = zip(rungs[1:], rungs[:-1], strict=True)
-        compared = adjusted([difference(this, other, rng, against="", on="test") for this, other in pairs])
+        compared = adjusted([difference(this, other, against="", on="test") for this, other in pairs])
         wrong += any(d is not None and d.verdict in ("better", "worse") for d in compared)
     assert wrong <= 0.05 * studies_run + 2 * np.sqrt(0.05 * 0.95 * studies_run)
 
@@ -215,7 +215,7 @@ def test_a_null_study_of_committees_trained_once_reports_no_more_either() -> Non
         members = simulated(5, 5, 3000, rng)
         rungs = [Judged((right.mean(axis=0, keepdims=True) > 0.5).astype(float), right) for right in members]
         pairs = zip(rungs[1:], rungs[:-1], strict=True)
-        compared = adjusted([difference(this, other, rng, against="", on="test") for this, other in pairs])
+        compared = adjusted([difference(this, other, against="", on="test") for this, other in pairs])
         wrong += any(d is not None and d.verdict in ("better", "worse") for d in compared)
     assert wrong <= 0.05 * studies_run + 2 * np.sqrt(0.05 * 0.95 * studies_run)
 
@@ -225,8 +225,8 @@ def test_a_real_difference_is_found_and_one_training_each_claims_nothing_about_r
     found = []
     for _ in range(20):
         worse, better = simulated(2, 3, 10000, rng, better=1.3)
-        found.append(difference(Judged(better), Judged(worse), rng, against="worse", on="test").verdict)
-        once = difference(Judged(better[:1]), Judged(worse[:1]), rng, against="worse", on="test")
+        found.append(difference(Judged(better), Judged(worse), against="worse", on="test").verdict)
+        once = difference(Judged(better[:1]), Judged(worse[:1]), against="worse", on="test")
         assert once.method == "exact McNemar"
         assert once.verdict in ("not distinguishable", "these two trainings differ")
     assert found.count("better") >= 18

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.evaluation.intervals import bootstrap_mean_difference, wilson
+from committee.evaluation.intervals import bootstrap_mean_difference, paired_difference, wilson
 from committee.evaluation.metrics import log_losses
 from committee.evaluation.results import Interval
 
@@ -25,7 +25,7 @@ class Comparison:
     Attributes:
         images: how many images both judged.
         accuracy_a, accuracy_b: shares of images that are right, each with its Wilson interval.
-        accuracy_difference: above 0 where B is better; with a paired-bootstrap interval.
+        accuracy_difference: above 0 where B is better; with Tango's interval.
         log_loss_a, log_loss_b: in nats.
         log_loss_difference: below 0 where B is better; with a paired-bootstrap interval.
         only_a_right, only_b_right: images on which exactly one of them is right.
@@ -86,7 +86,6 @@ def compare(
     n, count_a, count_b = len(labels), int(right_a.sum()), int(right_b.sum())
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     p = mcnemar_exact(only_a, only_b)
-    accuracy_interval = bootstrap_mean_difference(right_a.astype(np.float64), right_b.astype(np.float64), generator)
     loss_interval = bootstrap_mean_difference(loss_a, loss_b, generator)
     return Comparison(
         images=n,
@@ -95,7 +94,7 @@ def compare(
         accuracy_interval_a=wilson(count_a, n),
         accuracy_interval_b=wilson(count_b, n),
         accuracy_difference=(count_b - count_a) / n,
-        accuracy_difference_interval=accuracy_interval,
+        accuracy_difference_interval=paired_difference(only_a, only_b, n),
         log_loss_a=float(loss_a.mean()),
         log_loss_b=float(loss_b.mean()),
         log_loss_difference=float((loss_b - loss_a).mean()),

@@ -1,6 +1,6 @@
 """How far a figure could be off by chance: over the images that it was measured on, and over seeds.
 
-Two different chances. An interval over images (`wilson`, `bootstrap_mean_difference`) speaks about this one committee
+Two different chances. An interval over images (`wilson`, `paired_difference`) speaks about this one committee
 on other images of the same kind. An interval over seeds (`seed_interval`) speaks about the recipe: what another
 training would give on the same images. Neither contains the other.
 """
@@ -42,6 +42,41 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
     return Interval(low=0.0 if successes == 0 else max(0.0, low), high=1.0 if successes == n else min(1.0, high))
+
+
+def paired_difference(only_first: int, only_second: int, n: int, confidence: float = 0.95) -> Interval:
+    """Tango's score interval of the difference of two accuracies on the same images, second minus first.
+
+    (Statistics in Medicine 17, 1998.) It belongs to McNemar's test as Wilson's belongs to one share: unlike a bootstrap
+    it is neither too short where few images differ nor a point where none does.
+
+    Args:
+        only_first, only_second: images that only one of the two gets right.
+        n: all images.
+
+    Raises:
+        ValueError: counts that are negative or more than all.
+    """
+    if min(only_first, only_second) < 0 or not 0 < n >= only_first + only_second:
+        raise ValueError(f"A paired difference needs counts of images. Got {only_first}, {only_second} of {n} instead.")
+    z, found = _normal_quantile(confidence), (only_second - only_first) / n
+
+    def score(difference: float) -> float:
+        """How many standard errors the counts lie from what this difference would make them."""
+        b = (2 * n + only_first - only_second) * difference - only_first - only_second
+        lost = only_first * difference * (1 - difference)
+        share = (math.sqrt(b * b + 8 * n * lost) - b) / (4 * n)
+        variance = n * (2 * share + difference * (1 - difference))
+        return (only_second - only_first - n * difference) / math.sqrt(variance) if variance > 0 else 0.0
+
+    def end(inside: float, outside: float) -> float:
+        """Where the score is z, by halving."""
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if abs(score(middle)) < z else (inside, middle)
+        return inside
+
+    return Interval(low=end(found, -1.0), high=end(found, 1.0))
 
 
 def bootstrap_mean_difference(

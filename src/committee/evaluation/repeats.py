@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from committee.evaluation.compare import mcnemar_exact
 from committee.evaluation.intervals import (
-    bootstrap_mean_difference,
     mean_and_spread,
+    paired_difference,
     t_probability,
     t_quantile,
     wilson,
@@ -81,17 +81,16 @@ class Judged:
         return float(np.nanmean(rows, axis=1).var(ddof=1)) / len(rows), len(rows) - 1
 
 
-def difference(this: Judged, other: Judged, generator: np.random.Generator, *, against: str, on: str) -> Difference:
+def difference(this: Judged, other: Judged, *, against: str, on: str) -> Difference:
     """This rung less another on the same images; p is not adjusted yet and the verdict is for this pair alone.
 
     Args:
         this, other: the same images.
-        generator: for the bootstrap.
         against: the other's name.
         on: "test" or "validation".
 
     Where seeds are known of: Welch's test over seeds and images together, Satterthwaite's degrees of freedom (rounded
-    down), and the same as an interval. One single training each: exact McNemar and a paired bootstrap over the images;
+    down), and the same as an interval. One single training each: exact McNemar and Tango's interval over the images;
     that compares these two trainings, and the verdict says no more.
     """
     points = float(np.nanmean(this.right) - np.nanmean(other.right))
@@ -100,7 +99,7 @@ def difference(this: Judged, other: Judged, generator: np.random.Generator, *, a
     if once and this.seeds() is None and other.seeds() is None:
         assert only is not None
         p = mcnemar_exact(int(only[0]), int(only[1]))
-        interval = bootstrap_mean_difference(other.right[0], this.right[0], generator)
+        interval = paired_difference(int(only[1]), int(only[0]), this.right.shape[1])
         method = "exact McNemar"
     else:
         variance, freedom = _variance(this, other)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from committee.errors import RecipeError, counted
 from committee.evaluation.repeats import LEVEL, Judged, difference
 from committee.evaluation.results import GridCell, GridResult, RepeatScore
@@ -65,7 +63,6 @@ def conclude(
     test: Mapping[str, RepeatScore],
     confusion: Mapping[str, tuple[tuple[int, ...], ...]],
     confusion_on: str,
-    generator: np.random.Generator,
 ) -> GridResult:
     """Choose the best cell by mean validation accuracy and say which others could be as good.
 
@@ -76,7 +73,6 @@ def conclude(
         test: by the rung's name; empty while the test images are sealed.
         confusion: by the rung's name, of the first repeat.
         confusion_on: "test" or "validation".
-        generator: for the comparisons.
     """
     names = [rung.name for rung, _ in cells]
     best = max(names, key=lambda name: validation[name][1].mean)
@@ -85,7 +81,7 @@ def conclude(
     noise = {
         name
         for name in others
-        if difference(validation[best][0], validation[name][0], generator, against=name, on="validation").p >= LEVEL
+        if difference(validation[best][0], validation[name][0], against=name, on="validation").p >= LEVEL
     }
     rows = tuple(
         GridCell(

@@ -82,14 +82,13 @@ def judge(
         published_on: what the published figures are for, where that is not this data; else "".
     """
     models = {model.name: model for model in plan.models}
-    rng = seeds.numpy_generator(0, "study")
     trained = [planned for planned in plan.rungs if is_trained(out, models[planned.model])]
     on_train = {p.rung.name: train_answers(p, models[p.model], dataset, out) for p in trained}
     on_test = {p.rung.name: test_answers(p, models[p.model], test, out) for p in trained} if test else {}
     shown_on = on_test or on_train
     part, pixels = ("test", test.pixels) if test else ("train", dataset.train.pixels)
     pictures: dict[int, int] = {}  # position in the part -> slot
-    compared = adjusted([compare(planned, on_test, on_train, rng) for planned in plan.rungs if planned.cell is None])
+    compared = adjusted([compare(planned, on_test, on_train) for planned in plan.rungs if planned.cell is None])
     rows = []
     plain = [planned for planned in plan.rungs if planned.cell is None]
     for planned, against in zip(plain, compared, strict=True):
@@ -119,7 +118,7 @@ def judge(
         protocol=protocol,
         marks=tuple(marks),
         rungs=tuple(rows),
-        grid=judge_grid(plan, on_train, on_test, rng),
+        grid=judge_grid(plan, on_train, on_test),
         published_on=published_on,
         discussion=(),
         test_openings=test_openings(out),
@@ -164,9 +163,7 @@ def test_answers(planned: PlannedRung, model: Model, test: LabelledImages, out: 
     return Answers(test.labels, np.stack(repeats), first)
 
 
-def compare(
-    planned: PlannedRung, on_test: dict[str, Answers], on_train: dict[str, Answers], rng: np.random.Generator
-) -> Difference | None:
+def compare(planned: PlannedRung, on_test: dict[str, Answers], on_train: dict[str, Answers]) -> Difference | None:
     """A rung less the one that it is compared with: on the test images, or while they are sealed on validation images.
 
     On validation images, those are looked at that both may judge.
@@ -183,7 +180,7 @@ def compare(
             Judged(each.right[:, common], None if each.members is None else each.members[:, common])
             for each in (this, that)
         )
-    return difference(this, that, rng, against=other, on=on)
+    return difference(this, that, against=other, on=on)
 
 
 def scored(answers: Answers | None) -> RepeatScore | None:
@@ -276,9 +273,7 @@ def curve(histories: Sequence[Sequence[dict[str, Any]]]) -> tuple[tuple[float | 
     return tuple((mean(lines, "train_accuracy"), mean(lines, "validation_accuracy")) for lines in epochs)
 
 
-def judge_grid(
-    plan: Plan, on_train: dict[str, Answers], on_test: dict[str, Answers], rng: np.random.Generator
-) -> GridResult | None:
+def judge_grid(plan: Plan, on_train: dict[str, Answers], on_test: dict[str, Answers]) -> GridResult | None:
     """The grid of a study, if it has one.
 
     Its cells' recipes hold validation images out: without them nothing could be chosen, and the plan says so.
@@ -300,7 +295,6 @@ def judge_grid(
         {name: score(on_test[name].judged().right) for name in names} if on_test else {},
         {name: confusion(shown[name]) for name in names},
         "test" if on_test else "validation",
-        rng,
     )
 
 
