@@ -85,11 +85,12 @@ INLINE void put(bf16 *to, __m512 values) { _mm256_storeu_si256((__m256i *)to, na
  * the kernel and a pair of channels instead of m * k products. The points are 0, infinity, A, -A, B, -B, these six for
  * a full tile (4 outputs where k is 3, 2 where k is 5) and the first of them for what is left of a row. So
  *
- *   outputs = OUTPUTS (sum over rows and channels of terms of the taps * terms of the pixels)
+ *   outputs = sums_of_powers (sum over rows and channels of terms of the taps * terms of the pixels)
  *
- * where the taps' terms are their polynomial's values, times NORMAL, the pixels' terms are made below, and OUTPUTS
- * takes a sum s at the point p as s, p s, p^2 s, ... With the terms of outputs' gradients instead of the taps', the
- * same products give the gradient of the taps. A and B keep the terms, which are rounded to bfloat16, of like size. */
+ * The taps' terms are the values of their polynomial (value_terms), times NORMAL; the pixels' terms take them with the
+ * coefficients of Lagrange's polynomials, less what is in NORMAL. With the value_terms of the outputs' gradients in the
+ * place of the taps', the same products give the gradient of the taps. A and B keep the terms, which are rounded to
+ * bfloat16, of like size. */
 enum { TERMS = 6 };
 #define A 0.75f
 #define B 1.5f
@@ -288,7 +289,8 @@ enum { MOST_FULL = 4 }; /* so many full tiles, and their sums, have room in the 
 TILES_OF(16)
 TILES_OF(32)
 TILES_OF(48)
-TILES_OF(64) TILES_OF(96) TILES_OF(128)
+TILES_OF(64)
+TILES_OF(96) TILES_OF(128)
 
     /* The function for these tiles; none where two images' sums do not fit. */
     static tiles_function tiles_function_of(int channels, int full, int last, int images) {
