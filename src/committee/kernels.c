@@ -290,7 +290,8 @@ TILES_OF(16)
 TILES_OF(32)
 TILES_OF(48)
 TILES_OF(64)
-TILES_OF(96) TILES_OF(128)
+TILES_OF(96)
+TILES_OF(128)
 
     /* The function for these tiles; none where two images' sums do not fit. */
     static tiles_function tiles_function_of(int channels, int full, int last, int images) {
@@ -611,15 +612,6 @@ EXPORT void committee_turn(const float *sums, float *gradient, int taps, int out
     for (int t = 0; t < taps; t++) gradient[(long)o * taps + t] = sums[(long)t * outputs + o];
 }
 
-/* The values where the mask is > 0, zeros elsewhere; a multiple of 16 of them. */
-static void masked(const bf16 *x, const bf16 *mask, long values, bf16 *out) {
-  for (long i = 0; i < values; i += 16) {
-    __m256i m = _mm256_loadu_si256((const __m256i *)(mask + i));
-    __mmask16 keep = _mm256_cmpgt_epi16_mask(m, _mm256_setzero_si256());
-    _mm256_storeu_si256((__m256i *)(out + i), _mm256_maskz_loadu_epi16(keep, x + i));
-  }
-}
-
 /* --- the first convolution, in float32 from pixels -----------------------------------------------------------------
  */
 
@@ -692,49 +684,54 @@ EXPORT void committee_stem(const float *x, float offset, float scale, const floa
   }
 }
 
-#define TDECLARE(t) __m512 a##t = _mm512_loadu_ps(sums + (first + t) * outputs);
-#define TSTEP(t) a##t = _mm512_fmadd_ps(d, _mm512_set1_ps(from[t]), a##t);
-#define TSTORE(t) _mm512_storeu_ps(sums + (first + t) * outputs, a##t);
-/* T neighbouring taps of one row of the kernel, 16 channels, one image */
-#define TAPS(T)                                                                                                        \
-  static void taps_##T(const float *x, long pitch, const bf16 *dy, float *sums, long first, int H, int W, long inputs, \
-                       long outputs) {                                                                                 \
-    REP_##T(TDECLARE) for (int h = 0; h < H; h++, x += pitch) for (const float *from = x, *end = x + W * inputs;       \
-                                                                   from < end; from += inputs, dy += outputs) {        \
-      __m512 d = get(dy);                                                                                              \
-      REP_##T(TSTEP)                                                                                                   \
+#define TDECLARE(t) __m512 a##t = _mm512_loadu_ps(sums + t * outputs);
+#define TFROM(t)                                                                                                       \
+  ((t) / PER_ROW == 0 ? r0 : (t) / PER_ROW == 1 ? r1 : (t) / PER_ROW == 2 ? r2 : (t) / PER_ROW == 3 ? r3 : r4)
+#define TSTEP(t) a##t = _mm512_fmadd_ps(d, _mm512_set1_ps(TFROM(t)[(t) % PER_ROW]), a##t);
+#define TSTORE(t) _mm512_storeu_ps(sums + t * outputs, a##t);
+/* One image's part of the sums of 16 outputs: TAPS = ROWS * ROW taps, ROW neighbouring values of each of so many rows
+ * of the kernel; `total` is the sum of the gradients, which count where the mask, if there is one, is above 0. */
+typedef void (*taps_function)(const float *x, long pitch, const bf16 *dy, const bf16 *mask, float *sums, float *total,
+                              int H, int W, long inputs, long outputs);
+#define TAPS(ROWS, ROW, TAPS_)                                                                                         \
+  static void taps_##ROWS##_##ROW(const float *x, long pitch, const bf16 *dy, const bf16 *mask, float *sums,           \
+                                  float *total, int H, int W, long inputs, long outputs) {                             \
+    enum { PER_ROW = ROW };                                                                                            \
+    __m512 all = _mm512_loadu_ps(total);                                                                               \
+    REP_##TAPS_(TDECLARE) for (int h = 0; h < H; h++, x += pitch) {                                                    \
+      const float *r0 = x, *r1 = r0 + pitch, *r2 = r1 + pitch, *r3 = r2 + pitch, *r4 = r3 + pitch;                     \
+      (void)r1, (void)r2, (void)r3, (void)r4;                                                                          \
+      for (int w = 0; w < W; w++, dy += outputs) {                                                                     \
+        __m512 d = pixel(dy, mask, 0, 1, 0);                                                                           \
+        all = _mm512_add_ps(all, d);                                                                                   \
+        REP_##TAPS_(TSTEP) r0 += inputs, r1 += inputs, r2 += inputs, r3 += inputs, r4 += inputs;                       \
+        mask = mask ? mask + outputs : 0;                                                                              \
+      }                                                                                                                \
     }                                                                                                                  \
-    REP_##T(TSTORE)                                                                                                    \
+    REP_##TAPS_(TSTORE) _mm512_storeu_ps(total, all);                                                                  \
   }
-TAPS(3)
-TAPS(5)
-TAPS(9)
-TAPS(15)
+TAPS(3, 3, 9)
+TAPS(5, 5, 25)
+TAPS(3, 9, 27)
+TAPS(1, 15, 15)
 
-/* sums (kernel, kernel, inputs, outputs); scratch: one framed image of floats, then one image of dy in bf16 */
+/* sums (kernel, kernel, inputs, outputs); scratch: one framed image of floats */
 EXPORT void committee_stem_gradient(const float *x, float offset, float scale, const bf16 *dy, const bf16 *mask,
                                     float *sums, float *bias_sums, long N, int H, int W, int inputs, int outputs,
                                     int kernel, int padding, float *scratch) {
   int width = W + 2 * padding, Ho = H + 2 * padding - kernel + 1, Wo = width - kernel + 1, taps = kernel * inputs;
+  int rows = taps == 15 ? 1 : kernel; /* of the kernel at once: all, if their sums have room in the registers */
+  taps_function function = taps == 3 ? taps_3_3 : taps == 5 ? taps_5_5 : taps == 9 ? taps_3_9 : taps_1_15;
   long pitch = (long)width * inputs, result = (long)Ho * Wo * outputs;
-  bf16 *kept = (bf16 *)(scratch + pitch * (H + 2 * padding));
   for (long n = 0; n < N; n++, x += (long)H * W * inputs) {
     scaled_frame(x, H, W, inputs, padding, offset, scale, scratch);
-    const bf16 *d = dy + n * result;
-    if (mask) masked(d, mask + n * result, result, kept), d = kept;
-    for (int c = 0; c < outputs; c += 16) {
-      for (int row = 0; row < kernel; row++)
-        (taps == 3   ? taps_3
-         : taps == 5 ? taps_5
-         : taps == 9
-             ? taps_9
-             : taps_15)(scratch + row * pitch, pitch, d + c, sums + c, (long)row * taps, Ho, Wo, inputs, outputs);
-      if (bias_sums) {
-        __m512 sum = _mm512_loadu_ps(bias_sums + c);
-        for (long p = 0; p < (long)Ho * Wo; p++) sum = _mm512_add_ps(sum, get(d + p * outputs + c));
-        _mm512_storeu_ps(bias_sums + c, sum);
+    for (int c = 0; c < outputs; c += 16)
+      for (int row = 0; row < kernel; row += rows) {
+        float nowhere[16] = {0};
+        function(scratch + row * pitch, pitch, dy + n * result + c, mask ? mask + n * result + c : 0,
+                 sums + (long)row * taps * outputs + c, bias_sums && row == 0 ? bias_sums + c : nowhere, Ho, Wo, inputs,
+                 outputs);
       }
-    }
   }
 }
 

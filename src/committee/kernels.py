@@ -80,6 +80,12 @@ def _call(name: str, *arguments: Tensor | float | None) -> Any:
     return getattr(_library(), f"committee_{name}")(*passed)
 
 
+@cache
+def _scratch_values(name: str, *shape: int) -> int:
+    """How much working memory a function wants for images of a shape."""
+    return int(_call(name, *shape))
+
+
 def _scratch(values: int, dtype: torch.dtype) -> Tensor:
     """Working memory of this thread, kept between calls."""
     kept = getattr(_here, "scratch", None)
@@ -116,7 +122,7 @@ def conv(
     images, height, width, channels = x.shape
     grown = 2 * padding - kernel + 1
     y = torch.empty(images, height + grown, width + grown, outputs, dtype=torch.bfloat16)
-    scratch = _scratch(_call("conv_scratch", height, width, channels, kernel, padding), torch.bfloat16)
+    scratch = _scratch(_scratch_values("conv_scratch", height, width, channels, kernel, padding), torch.bfloat16)
     _call("conv", x, mask, weights, bias, y, images, height, width, channels, outputs, kernel, padding, relu, scratch)
     return y
 
@@ -137,7 +143,7 @@ def conv_gradient(
     sums = torch.zeros(TERMS, kernel, channels, outputs)
     bias_sums = torch.zeros(outputs) if bias else None
     shape = (height, width, channels, outputs, kernel, padding)
-    scratch = _scratch(_call("conv_gradient_scratch", *shape), torch.bfloat16)
+    scratch = _scratch(_scratch_values("conv_gradient_scratch", *shape), torch.bfloat16)
     _call("conv_gradient", x, dy, mask, sums, bias_sums, images, *shape, scratch)
     gradient = torch.empty(outputs, kernel, kernel, channels)
     _call("unpack", sums, gradient, channels, outputs, kernel)
@@ -203,7 +209,7 @@ def stem_gradient(
     sums = torch.zeros(kernel, kernel, channels, outputs)
     bias_sums = torch.zeros(outputs) if bias else None
     framed = (height + 2 * padding) * (width + 2 * padding) * channels
-    scratch = _scratch(framed + dy[0].numel() // 2 + 16, torch.float32)
+    scratch = _scratch(framed, torch.float32)
     shape = (images, height, width, channels, outputs, kernel, padding)
     _call("stem_gradient", pixels, float(offset), float(scale), dy, mask, sums, bias_sums, *shape, scratch)
     gradient = torch.empty(outputs, kernel, kernel, channels)
