@@ -42,16 +42,13 @@ def reference() -> str:
 
 def file_reference() -> str:
     """Every field of a recipe and of a study as Markdown."""
-    sections = {
-        name: field.annotation for name, field in recipes.Recipe.model_fields.items() if name not in ("name", "summary")
-    }
     layers = {layer.model_fields["type"].default: layer for layer in get_args(get_args(recipes.Layer)[0])}
     parts = [
         "# Recipes and studies\n\nGenerated from the program's own types by `make docs`. Both are TOML files; "
         "`committee recipes show NAME --complete` and `committee studies show NAME` print examples, "
         "`committee recipes check FILE` and `committee studies check FILE` look for faults.\n",
         "## A recipe\n\n`name`, `summary`, and these sections; what is left out takes its default.\n",
-        *(table(f"[{name}]", model) for name, model in sections.items()),
+        *(table(f"[{name}]", model) for name, model in recipes.sections().items()),
         table("schedule.stages = [{ ... }, ...]", recipes.Stage),
         '## Layers\n\nIn `network.layers = [{ type = "...", ... }, ...]`.\n',
         *(table(name, layer) for name, layer in layers.items()),

@@ -286,15 +286,11 @@ enum { MOST_FULL = 4 }; /* so many full tiles, and their sums, have room in the 
   ONE_IMAGE(TILES, CI, 1)                                                                                              \
   ONE_IMAGE(TILES, CI, 2)                                                                                              \
   ONE_IMAGE(TILES, CI, 3) ONE_IMAGE(TILES, CI, 4) TWO_IMAGES(TILES, CI, 0) TWO_IMAGES(TILES, CI, 1) TILES(CI, 2, 0, 2)
-TILES_OF(16)
-TILES_OF(32)
-TILES_OF(48)
-TILES_OF(64)
-TILES_OF(96)
-TILES_OF(128)
+#define ALL_CHANNELS(M) M(16) M(32) M(48) M(64) M(96) M(128)
+ALL_CHANNELS(TILES_OF)
 
-    /* The function for these tiles; none where two images' sums do not fit. */
-    static tiles_function tiles_function_of(int channels, int full, int last, int images) {
+/* The function for these tiles; none where two images' sums do not fit. */
+static tiles_function tiles_function_of(int channels, int full, int last, int images) {
 #define NAME(CI, FULL, LAST, IMAGES) tiles_##CI##_##FULL##_##LAST##_##IMAGES,
 #define ROW(CI)                                                                                                        \
   {{{ONE_IMAGE(NAME, CI, 0)},                                                                                          \
@@ -303,7 +299,7 @@ TILES_OF(128)
     {ONE_IMAGE(NAME, CI, 3)},                                                                                          \
     {ONE_IMAGE(NAME, CI, 4)}},                                                                                         \
    {{TWO_IMAGES(NAME, CI, 0)}, {TWO_IMAGES(NAME, CI, 1)}, {NAME(CI, 2, 0, 2)}}},
-  static const tiles_function table[6][2][MOST_FULL + 1][4] = {ROW(16) ROW(32) ROW(48) ROW(64) ROW(96) ROW(128)};
+  static const tiles_function table[6][2][MOST_FULL + 1][4] = {ALL_CHANNELS(ROW)};
   int row = channels == 16 ? 0 : channels == 32 ? 1 : channels == 48 ? 2 : channels == 64 ? 3 : channels == 96 ? 4 : 5;
   return table[row][images - 1][full][last ? last - 2 : 0];
 }
@@ -428,9 +424,9 @@ INLINE void paired_gradient_row(const bf16 *a, const bf16 *ma, const bf16 *b, co
 #define GSTORE_4(j)                                                                                                    \
   GSTORE_2(j) _mm512_storeu_ps(TO(j) + 32, a##j##_2);                                                                  \
   _mm512_storeu_ps(TO(j) + 48, a##j##_3);
-#define TO(j) (sums + ((j) / IN_ * inputs + (j) % IN_) * outputs)
+#define TO(j) (sums + ((j) / INS * inputs + (j) % INS) * outputs)
 #define FROM(j)                                                                                                        \
-  (((j) / IN_ == 0 ? r0 : (j) / IN_ == 1 ? r1 : (j) / IN_ == 2 ? r2 : (j) / IN_ == 3 ? r3 : r4) + 2 * ((j) % IN_))
+  (((j) / INS == 0 ? r0 : (j) / INS == 1 ? r1 : (j) / INS == 2 ? r2 : (j) / INS == 3 ? r3 : r4) + 2 * ((j) % INS))
 #define GSTEP_1(j) DOT(a##j##_0, w0, FROM(j));
 #define GSTEP_2(j) GSTEP_1(j) DOT(a##j##_1, w1, FROM(j));
 #define GSTEP_4(j)                                                                                                     \
@@ -444,7 +440,7 @@ typedef void (*gradient_function)(const bf16 *x, const bf16 *dy, float *sums, lo
 #define GRADIENT(KERNEL, IN, V, N)                                                                                     \
   static void gradient_##KERNEL##_##V(const bf16 *x, const bf16 *dy, float *sums, long pairs, long x_pair,             \
                                       long dy_pair, int H, int tiles, long inputs, long outputs) {                     \
-    enum { IN_ = IN };                                                                                                 \
+    enum { INS = IN };                                                                                                 \
     long pitch = 2L * tiles * inputs;                                                                                  \
     REP_##N(GDECLARE_##V) for (long n = 0; n < pairs; n++) {                                                           \
       const bf16 *w = dy + n * dy_pair;                                                                                \
@@ -521,9 +517,7 @@ EXPORT void committee_conv_gradient(const bf16 *x, const bf16 *dy, const bf16 *m
         long at = (n + 2 * pair) * result + h * dy_row;
         const bf16 *a = dy + at, *b = second ? a + result : nothing;
         const bf16 *ma = mask ? mask + at : 0, *mb = mask && second ? ma + result : 0;
-        if (kernel == 3 && mask && second)
-          paired_gradient_row(a, ma, b, mb, Wo, outputs, tiles, 3, bias_sums, to);
-        else if (kernel == 3)
+        if (kernel == 3)
           paired_gradient_row(a, ma, b, mb, Wo, outputs, tiles, 3, bias_sums, to);
         else
           paired_gradient_row(a, ma, b, mb, Wo, outputs, tiles, 5, bias_sums, to);

@@ -254,7 +254,12 @@ class Augmentation(_Section):
     @property
     def active(self) -> bool:
         """Whether it changes anything."""
-        return self != Augmentation(fill=self.fill, zoom_axes=self.zoom_axes, plain_epochs=self.plain_epochs)
+        return bool(self.changes)
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The changes that are switched on, with their strengths; the other fields only say how or when."""
+        return self.model_dump(exclude_defaults=True, exclude={"fill", "zoom_axes", "plain_epochs"})
 
     @property
     def moves(self) -> bool:
@@ -420,8 +425,7 @@ def _apply(content: dict[str, Any], change: str) -> None:
     target, equals, spelling = change.partition("=")
     section, dot, field = target.strip().partition(".")
     if not equals or not dot or not field:
-        sections = {name: cast(type[BaseModel], Recipe.model_fields[name].annotation) for name in _sections()}
-        known = [f"{name}.{each}" for name, model in sections.items() for each in model.model_fields]
+        known = [f"{name}.{each}" for name, model in sections().items() for each in model.model_fields]
         meant = [place for place in known if place.endswith(f".{section.strip()}")]
         hint = f" (did you mean {meant[0]}?)" if len(meant) == 1 else ""
         raise RecipeError(f"--set expects section.field=value, such as training.epochs=3; got {change!r}{hint}")
@@ -431,14 +435,16 @@ def _apply(content: dict[str, Any], change: str) -> None:
         value = spelling.strip()
     part = content.setdefault(section, {})
     if not isinstance(part, dict):
-        raise RecipeError(f"--set {change}: {section!r} is not a section; sections are {', '.join(_sections())}")
+        raise RecipeError(f"--set {change}: {section!r} is not a section; sections are {', '.join(sections())}")
     part[field] = value
     if section == "network" and field == "backbone":
         part.pop("layers", None)
 
 
-def _sections() -> list[str]:
-    return [name for name, field in Recipe.model_fields.items() if name not in ("name", "summary") and field]
+def sections() -> dict[str, type[BaseModel]]:
+    """The sections of a recipe: name -> its type."""
+    fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in ("name", "summary")}
+    return cast(dict[str, type[BaseModel]], fields)
 
 
 def _fault(fault: Any, content: Mapping[str, Any]) -> str:

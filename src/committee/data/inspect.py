@@ -116,11 +116,7 @@ def augmented_pictures(
     labels = dataset.train.labels
     firsts = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:6]]
     off = Augmentation(fill=settings.fill, zoom_axes=settings.zoom_axes)
-    alone = {
-        name: off.model_copy(update={name: value})
-        for name, value in settings.model_dump(exclude={"fill", "zoom_axes", "plain_epochs"}).items()
-        if value
-    }
+    alone = {name: off.model_copy(update={name: value}) for name, value in settings.changes.items()}
     rows = [(dataset.class_names[labels[first]], first, settings) for first in firsts]
     rows += [(f"{name.replace('_', ' ')} alone", firsts[-1], each) for name, each in alone.items()] * (len(alone) > 1)
     return [

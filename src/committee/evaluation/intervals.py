@@ -106,7 +106,7 @@ def bootstrap_mean_difference(
         )
     values, counts = np.unique(second.astype(np.float64) - first.astype(np.float64), return_counts=True)
     n = len(first)
-    if len(values) <= 64:  # right or wrong: drawing how often each value occurs is drawing images
+    if len(values) <= 64:  # few different values: drawing how often each value occurs is drawing images
         means = generator.multinomial(n, counts / n, size=resamples) @ values / n
     else:
         differences = second.astype(np.float64) - first.astype(np.float64)

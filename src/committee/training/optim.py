@@ -105,7 +105,7 @@ class Muon(torch.optim.Optimizer):
         *inner, output = matrices
         self.captured = captured
         self.sizes = [p.numel() // members for p in inner for _ in range(members)]
-        self.heights = [p.shape[members > 1] for p in inner for _ in range(members)]
+        self.heights = [p.shape[0 if members == 1 else 1] for p in inner for _ in range(members)]
         shared: dict[str, Any] = {
             "lr": torch.tensor(settings.rate, device=output.device) if captured else settings.rate,
             "weight_decay": settings.weight_decay,
@@ -163,7 +163,8 @@ def orthogonalised(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     A step is x <- (a + b x x' + c (x x')^2) x. All steps' polynomials are multiplied out on the Gram matrix x x', which
     is small, for all matrices of a size at once; x itself is multiplied twice instead of ten times.
     """
-    flat = [m.T if m.shape[0] > m.shape[1] else m for m in matrices]
+    tall = [m.shape[0] > m.shape[1] for m in matrices]
+    flat = [m.T if turned else m for m, turned in zip(matrices, tall, strict=True)]
     found: dict[int, torch.Tensor] = {}
     for side in {len(m) for m in flat}:
         chosen = [number for number, m in enumerate(flat) if len(m) == side]
@@ -176,7 +177,7 @@ def orthogonalised(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
             total, gram = factor @ total, factor @ gram @ factor
         for number, polynomial in zip(chosen, total, strict=True):
             found[number] = polynomial @ flat[number]
-    return [found[n].T if m.shape[0] > m.shape[1] else found[n] for n, m in enumerate(matrices)]
+    return [found[number].T if turned else found[number] for number, turned in enumerate(tall)]
 
 
 # How each optimiser of torch takes the recipe's fields. torch's and Keras's update rules agree for all of these, given
