@@ -1,10 +1,10 @@
 """B1 to B4 on one CUDA GPU: our stacks beside eager PyTorch, and beside Keras on JAX where JAX sees the GPU.
 
-    python bench/gpu.py --data-dir DIR [--rounds 3]      (DIR holds MNIST's IDX files)
+    python bench/gpu.py [--data-dir MNIST] [--fashion-dir FASHION] [--rounds 3]
 
 B1: images a second over all members of a committee of 1, 4, 10, 16, P1's network; peers train one network after the
 other, or four processes at once. B2: seconds until five members of `fast`, trained at once, reach each accuracy; a peer
-trains P1's recipe. B3: minutes for P1's ten members. B4 is bench/inference.py, which takes the GPU by itself.
+trains P1's recipe. B3 and B4 are bench/published_job.py and bench/inference.py, which take the GPU by themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -83,21 +82,10 @@ def time_to_accuracy(data_dir: Path | None, data: Path, labels: Any, folder: Pat
     return {"ours": ours, "peer, P1": list(zip(np.cumsum(found["seconds"]).tolist(), accuracies, strict=True))}
 
 
-def published_job(data_dir: Path | None, folder: Path) -> dict[str, Any]:
-    """B3: the ten members of P1's recipe on MNIST."""
-    from committee import load_dataset, load_recipe, train
-
-    began = time.perf_counter()
-    results = train(load_dataset("mnist", data_dir=data_dir), load_recipe("ensemble-cnn"), folder / "p1")
-    assert results.test is not None
-    minutes = (time.perf_counter() - began) / 60
-    print(f"P1's ten members: {minutes:.2f} min, test accuracy {results.test.accuracy:.4f}", flush=True)
-    return {"minutes": minutes, "accuracy": results.test.accuracy}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path, help="where MNIST's IDX files are, if not in the cache")
+    parser.add_argument("--fashion-dir", type=Path, help="where Fashion-MNIST's IDX files are, if not in the cache")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     from committee.training.machine import pick_device
@@ -107,10 +95,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data, labels = mnist_file(arguments.data_dir, folder)
-        content = {"benchmark": "B1 to B3 on a GPU", "B1": throughput(str(data), arguments.rounds)}
+        content = {"benchmark": "B1 and B2 on a GPU", "B1": throughput(str(data), arguments.rounds)}
         content |= {"B2": time_to_accuracy(arguments.data_dir, data, labels, folder)}
-        content |= {"B3": published_job(arguments.data_dir, folder)}
         write("training", content)
+    fashion = ["--data-dir", str(arguments.fashion_dir)] if arguments.fashion_dir else []
+    subprocess.run([sys.executable, str(HERE / "published_job.py"), *fashion], check=True)
     subprocess.run([sys.executable, str(HERE / "inference.py"), "--rounds", str(arguments.rounds)], check=True)
 
 

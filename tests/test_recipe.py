@@ -69,6 +69,10 @@ def test_all_faults_are_told_at_once_with_the_nearest_name() -> None:
         (["trainig.epochs=3"], "trainig is unknown (did you mean 'training'?)"),
         (["holdout.kind=none", "training.patience=3"], "training.patience need held-out images"),
         (["network.widths=[1,2]"], "backbone compact takes three widths"),
+        (
+            ["network.layers=[{type='flatten'},{type='dense',units='classes'}]", "network.stem=whitening"],
+            'a whitening stem needs a convolution as the first layer, not "flatten"',
+        ),
     ],
 )
 def test_faults_name_the_place_and_the_remedy(changes: list[str], expected: str) -> None:

@@ -127,7 +127,7 @@ def train(
         deadline = began + budget - budgets.end_seconds(len(dataset.train))
         left = budget - (time.monotonic() - began)
         run = out or Path("runs") / name
-        click.echo(f"Budget {budget:.0f} seconds: measuring this machine's speed ...", err=True)
+        click.echo(f"Budget {budget:.0f} seconds: planning for this machine ...", err=True)
         plan = budgets.plan(dataset, chosen, left, setting, members=members, epochs=epochs, run=run)
         click.echo(plan.note, err=True)
         chosen = plan.recipe

@@ -131,6 +131,8 @@ class Network(_Section):
             raise ValueError("kernels go with a backbone; in layers each convolution says its own")
         if self.layers and not (isinstance(self.layers[-1], Dense) and self.layers[-1].units == "classes"):
             raise ValueError('the last layer must be { type = "dense", units = "classes" }')
+        if self.layers and self.stem == "whitening" and not isinstance(self.layers[0], Conv):
+            raise ValueError(f'a whitening stem needs a convolution as the first layer, not "{self.layers[0].type}"')
         return self
 
     def of_member(self, member: int) -> Network:

@@ -186,8 +186,9 @@ def new_network(pixels: Pixels, task: Task) -> nn.Module:
         network.load_state_dict(task.start)
     else:
         network[0] = scaling = scaling_of(pixels, task.train, task.recipe.input.scaling)
-        first = network[1]
-        if task.recipe.network.stem == "whitening" and isinstance(first, nn.Conv2d):
+        if task.recipe.network.stem == "whitening":
+            first = network[1]
+            assert isinstance(first, nn.Conv2d)  # the recipe sees to that
             shape = first.out_channels, int(first.kernel_size[0])
             first.weight.data = whitening_filters(scaling, pixels, task.train, *shape)
     return network.to(task.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
