@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ from committee import kernels
 from committee import recipe as recipes
 from committee.data import augment
 from committee.models.architectures import build, set_dropout_generator
-from committee.models.fused import forward_of
+from committee.models.fused import forward_of, judge_of
 from committee.recipe import Augmentation
-from committee.training.jobs import one_thread
+from committee.training.jobs import member_probabilities, one_thread
 from committee.training.optim import Adadelta, Nadam
 
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="this CPU has no AVX-512 bfloat16, or no compiler")
@@ -216,6 +217,28 @@ def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
     assert errors[0] < 1.5 * errors[1]
     for (place, buffer), own in zip(exact.named_buffers(), ours.buffers(), strict=True):
         assert off(own, buffer.float()) < 0.01, place
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision"),
+    [
+        ([], "bfloat16"),
+        (["network.backbone=vgg", "network.widths=[16,32,64]"], "bfloat16"),
+        (["network.widths=[24,40,40]"], "bfloat16"),  # no kernel has these widths: torch's layers
+        ([], "float32"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])
+def test_an_images_logits_do_not_depend_on_its_company(name: str, changes: list[str], precision: str) -> None:
+    recipe = recipes.load("standard" if changes else name, changes)
+    draws = torch.Generator().manual_seed(0)
+    network = build(recipe.network, (1, 28, 28), 10, draws).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = np.random.default_rng(0).integers(0, 256, (100, 28, 28, 1), dtype=np.uint8)
+    judge = judge_of(network, "cpu", precision)
+    with one_thread():
+        together = member_probabilities(judge, images, "cpu", "plain")
+        for number in (1, 2, 3, 17, 63, 64, 65):
+            assert np.array_equal(member_probabilities(judge, images[:number], "cpu", "plain"), together[:number])
 
 
 def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch) -> None:

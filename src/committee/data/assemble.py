@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, LabelledImages, Labels, Pixels, SealedTest, checked_images
 from committee.data.decode import LONGEST_SIDE, fitted, promoted, resized
+from committee.data.files import rows_of
 from committee.data.splits import stratified_part
 from committee.errors import DataError
 from committee.seeds import numpy_generator
@@ -120,7 +121,7 @@ def joining_note(validation_images: int) -> tuple[str, ...]:
 def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
     chosen = stratified_part(images.labels, TEST_FRACTION, numpy_generator(seed, "split", "test"))
     kept = np.setdiff1d(np.arange(len(images)), chosen, assume_unique=True)
-    train, test = (LabelledImages(images.pixels[part], images.labels[part]) for part in (kept, chosen))
+    train, test = (LabelledImages(rows_of(images.pixels, part), images.labels[part]) for part in (kept, chosen))
     return train, test
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import mmap
 import os
 import re
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -157,6 +159,25 @@ def _plain_file(file: BinaryIO, expected: int) -> str:
     if not isinstance(raw, io.FileIO) or not isinstance(raw.name, (str, os.PathLike)):
         return ""
     return os.fspath(raw.name) if os.fstat(raw.fileno()).st_size - file.tell() >= expected else ""
+
+
+def is_mapped(array: NDArray[Any]) -> bool:
+    """Whether an array lies in a file that is mapped into memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    return isinstance(base, (np.memmap, mmap.mmap))
+
+
+def rows_of(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
+    """array[positions]; of a mapped array in a temporary file, mapped likewise, that is gone when it is let go."""
+    if not is_mapped(array):
+        return array[positions]
+    with tempfile.TemporaryFile() as file:
+        rows = np.memmap(file, array.dtype, "w+", shape=(len(positions), *array.shape[1:]))
+    for start in range(0, len(positions), 10_000):
+        rows[start : start + 10_000] = array[positions[start : start + 10_000]]
+    return np.asarray(rows)
 
 
 def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> NDArray[Any]:

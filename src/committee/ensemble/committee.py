@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from committee.ensemble.calibrate import temper
 from committee.ensemble.combine import combine
 from committee.errors import DataError, RunError
 from committee.models.architectures import build
+from committee.models.fused import Step, judge_of
 from committee.training import machine, store
 from committee.training.jobs import member_probabilities, one_thread
 
@@ -71,14 +73,21 @@ class Committee:
         if len(pixels) == 0:
             return np.empty((len(self.networks), 0, len(self.class_names)), dtype=np.float32)
 
-        contiguous: Pixels = np.require(pixels, requirements=["C", "W"])  # torch warns of arrays it may not write to
-
-        def judge(network: nn.Module) -> NDArray[np.float32]:
+        def judged(judge: Step) -> NDArray[np.float32]:
             torch.set_flush_denormal(True)  # a thread's own setting; as in training
-            return member_probabilities(network, contiguous, self.device, self.precision, self.views)
+            return member_probabilities(judge, pixels, self.device, self.views)
 
         with one_thread(), ThreadPoolExecutor(machine.cores() if self.device == "cpu" else 1) as pool:
-            return np.stack(list(pool.map(judge, self.networks)))
+            return np.stack(list(pool.map(judged, self.judges)))
+
+    @cached_property
+    def judges(self) -> tuple[Step, ...]:
+        """The networks as functions, which prepare their weights when they are first used."""
+        return tuple(judge_of(network, self.device, self.precision) for network in self.networks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all but the functions, which are made anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "judges"}
 
     def combine(self, probabilities: NDArray[Any]) -> NDArray[np.float64]:
         """Members' probabilities made one, without temperature: (member, image, class) -> (image, class)."""

@@ -10,7 +10,7 @@ every other layer stays torch's, under autocast.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from committee import kernels
 from committee.models.architectures import FlattenPixels, KeyedDropout, Scaling, StemConv
 
 Step = Callable[[Tensor], Tensor]
+JUDGED_AT_ONCE = 64  # images, on a CPU
 Saved = tuple[Any, ...]  # what a piece keeps from the way forward for the way back
 
 
@@ -53,7 +54,7 @@ def forward_of(network: nn.Module, device: str, precision: str) -> Step:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             return network(pixels)  # type: ignore[no-any-return]
 
-    if device != "cpu" or precision != "bfloat16" or not kernels.available() or not isinstance(network, nn.Sequential):
+    if not has_kernels(network, device, precision):
         return plain
     steps = steps_of(network)
 
@@ -64,6 +65,40 @@ def forward_of(network: nn.Module, device: str, precision: str) -> Step:
         return pixels
 
     return fused
+
+
+def has_kernels(network: nn.Module, device: str, precision: str) -> TypeGuard[nn.Sequential]:
+    """Whether the C kernels may take part."""
+    return device == "cpu" and precision == "bfloat16" and kernels.available() and isinstance(network, nn.Sequential)
+
+
+def judge_of(network: nn.Module, device: str, precision: str) -> Step:
+    """The network, put into evaluation mode, as a function like `forward_of`'s, of at most `judged_at_once` images.
+
+    An image's logits do not depend on the images judged with it, not in the last bit. A chain treats each image by
+    itself, and its matrix products always have the same number of rows; torch's layers get a batch that is filled up
+    by repeating its last image.
+    """
+    forward, size = forward_of(network.eval(), device, precision), judged_at_once(device)
+    whole = not (has_kernels(network, device, precision) and all(isinstance(s, Chain) for s in steps_of(network)))
+
+    @torch.no_grad()
+    def judge(pixels: Tensor) -> Tensor:
+        rows = len(pixels)
+        return forward(filled(pixels, size) if whole else pixels)[:rows].float()
+
+    return judge
+
+
+def judged_at_once(device: str) -> int:
+    """Images in a batch that is judged."""
+    return JUDGED_AT_ONCE if device == "cpu" else 512
+
+
+def filled(rows: Tensor, number: int) -> Tensor:
+    """The rows, and as many more as are missing to the number, all like the last."""
+    missing = number - len(rows)
+    return torch.cat([rows, *[rows[-1:]] * missing]) if missing > 0 else rows
 
 
 def steps_of(network: nn.Sequential) -> list[Step]:
@@ -161,7 +196,7 @@ class Convolution:
         self.relu, self.relu_here = relu, relu and norm is None
         self.parameters = [*conv.parameters(), *(self.norm.parameters if self.norm else ())]
         self.size, self.padding = int(conv.kernel_size[0]), int(conv.padding[0])
-        self.prepared: tuple[tuple[int, ...], Tensor, Tensor | None] | None = None
+        self.prepared = Prepared([*conv.parameters(), *([*norm.parameters(), *norm.buffers()] if norm else ())])
 
     def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, height, width, channel) -> (image, height', width', filter)."""
@@ -195,23 +230,36 @@ class Convolution:
         """The same with running statistics; with a batch's own where normalisation is in training."""
         if self.norm and self.norm.norm.training:
             return self.ahead(x)[0]
-        norm = self.norm.norm if self.norm else None
-        tensors = [*self.conv.parameters(), *(norm.state_dict().values() if norm else ())]
-        versions = tuple(number for tensor in tensors for number in (tensor._version, tensor.data_ptr()))
-        if self.prepared is None or self.prepared[0] != versions:
-            weight, bias = folded(self.conv, norm)
-            ready = taps_first(weight) if self.scaling is not None else kernels.pack(pixels_last(weight))[0]
-            self.prepared = versions, ready, bias
-        _, weight, bias = self.prepared
+        weight, bias = self.prepared(self.weights_for_judging)
         if self.scaling is not None:
             return kernels.stem(x, *self.constants(), weight, bias, self.padding, relu=self.relu)
         x = x.to(torch.bfloat16)
         return kernels.conv(x, weight, bias, self.conv.out_channels, self.size, self.padding, relu=self.relu)
 
+    def weights_for_judging(self) -> tuple[Tensor, Tensor | None]:
+        """Weights as the kernel takes them, and bias, with normalisation folded in."""
+        weight, bias = folded(self.conv, self.norm.norm if self.norm else None)
+        return (taps_first(weight) if self.scaling is not None else kernels.pack(pixels_last(weight))[0]), bias
+
     def constants(self) -> tuple[float, float]:
         """The scaling's offset and scale."""
         assert self.scaling is not None
         return float(self.scaling.offset), float(self.scaling.scale)
+
+
+class Prepared:
+    """What was made of some tensors, made anew when they have changed."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+        self.kept: tuple[list[int], Any] | None = None
+
+    def __call__(self, make: Callable[[], Any]) -> Any:
+        """The kept value, or what `make` gives now."""
+        state = [number for tensor in self.tensors for number in (tensor._version, tensor.data_ptr())]
+        if self.kept is None or self.kept[0] != state:
+            self.kept = state, make()
+        return self.kept[1]
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
@@ -370,12 +418,12 @@ class Dense:
     def __init__(self, dense: nn.Linear, relu: bool) -> None:
         self.dense, self.relu = dense, relu
         self.parameters = list(dense.parameters())
+        self.prepared = Prepared(self.parameters)
 
     def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, value) -> (image, unit)."""
-        weight = self.dense.weight.to(torch.bfloat16)
-        y = torch.addmm(self.dense.bias.to(torch.bfloat16), x, weight.T)
-        y = y.relu_() if self.relu else y
+        weight, bias = self.rounded()
+        y = self.product(x, weight, bias)
         return y, (x, weight, y if self.relu else None)
 
     def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
@@ -386,8 +434,17 @@ class Dense:
         return dx, [(dy.T @ x).float(), dy.sum(0, dtype=torch.float32)]
 
     def judged(self, x: Tensor) -> Tensor:
-        """The same."""
-        return self.ahead(x)[0]
+        """The same, with at least so many rows that sums are split alike in every batch."""
+        return self.product(filled(x, JUDGED_AT_ONCE), *self.prepared(self.rounded))[: len(x)]
+
+    def rounded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias in bfloat16."""
+        return self.dense.weight.to(torch.bfloat16), self.dense.bias.to(torch.bfloat16)
+
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The layer's result."""
+        y = torch.addmm(bias, x, weight.T)
+        return y.relu_() if self.relu else y
 
 
 def taps_first(weight: Tensor) -> Tensor:

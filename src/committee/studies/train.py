@@ -23,6 +23,7 @@ from committee.data.splits import held_out_parts, stratified_part
 from committee.ensemble.combine import combine
 from committee.ensemble.committee import load_network
 from committee.errors import TrainingError
+from committee.models.fused import judge_of
 from committee.run import Setting, pick_runner
 from committee.studies.pseudo_labels import accepted, audit, labelled
 from committee.studies.study import Model, Plan, rung_named, trained_content
@@ -220,8 +221,8 @@ def judged(
     shape, classes = (channels, height, width), len(dataset.class_names)
     network = load_network(model_folder(out, model), member, model.recipe, shape, classes, setting.device)
     with one_thread():
-        views = model.recipe.committee.views
-        return member_probabilities(network, pixels, setting.device, setting.precision, views)
+        judge = judge_of(network, setting.device, setting.precision)
+        return member_probabilities(judge, pixels, setting.device, model.recipe.committee.views)
 
 
 # --- the test images --------------------------------------------------------------------------------------------------

@@ -22,14 +22,13 @@ from torch.nn import functional
 from committee import seeds
 from committee.data.dataset import Labels, Pixels
 from committee.models.architectures import build
-from committee.models.fused import forward_of
+from committee.models.fused import Step, forward_of, judge_of, judged_at_once
 from committee.recipe import Recipe, Training
-from committee.training.batches import as_float, epoch_batches, on_device, scaling_of, whitening_filters
+from committee.training.batches import as_float, epoch_batches, joined, on_device, scaling_of, whitening_filters
 from committee.training.optim import make_optimiser, rate_at, set_rate
 from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
 
 STATISTICS_STEPS = 100  # until then, running statistics of batch normalisation are too young to judge by
-PREDICTION_BATCH = {"cpu": 64}  # images at a time; elsewhere 512
 
 
 def fit(
@@ -299,25 +298,10 @@ def after_epoch(
     )
 
 
-@torch.no_grad()
-def predict_logits(
-    network: nn.Module, images: Tensor, positions: NDArray[np.int64], device: str, precision: str
-) -> Tensor:
-    """Logits (position, class) float32 on the CPU, of images (image, height, width, channel) on the device.
-
-    Every batch has the same size, the last one filled up by repeating its last image: an image's logits do not depend
-    on how many others are asked for with it, not in the last bit.
-    """
-    network.eval()
-    forward = forward_of(network, device, precision)
-    parts = []
-    size = PREDICTION_BATCH.get(device, 512)
-    for start in range(0, len(positions), size):
-        chosen = positions[start : start + size]
-        filled = np.concatenate([chosen, np.repeat(chosen[-1:], size - len(chosen))])
-        logits = forward(as_float(images[torch.from_numpy(filled).to(device)]))
-        parts.append(logits[: len(chosen)].float().cpu())
-    return torch.cat(parts)
+def predict_logits(judge: Step, images: Tensor, positions: NDArray[np.int64]) -> Tensor:
+    """Logits (position, class) float32 on the CPU, of images (image, height, width, channel) on the judge's device."""
+    batches = torch.split(torch.from_numpy(positions).to(images.device), judged_at_once(images.device.type))
+    return joined((judge(as_float(images[chosen])) for chosen in batches), len(positions))
 
 
 def score(
@@ -326,7 +310,7 @@ def score(
     """Mean log-loss (nats) or squared error, and accuracy, on some images; None without any."""
     if len(positions) == 0:
         return None, None
-    logits = predict_logits(network, images, positions, task.device, task.precision)
+    logits = predict_logits(judge_of(network, task.device, task.precision), images, positions)
     wanted = targets[torch.from_numpy(positions).to(targets.device)].cpu()
     plain = task.recipe.training.model_copy(update={"label_smoothing": 0.0})
     return float(loss_of(logits, wanted, plain)), float((logits.argmax(1) == wanted).float().mean())

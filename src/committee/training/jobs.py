@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
 from committee.data.dataset import LabelledImages, Labels, Pixels
+from committee.models.fused import Step, judge_of, judged_at_once
 from committee.recipe import Recipe
 from committee.training import store
-from committee.training.batches import on_device
-from committee.training.fit import fit, predict_logits
+from committee.training.batches import as_float, joined, on_device
+from committee.training.fit import fit
 from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
 
 CHECKPOINT_SECONDS = 30.0
@@ -165,7 +166,8 @@ def one_thread() -> Iterator[None]:
 def store_member(job: Job, task: Task, fitted: Fitted, pixels: Pixels, labels: Labels) -> None:
     """The files of a trained member; member.json last."""
     views = job.recipe.committee.views
-    probabilities = member_probabilities(fitted.network, pixels, job.device, job.precision, views)
+    judge = judge_of(fitted.network, job.device, job.precision)
+    probabilities = member_probabilities(judge, pixels, job.device, views)
     parts = {"train": task.train, "held_out": task.held_out}
     store.write_tensors(job.folder / "weights.safetensors", fitted.network.state_dict())
     store.write_array(job.folder / "held_out.npy", job.held_out)
@@ -184,19 +186,24 @@ def store_member(job: Job, task: Task, fitted: Fitted, pixels: Pixels, labels: L
     (job.folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
-def member_probabilities(
-    network: nn.Module, pixels: Pixels, device: str, precision: str, views: str = "plain"
-) -> NDArray[np.float32]:
+def member_probabilities(judge: Step, pixels: Pixels, device: str, views: str) -> NDArray[np.float32]:
     """One member's probabilities for images (image, height, width, channel): (image, class) float32.
 
-    With views "mirror" they are the mean over the images and their mirror images.
+    Args:
+        judge: its network as `committee.models.fused.judge_of` gives it, on the device.
+        pixels: not empty; may be memory-mapped, since a batch is fetched at a time.
+        device: where they are judged.
+        views: with "mirror" they are the mean over the images and their mirror images.
     """
-    seen: list[Pixels] = [pixels]
-    if views == "mirror":
-        seen.append(np.ascontiguousarray(pixels[:, :, ::-1]))  # type: ignore[arg-type]
-    rows = np.arange(len(pixels))
-    logits = [predict_logits(network, on_device(each, device), rows, device, precision) for each in seen]
-    probabilities: NDArray[np.float32] = torch.stack([each.softmax(1) for each in logits]).mean(0).numpy()
+
+    def of_batch(batch: Pixels) -> Tensor:
+        seen = [batch, batch[:, :, ::-1]] if views == "mirror" else [batch]
+        logits = [judge(as_float(on_device(each.copy(), device))).cpu() for each in seen]
+        return torch.stack([each.softmax(1) for each in logits]).mean(0)
+
+    size = judged_at_once(device)
+    batches = (pixels[start : start + size] for start in range(0, len(pixels), size))
+    probabilities: NDArray[np.float32] = joined(map(of_batch, batches), len(pixels)).numpy()
     return probabilities
 
 
