@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("committee", "torch", "keras", "tensorflow-cpu", "jax", "lightning", "torchensemble", "numpy")
+PACKAGES = ("torch", "keras", "tensorflow-cpu", "jax", "lightning", "torchensemble", "numpy")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from committee import kernels
+from committee import __version__, kernels
 from committee.errors import CommitteeError
 
 DEVICES = ("cuda", "mps", "xpu", "cpu")  # the order in which auto picks
@@ -71,13 +72,11 @@ def cores() -> int:
 
 def describe(device: str, precision: str, workers: int) -> dict[str, Any]:
     """The environment of a run, for its record: versions, machine, device, precision, threads, workers."""
-    from importlib.metadata import version
-
     return {
-        "committee": version("committee"),
+        "committee": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": version("numpy"),
+        "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": cores(),
