@@ -23,6 +23,8 @@ from committee.models.fused import Step, judge_of
 from committee.training import machine, store
 from committee.training.jobs import member_probabilities, one_thread
 
+FEW_IMAGES = 8  # that members judge one after the other: between so short calls Python's threads wait for each other
+
 
 @dataclass(frozen=True, repr=False)
 class Committee:
@@ -59,7 +61,8 @@ class Committee:
     def member_probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Each member's probabilities: (image, height, width, channel) -> (member, image, class) float32.
 
-        Members work beside each other, one core each; an image's figures do not depend on the number of cores.
+        Of many images members work beside each other, one core each. An image's figures depend neither on the number
+        of cores nor on the other images.
 
         Raises:
             DataError: images of another shape or bit depth than the members were trained on.
@@ -77,8 +80,11 @@ class Committee:
             torch.set_flush_denormal(True)  # a thread's own setting; as in training
             return member_probabilities(judge, pixels, self.device, self.views)
 
-        with one_thread(), ThreadPoolExecutor(machine.cores() if self.device == "cpu" else 1) as pool:
-            return np.stack(list(pool.map(judged, self.judges)))
+        with one_thread():
+            if self.device != "cpu" or len(pixels) < FEW_IMAGES:
+                return np.stack([judged(judge) for judge in self.judges])
+            with ThreadPoolExecutor(machine.cores()) as pool:
+                return np.stack(list(pool.map(judged, self.judges)))
 
     @cached_property
     def judges(self) -> tuple[Step, ...]:

@@ -24,6 +24,7 @@ from committee.recipe import Recipe
 from committee.training import store
 from committee.training.batches import as_float, joined, on_device
 from committee.training.fit import fit
+from committee.training.machine import keep_freed_memory
 from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
 
 CHECKPOINT_SECONDS = 30.0
@@ -151,8 +152,10 @@ def execute(job: Job) -> Iterator[Event]:
 def one_thread() -> Iterator[None]:
     """Pin the CPU's threads to one and flush denormals, as every member has it wherever it runs; then restore.
 
-    Sums are split among threads, so another number of threads would give other last bits.
+    Sums are split among threads, so another number of threads would give other last bits. The process also keeps the
+    memory that it frees from now on; see `machine.keep_freed_memory`.
     """
+    keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -17,7 +17,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from committee.training.jobs import Event, Failed, Finished, Job, execute
-from committee.training.machine import keep_freed_memory
 
 
 @dataclass
@@ -98,7 +97,6 @@ def _interrupts_ignored() -> Iterator[None]:
 def _work(pipe: Connection) -> None:
     """A worker's life: jobs in, events out, until there is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keep_freed_memory()
     try:
         while (job := pipe.recv()) is not None:
             for event in execute(job):
