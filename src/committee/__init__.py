@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from committee.version import version
+
 if TYPE_CHECKING:
     from committee.comparison import compare_runs
     from committee.data.catalog import load_dataset
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from committee.studies.conduct import run_study
     from committee.studies.study import load as load_study
 
-__version__ = "0.4.0"
+__version__ = version
 
 _PLACES = {
     "Committee": "ensemble.committee",

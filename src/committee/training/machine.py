@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from committee import __version__, kernels
+from committee import kernels
 from committee.errors import CommitteeError
+from committee.version import version
 
 DEVICES = ("cuda", "mps", "xpu", "cpu")  # the order in which auto picks
 PRECISIONS = ("bfloat16", "float32")
@@ -74,7 +75,7 @@ def cores() -> int:
 def describe(device: str, precision: str, workers: int) -> dict[str, Any]:
     """The environment of a run, for its record: versions, machine, device, precision, threads, workers."""
     return {
-        "committee": __version__,
+        "committee": version,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
