@@ -112,3 +112,10 @@ def test_a_digest_counts_only_what_differs_from_the_defaults() -> None:
         "activation": "relu",
     }
     assert recipes.parse({"name": "again", **content}).digest() == recipe.digest()
+
+
+def test_mirroring_takes_the_place_of_a_recipes_own_changes() -> None:
+    plain, mirrored = recipes.load("best"), recipes.load("best", ["augmentation.shift=0.05"], mirror=True)
+    assert "rotation" in plain.augmentation.changes
+    assert mirrored.augmentation.changes == {"flip_horizontal": True, "shift": 0.05}
+    assert mirrored.committee == plain.committee.model_copy(update={"views": "mirror"})

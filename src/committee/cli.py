@@ -78,6 +78,7 @@ def train(
     recipe: str | None,
     members: int | None,
     epochs: int | None,
+    mirror: bool,
     changes: Sequence[str],
     seed: int,
     workers: int,
@@ -112,7 +113,7 @@ def train(
         store.verify(continued)
         recipe = recipe or str(continued / "recipe.toml")
         seed = store.read_json(continued / "identity.json")["seed"]
-    chosen = chosen_recipe(recipe, members, epochs, changes)
+    chosen = chosen_recipe(recipe, members, epochs, mirror, changes)
     dataset = load_dataset(data, data_dir=data_dir, seed=seed, image_size=image_size)
     reload = {
         "data": data,

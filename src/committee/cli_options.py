@@ -104,12 +104,20 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--members", type=click.IntRange(1), help="Members of the committee, instead of the recipe's number."
         ),
         click.option("--epochs", type=click.IntRange(1), help="Epochs a member, instead of the recipe's number."),
+        click.option(
+            "--mirror",
+            is_flag=True,
+            help="The images may be mirrored (clothes, cells, parts; not characters): train on mirror images instead "
+            "of the recipe's own random changes, and judge each image with its mirror image.",
+        ),
         changes_option,
     ]
     return together(options, function)
 
 
-def chosen_recipe(recipe: str | None, members: int | None, epochs: int | None, changes: Sequence[str]) -> Recipe:
+def chosen_recipe(
+    recipe: str | None, members: int | None, epochs: int | None, mirror: bool, changes: Sequence[str]
+) -> Recipe:
     """The recipe that `recipe_options` ask for.
 
     Raises:
@@ -118,7 +126,8 @@ def chosen_recipe(recipe: str | None, members: int | None, epochs: int | None, c
     from committee.recipe import load
 
     numbers = {"committee.members": members, "training.epochs": epochs}
-    return load(recipe or "standard", [*changes, *(f"{field}={number}" for field, number in numbers.items() if number)])
+    given = [f"{field}={number}" for field, number in numbers.items() if number]
+    return load(recipe or "standard", [*changes, *given], mirror=mirror)
 
 
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:

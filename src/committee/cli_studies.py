@@ -131,6 +131,7 @@ def pseudo_labels(
     recipe: str | None,
     members: int | None,
     epochs: int | None,
+    mirror: bool,
     changes: Sequence[str],
     seed: int,
     workers: int,
@@ -154,7 +155,7 @@ def pseudo_labels(
     from committee.data.readers import read_images
     from committee.studies import rounds
 
-    chosen = chosen_recipe(recipe, members, epochs, changes)
+    chosen = chosen_recipe(recipe, members, epochs, mirror, changes)
     dataset = load_dataset(data, data_dir=data_dir, seed=seed, image_size=image_size)
     pixels, names = None, None
     if unlabelled:

@@ -50,6 +50,7 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
     Args:
         recipe: a shipped recipe's name, the path of a TOML file, or a `committee.Recipe`.
         members, epochs: instead of the recipe's.
+        mirror: whether the images may be mirrored; see `committee.recipe.mirrored`.
         image_shape: (height, width) or (height, width, channels) of a row of X; None takes X's own shape where it has
             three or four axes, a square for rows of at least 64 numbers that form one, and else a strip one pixel high
             (a table; without augmentation).
@@ -71,6 +72,7 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         *,
         members: int | None = None,
         epochs: int | None = None,
+        mirror: bool = False,
         image_shape: tuple[int, ...] | None = None,
         workers: int = 1,
         device: str = "auto",
@@ -80,6 +82,7 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         self.recipe = recipe
         self.members = members
         self.epochs = epochs
+        self.mirror = mirror
         self.image_shape = image_shape
         self.workers = workers
         self.device = device
@@ -176,6 +179,8 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         if recipe.holdout.kind == "folds" and smallest < recipe.holdout.folds:
             parts["holdout"] = {"folds": smallest} if smallest >= 2 else {"kind": "none"}
         content = recipe.model_dump()
+        if self.mirror:
+            content = recipes.mirrored(content)
         if self.image_shape is None and self._images.shape[0] == 1:
             content["augmentation"] = Augmentation().model_dump()
         for section, fields in parts.items():
