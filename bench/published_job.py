@@ -26,7 +26,7 @@ JOBS = {
 
 def job(name: str, options: list[str], data_dir: Path | None) -> dict[str, Any]:
     """One command: minutes, test accuracy with its interval, members."""
-    from committee.evaluation.results import read_results
+    from committee.conclude import read_results
     from committee.training import store
 
     out = FOLDER / f"fashion-{name.split()[0].lower().replace(chr(39), '')}"
