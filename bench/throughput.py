@@ -31,8 +31,8 @@ MEMBERS = 4
 def ours(path: str, members: int = MEMBERS) -> None:
     """Print our images a second over all members, as `committee train` runs them: a core each, or all on one GPU."""
     from committee import load_recipe, train
-    from committee.data.assemble import checked_images
     from committee.data.catalog import load_dataset
+    from committee.data.dataset import checked_images
     from committee.run import Setting as RunSetting
     from committee.training import machine
     from committee.training.jobs import EpochDone, Event
@@ -136,14 +136,13 @@ def breakdown() -> dict[str, float]:
     import torch
 
     from committee import kernels, load_recipe
+    from committee.models.fused import forward_of
     from committee.training import fit
     from committee.training.batches import epoch_batches, on_device
     from committee.training.jobs import one_thread
-    from committee.training.machine import keep_freed_memory
     from committee.training.optim import make_optimiser
     from committee.training.task import Task
 
-    keep_freed_memory()
     recipe, spent, plain = load_recipe("ensemble-cnn"), {}, kernels._call
 
     def timed(name: str, *arguments: object) -> object:
@@ -158,7 +157,7 @@ def breakdown() -> dict[str, float]:
     with one_thread():
         network = fit.new_network(pixels, task)
         optimiser = make_optimiser(recipe.optimiser, network)
-        forward = fit.forward_of(network, "cpu", "bfloat16")
+        forward = forward_of(network, "cpu", "bfloat16")
         images, targets = on_device(pixels, "cpu"), torch.from_numpy(labels)
         for epoch in (1, 2):
             spent.clear()
