@@ -86,9 +86,11 @@ def ours(data_dir: Path | None, seeds: int, labels: Any) -> list[dict[str, Any]]
         recipe = load_recipe("fast", [*changes, "committee.calibration=none"])
         run = FOLDER / f"fast-{epochs}-{recipe.digest()[:8]}"
         train(dataset, recipe, run)
-        lines = [line for member in range(seeds) for line in store.read_history(store.member_folder(run, member))]
+        folders = [store.member_folder(run, member) for member in range(seeds)]
+        lines = [line for folder in folders for line in store.read_history(folder)]
         an_epoch = statistics.median(len(dataset.train) / line["images_per_second"] for line in lines)
-        found += points(store.read_array(run / "test_probabilities.npy"), labels, epochs, None, an_epoch)
+        probabilities = np.stack([store.read_array(folder / "test_probabilities.npy") for folder in folders])
+        found += points(probabilities, labels, epochs, None, an_epoch)
         print(f"fast, {epochs} epochs of {an_epoch:.1f} s: {found[-seeds]['accuracy']:.4f}", flush=True)
     return found
 
