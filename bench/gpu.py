@@ -75,8 +75,8 @@ def time_to_accuracy(data_dir: Path | None, data: Path, labels: Any, folder: Pat
         ours.append({"epochs": epochs, "seconds": seconds, "members": accuracy, "committee": results.test.accuracy})
         print(f"fast, {epochs} epochs, five at once: {seconds:.1f} s, members {accuracy:.4f}", flush=True)
     out = folder / "peer.npz"
-    command = [str(HERE / "peers" / "learning_curve.py"), "torch", "P1", str(data), str(out), "--device", "cuda"]
-    subprocess.run([sys.executable, *command], check=True)
+    peer = [str(HERE / "peers" / "learning_curve.py"), "torch", "P1", str(data)]
+    subprocess.run([sys.executable, *peer, "--out", str(out), "--device", "cuda"], check=True)
     found = np.load(out)
     accuracies = [mean_accuracy(each[None], labels, 1) for each in found["probabilities"].astype(np.float32)]
     return {"ours": ours, "peer, P1": list(zip(np.cumsum(found["seconds"]).tolist(), accuracies, strict=True))}

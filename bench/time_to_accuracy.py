@@ -1,15 +1,17 @@
 """B2, time to accuracy on MNIST: seconds of training until the mean test accuracy reaches .990, .994, .996, .997.
 
-    python bench/time_to_accuracy.py --data-dir DIR [--seeds 5] [--peer-seeds 3] [--ours-only]
+    python bench/time_to_accuracy.py --data-dir DIR [--seeds 5] [--rounds 3] [--train-only]
 
 Ours: the recipe `fast` with several numbers of epochs, all 60,000 images. Peers: P1's and P3's published recipes and
-Keras's own MNIST example, in Keras on TensorFlow and in PyTorch (bfloat16), each epoch of each training judged. For
-every tool, recipe and epoch, committees of one to all seeds are formed; the mean over all committees of a size that can
-be drawn from the seeds has to reach the target. Their time is that of the faster way on two cores: one network after
-the other on both, or two at a time on one core each. Only training steps count: no start, no judging, and for peers not
-the random changes of images. Test accuracy is the finishing line here and chooses nothing that is shipped.
+Keras's own MNIST example, judged after each epoch. For every recipe and epoch, committees of one to all seeds are
+formed; the mean over all committees of a size that can be drawn from the seeds has to reach the target.
 
-Trainings are kept in runs/bench/, so that the command can be interrupted; epoch times are measured anew each time.
+Accuracies and speeds are measured apart. The peers' accuracies come from PyTorch's plain loop; trainings stay in
+runs/bench/, so that the command can be interrupted. Speeds are measured anew each time, side by side on a machine at
+rest: each recipe in Keras on TensorFlow and in PyTorch, in every sensible setting, the fastest counts. A committee's
+time is that of the faster way: one network after the other on both cores, or two at a time on one core each. Only
+training steps count: no start, no judging, and for peers not the random changes of images. Test accuracy is the
+finishing line here and chooses nothing that is shipped.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from math import ceil
 from pathlib import Path
@@ -26,13 +29,15 @@ from typing import Any
 
 import numpy as np
 from peers.networks import RECIPES
-from side_by_side import write
+from side_by_side import Setting, best_settings, rounds, write
 
 HERE = Path(__file__).parent
 FOLDER = Path("runs/bench")
 TARGETS = (0.990, 0.994, 0.996, 0.997)
 OUR_EPOCHS = (1, 2, 3, 4, 6, 8, 12)
-TOOLS = {"keras": "Keras on TensorFlow", "torch": "plain PyTorch, bfloat16"}
+OURS = "committee, fast"
+PEER = str(HERE / "peers" / "learning_curve.py")
+ON_BOTH, A_CORE_EACH = "both cores on one", "one a core"
 
 
 def mnist_file(data_dir: Path | None, folder: Path) -> tuple[Path, Any]:
@@ -55,91 +60,102 @@ def mean_accuracy(probabilities: Any, labels: Any, size: int) -> float:
     return statistics.fmean(found)
 
 
-def points(
-    probabilities: Any, labels: Any, epochs: int, together: float | None, side_by_side: float
-) -> Iterator[dict[str, Any]]:
+def points(probabilities: Any, labels: Any, epochs: int, images: int, speeds: dict[str, float]) -> Iterator[Any]:
     """Time and accuracy of committees of every size after so many epochs.
 
     Args:
         probabilities: (member, image, class).
         labels: (image,).
         epochs: that each member has behind it.
-        together: seconds of an epoch of one network on both cores, None if never measured.
-        side_by_side: of two networks, a core each.
+        images: that a member sees in an epoch.
+        speeds: images a second of the whole machine by the placement of networks on its cores.
     """
     for size in range(1, len(probabilities) + 1):
-        seconds = ceil(size / 2) * epochs * side_by_side
-        if together is not None:
-            seconds = min(seconds, size * epochs * together)
+        trained = {ON_BOTH: size, A_CORE_EACH: 2 * ceil(size / 2)}
+        seconds = min(trained[placement] * epochs * images / speed for placement, speed in speeds.items())
         accuracy = mean_accuracy(probabilities, labels, size)
         yield {"members": size, "epochs": epochs, "seconds": seconds, "accuracy": accuracy}
 
 
-def ours(data_dir: Path | None, seeds: int, labels: Any) -> list[dict[str, Any]]:
-    """Our points: a run for each number of epochs."""
+def train_ours(data_dir: Path | None, seeds: int) -> dict[int, Any]:
+    """Test probabilities (member, image, class) by the number of epochs: a run each."""
     from committee import load_dataset, load_recipe, train
     from committee.training import store
 
-    dataset, found = load_dataset("mnist", data_dir=data_dir), []
+    dataset, found = load_dataset("mnist", data_dir=data_dir), {}
     for epochs in OUR_EPOCHS:
         changes = [f"training.epochs={epochs}", f"committee.members={seeds}", "holdout.kind=none"]
         recipe = load_recipe("fast", [*changes, "committee.calibration=none"])
         run = FOLDER / f"fast-{epochs}-{recipe.digest()[:8]}"
         train(dataset, recipe, run)
         folders = [store.member_folder(run, member) for member in range(seeds)]
-        lines = [line for folder in folders for line in store.read_history(folder)]
-        an_epoch = statistics.median(len(dataset.train) / line["images_per_second"] for line in lines)
-        probabilities = np.stack([store.read_array(folder / "test_probabilities.npy") for folder in folders])
-        found += points(probabilities, labels, epochs, None, an_epoch)
-        print(f"fast, {epochs} epochs of {an_epoch:.1f} s: {found[-seeds]['accuracy']:.4f}", flush=True)
+        found[epochs] = np.stack([store.read_array(folder / "test_probabilities.npy") for folder in folders])
+        print(f"fast, {epochs} epochs: trained", flush=True)
     return found
 
 
-def curve(tool: str, recipe: str, data: Path, out: Path, *, seed: int, threads: int, epochs: int | None) -> Any:
-    """A running peer."""
-    more = [] if epochs is None else ["--epochs", str(epochs)]
-    fixed = [str(HERE / "peers" / "learning_curve.py"), tool, recipe, str(data), str(out)]
-    settings = ["--seed", str(seed), "--threads", str(threads), *more]
-    return subprocess.Popen([sys.executable, *fixed, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def curve_file(recipe: str, seed: int) -> Path:
+    """Where a peer's test probabilities after each epoch are kept."""
+    return FOLDER / f"{''.join(letter for letter in recipe.lower() if letter.isalnum())}-{seed}.npz"
 
 
-def finished(processes: Sequence[Any]) -> None:
-    """Wait for peers."""
-    statuses = [process.wait() for process in processes]
-    if any(statuses):
-        raise SystemExit(f"a peer failed: {' '.join(processes[0].args)}")
+def train_peer(recipe: str, seed: int, data: Path) -> None:
+    """One training of a published recipe by PyTorch's plain loop on one core, unless it is there."""
+    out = curve_file(recipe, seed)
+    if not out.exists():
+        part = out.with_suffix(".part.npz")
+        fixed = [sys.executable, PEER, "torch", recipe, str(data), "--out", str(part), "--seed", str(seed)]
+        subprocess.run(fixed, check=True, stdout=subprocess.DEVNULL)
+        part.replace(out)
+        print(f"{recipe}, seed {seed}: trained", flush=True)
 
 
-def epoch_seconds(tool: str, recipe: str, data: Path) -> tuple[float, float]:
-    """An epoch, the second one, of one network on both cores, and of two at a time."""
-    outs = [FOLDER / f"timing-{number}.npz" for number in range(3)]
-    finished([curve(tool, recipe, data, outs[0], seed=0, threads=2, epochs=2)])
-    finished([curve(tool, recipe, data, out, seed=0, threads=1, epochs=2) for out in outs[1:]])
-    together, *apart = (float(np.load(out)["seconds"][1]) for out in outs)
-    return together, statistics.fmean(apart)
+def train_peers(seeds: int, data: Path) -> dict[str, Any]:
+    """Test probabilities (member, epoch, image, class) of each published recipe; two trainings at a time."""
+    longest_first = sorted(RECIPES, key=lambda recipe: -RECIPES[recipe].parameters)
+    with ThreadPoolExecutor(2) as both_cores:
+        jobs = [both_cores.submit(train_peer, recipe, seed, data) for recipe in longest_first for seed in range(seeds)]
+        for job in jobs:
+            job.result()
+    return {
+        recipe: np.stack(
+            [np.load(curve_file(recipe, seed))["probabilities"].astype(np.float32) for seed in range(seeds)]
+        )
+        for recipe in RECIPES
+    }
 
 
-def peer_points(data: Path, seeds: int, labels: Any) -> dict[str, list[dict[str, Any]]]:
-    """The points of each published recipe in the tool that trains it faster."""
-    found = {}
-    for recipe, published in RECIPES.items():
-        times = {tool: epoch_seconds(tool, recipe, data) for tool in TOOLS}
-        for tool, (together, apart) in times.items():
-            print(f"{recipe} in {TOOLS[tool]}: {together:.1f} s an epoch, two at a time {apart:.1f} s", flush=True)
-        tool = min(times, key=lambda each: min(times[each][0], times[each][1] / 2))
-        stem = f"{tool}-{recipe.lower().replace(', ', '-').replace(' ', '-').replace(chr(39), '')}"
-        outs = [FOLDER / f"{stem}-{seed}.npz" for seed in range(seeds)]
-        missing = [seed for seed, out in enumerate(outs) if not out.exists()]
-        for pair in (missing[i : i + 2] for i in range(0, len(missing), 2)):
-            finished([curve(tool, recipe, data, outs[seed], seed=seed, threads=1, epochs=None) for seed in pair])
-        curves = np.stack([np.load(out)["probabilities"] for out in outs]).astype(np.float32)
-        name = f"{recipe}, {TOOLS[tool]}"
-        found[name] = [
-            point for e in range(published.epochs) for point in points(curves[:, e], labels, e + 1, *times[tool])
-        ]
-        best = max(found[name], key=lambda point: point["accuracy"])
-        print(f"{name}: best {best['accuracy']:.4f}", flush=True)
+def speed_settings(data: Path) -> dict[str, list[Setting]]:
+    """Of each recipe and placement every setting of every tool; ours trains a network a core."""
+    found = {
+        f"{OURS}: {A_CORE_EACH}": [Setting("as it is", (str(HERE / "throughput.py"), "ours", str(data), "2", "fast"))]
+    }
+    for recipe in RECIPES:
+        for placement, threads, copies in ((ON_BOTH, "2", 1), (A_CORE_EACH, "1", 2)):
+            found[f"{recipe}: {placement}"] = [
+                Setting(
+                    f"{tool}, {precision}{', compiled' * compiled}",
+                    (PEER, tool, recipe, str(data), "--threads", threads, "--precision", precision)
+                    + ("--compile",) * compiled,
+                    {},
+                    copies,
+                )
+                for tool in ("keras", "torch")
+                for precision in ("float32", "bfloat16")
+                for compiled in (False, True)
+            ]
     return found
+
+
+def measured_speeds(data: Path, turns: int) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
+    """Images a second by recipe and placement, medians; and how they were measured."""
+    chosen = best_settings(speed_settings(data), "images_per_second")
+    values = rounds(chosen, "images_per_second", turns)
+    speeds: dict[str, dict[str, float]] = {}
+    for name, each in values.items():
+        recipe, placement = name.split(": ")
+        speeds.setdefault(recipe, {})[placement] = statistics.median(each)
+    return speeds, {"settings": {name: setting.name for name, setting in chosen.items()}, "rounds": values}
 
 
 def first(points_found: Sequence[dict[str, Any]], target: float) -> dict[str, Any] | None:
@@ -152,14 +168,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path, help="where MNIST's IDX files are, if not in the cache")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--peer-seeds", type=int, default=3)
-    parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--train-only", action="store_true", help="leave the speeds for a time when the machine rests")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     data, labels = mnist_file(arguments.data_dir, FOLDER)
-    found = {"committee, fast": ours(arguments.data_dir, arguments.seeds, labels)}
-    if not arguments.ours_only:
-        found |= peer_points(data, arguments.peer_seeds, labels)
+    ours, peers = train_ours(arguments.data_dir, arguments.seeds), train_peers(arguments.seeds, data)
+    if arguments.train_only:
+        return
+    speeds, facts = measured_speeds(data, arguments.rounds)
+    found = {
+        OURS: [point for epochs, each in ours.items() for point in points(each, labels, epochs, 60_000, speeds[OURS])]
+    }
+    for recipe, published in RECIPES.items():
+        found[recipe] = [
+            point
+            for epoch in range(published.epochs)
+            for point in points(peers[recipe][:, epoch], labels, epoch + 1, published.images, speeds[recipe])
+        ]
     reached = {name: {str(target): first(each, target) for target in TARGETS} for name, each in found.items()}
     print(f"{'seconds of training to a mean test accuracy of':48}" + "".join(f"{target:>22.3f}" for target in TARGETS))
     for name, each in reached.items():
@@ -168,9 +194,15 @@ def main() -> None:
             for point in each.values()
         ]
         print(f"{name:48}" + "".join(f"{cell:>22}" for cell in cells))
-    if not arguments.ours_only:
-        facts = {"seeds": arguments.seeds, "peer_seeds": arguments.peer_seeds}
-        write("time-to-accuracy", {"benchmark": "B2", **facts, "reached": reached, "points": found})
+    ratios = {}
+    for target in map(str, TARGETS):
+        seconds = {name: point["seconds"] for name, each in reached.items() if (point := each[target])}
+        others = [value for name, value in seconds.items() if name != OURS]
+        if OURS in seconds and others:
+            ratios[target] = min(others) / seconds[OURS]
+            print(f"to {target}: the best peer takes {ratios[target]:.1f} times as long")
+    content = {"benchmark": "B2", "seeds": arguments.seeds, **facts, "reached": reached, "ratio_to_best_peer": ratios}
+    write("time-to-accuracy", {**content, "points": found})
 
 
 if __name__ == "__main__":

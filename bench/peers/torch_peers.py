@@ -50,7 +50,7 @@ def plain(images: torch.Tensor, labels: torch.Tensor, arguments: argparse.Namesp
                 loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
             loss.backward()
             optimiser.step()
-        float(loss)  # a GPU works on while Python goes ahead
+        loss.item()  # a GPU works on while Python goes ahead
     return time.perf_counter() - began
 
 
