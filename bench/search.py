@@ -16,7 +16,7 @@ from pathlib import Path
 
 from committee import load_dataset, train
 from committee.comparison import compare_runs
-from committee.recipe import parse, with_changes
+from committee.recipe_reading import parse, with_changes
 from committee.run import Setting
 
 

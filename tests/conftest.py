@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee.data.catalog import load_dataset
 from committee.data.dataset import ImageDataset
 from committee.recipe import Recipe

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee.data.augment import augment, random_bends, random_matrices, warp
 from committee.data.dataset import ImageDataset, LabelledImages
 from committee.declarations import shipped

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from committee import kernels
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee.data import augment
 from committee.models.architectures import build, set_dropout_generator
 from committee.models.fused import forward_of, judge_of

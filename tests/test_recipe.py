@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee.declarations import shipped
 from committee.errors import RecipeError
 from committee.models.summary import layer_table, totals

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee import run as runs
 from committee.data.dataset import ImageDataset
 from committee.models.stacked import FORMS, Form
+from committee.recipe import Recipe
 from committee.training import run_inline, run_stacked, store
 from committee.training.fit import fit
 from committee.training.fit_stacked import fit_stacked, why_not
@@ -38,7 +39,7 @@ NETWORK: dict[str, Any] = {
 }
 
 
-def recipe_of(**sections: Any) -> recipes.Recipe:
+def recipe_of(**sections: Any) -> Recipe:
     return recipes.parse(
         {
             "name": "stack",
@@ -52,7 +53,7 @@ def recipe_of(**sections: Any) -> recipes.Recipe:
     )
 
 
-def tasks_of(recipe: recipes.Recipe, digits: ImageDataset, members: int = 2) -> list[Task]:
+def tasks_of(recipe: Recipe, digits: ImageDataset, members: int = 2) -> list[Task]:
     """Members that hold out different images, of equal number."""
     rows = np.arange(600)
     parts = [rows[member * 120 : (member + 1) * 120] for member in range(members)]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from committee.estimator import CommitteeClassifier
     from committee.evaluation.results import Results
     from committee.recipe import Recipe
-    from committee.recipe import load as load_recipe
+    from committee.recipe_reading import load as load_recipe
     from committee.run import Setting, evaluate, train
     from committee.studies.conduct import run_study
     from committee.studies.study import load as load_study
@@ -45,7 +45,7 @@ _PLACES = {
     "evaluate": "run",
     "load": "ensemble.committee",
     "load_dataset": "data.catalog",
-    "load_recipe": "recipe:load",
+    "load_recipe": "recipe_reading:load",
     "load_study": "studies.study:load",
     "read_images": "data.readers",
     "run_study": "studies.conduct",

@@ -20,7 +20,8 @@ import numpy as np
 from committee import seeds
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError, TrainingError, counted
-from committee.recipe import Recipe, Schedule, load
+from committee.recipe import Recipe, Schedule
+from committee.recipe_reading import load
 from committee.run import Setting, make_jobs, pick_runner, settled
 from committee.training.jobs import EpochDone, Failed
 

@@ -281,7 +281,7 @@ def data_augment(
     picture: Path | None,
 ) -> None:
     """A picture of what RECIPE's random changes do to images of DATA: all together, then each alone."""
-    from committee import recipe as all_recipes
+    from committee import recipe_reading as all_recipes
     from committee.data.catalog import load_dataset
     from committee.data.inspect import augmented_pictures
     from committee.report import plots, style
@@ -309,7 +309,7 @@ def recipes() -> None:
 @example("committee recipes list")
 def recipes_list() -> None:
     """The shipped recipes."""
-    from committee import recipe as all_recipes
+    from committee import recipe_reading as all_recipes
     from committee.declarations import shipped
 
     for name in shipped("recipe"):
@@ -322,7 +322,7 @@ def recipes_list() -> None:
 @example("committee recipes show ensemble-cnn > mine.toml")
 def recipes_show(recipe: str, complete: bool) -> None:
     """Print RECIPE, a shipped one or a file, as TOML."""
-    from committee import recipe as all_recipes
+    from committee import recipe_reading as all_recipes
     from committee.declarations import text_of
 
     chosen = all_recipes.load(recipe)
@@ -334,7 +334,7 @@ def recipes_show(recipe: str, complete: bool) -> None:
 @example("committee recipes check mine.toml")
 def recipes_check(recipe: str) -> None:
     """Say whether RECIPE is valid; all faults at once."""
-    from committee import recipe as all_recipes
+    from committee import recipe_reading as all_recipes
 
     chosen = all_recipes.load(recipe)
     click.echo(f"{chosen.name} is valid; digest {chosen.digest()}")
@@ -362,7 +362,7 @@ def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int)
     """The layers of RECIPE's network: output shapes, parameters, multiply-adds."""
     from rich.console import Console
 
-    from committee import recipe as all_recipes
+    from committee import recipe_reading as all_recipes
     from committee.models.summary import layer_table
     from committee.terminal import layers_table
 

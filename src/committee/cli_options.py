@@ -123,7 +123,7 @@ def chosen_recipe(
     Raises:
         RecipeError: there is no such recipe, or a change does not fit it.
     """
-    from committee.recipe import load
+    from committee.recipe_reading import load
 
     numbers = {"committee.members": members, "training.epochs": epochs}
     given = [f"{field}={number}" for field, number in numbers.items() if number]

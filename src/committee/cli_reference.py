@@ -17,7 +17,7 @@ import click
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from committee import recipe as recipes
+from committee import recipe, recipe_reading
 from committee.cli import main
 from committee.studies import study as studies
 
@@ -42,14 +42,14 @@ def reference() -> str:
 
 def file_reference() -> str:
     """Every field of a recipe and of a study as Markdown."""
-    layers = {layer.model_fields["type"].default: layer for layer in get_args(get_args(recipes.Layer)[0])}
+    layers = {layer.model_fields["type"].default: layer for layer in get_args(get_args(recipe.Layer)[0])}
     parts = [
         "# Recipes and studies\n\nGenerated from the program's own types by `make docs`. Both are TOML files; "
         "`committee recipes show NAME --complete` and `committee studies show NAME` print examples, "
         "`committee recipes check FILE` and `committee studies check FILE` look for faults.\n",
         "## A recipe\n\n`name`, `summary`, and these sections; what is left out takes its default.\n",
-        *(table(f"[{name}]", model) for name, model in recipes.sections().items()),
-        table("schedule.stages = [{ ... }, ...]", recipes.Stage),
+        *(table(f"[{name}]", model) for name, model in recipe_reading.sections().items()),
+        table("schedule.stages = [{ ... }, ...]", recipe.Stage),
         '## Layers\n\nIn `network.layers = [{ type = "...", ... }, ...]`.\n',
         *(table(name, layer) for name, layer in layers.items()),
         "## A study\n\n`[base]` holds a recipe's sections; a rung's `recipe` holds what it changes of them.\n",

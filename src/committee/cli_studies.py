@@ -99,7 +99,7 @@ def grid(data: str, recipe: str, axes: Sequence[str], changes: Sequence[str], ou
 
     A cell is one network, repeated with --seeds. A warning says which cells the best cannot be told from.
     """
-    from committee import recipe as recipes
+    from committee import recipe_reading as recipes
     from committee.studies.grid import study_of
 
     run_study(study_of(recipes.load(recipe, changes), axes), data, out, {}, options)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee import seeds
 from committee.data.dataset import ImageDataset, Labels, Pixels, open_test
 from committee.data.inspect import sample_pictures

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee.conclude import form_committee, trained_members
 from committee.data.dataset import ImageDataset, LabelledImages, Pixels, SealedTest
 from committee.ensemble.committee import Committee
@@ -50,7 +50,7 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
     Args:
         recipe: a shipped recipe's name, the path of a TOML file, or a `committee.Recipe`.
         members, epochs: instead of the recipe's.
-        mirror: whether the images may be mirrored; see `committee.recipe.mirrored`.
+        mirror: whether the images may be mirrored; see `committee.recipe_reading.mirrored`.
         image_shape: (height, width) or (height, width, channels) of a row of X; None takes X's own shape where it has
             three or four axes, a square for rows of at least 64 numbers that form one, and else a strip one pixel high
             (a table; without augmentation).

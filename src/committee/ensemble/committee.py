@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee.data.dataset import Pixels
 from committee.ensemble.calibrate import temper
 from committee.ensemble.combine import combine
 from committee.errors import DataError, RunError
 from committee.models.architectures import build
 from committee.models.fused import Step, judge_of
+from committee.recipe import Recipe
 from committee.training import machine, store
 from committee.training.jobs import member_probabilities, one_thread
 
@@ -158,7 +159,7 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
 
 
 def load_network(
-    run: Path, member: int, recipe: recipes.Recipe, shape: tuple[int, int, int], classes: int, device: str
+    run: Path, member: int, recipe: Recipe, shape: tuple[int, int, int], classes: int, device: str
 ) -> nn.Module:
     """The network of a run's member, for (channel, height, width) images, with its stored weights.
 

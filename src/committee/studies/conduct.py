@@ -16,7 +16,7 @@ import numpy as np
 import tomli_w
 from pydantic import ValidationError
 
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee import seeds
 from committee.data.dataset import ImageDataset, checked_images, open_test
 from committee.data.inspect import describe, sample_pictures

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from committee import declarations
-from committee import recipe as recipes
+from committee import recipe_reading as recipes
 from committee.errors import RecipeError, nearest
 from committee.recipe import Recipe
 
