@@ -232,13 +232,13 @@ def data_info(
 
     from committee.data.catalog import load_dataset
     from committee.data.inspect import describe, sample_pictures
-    from committee.report import plots, style
+    from committee.report import image_plots, style
 
     dataset = load_dataset(name_or_path, data_dir=data_dir, seed=seed, image_size=image_size)
     facts = describe(dataset)
     picture = picture or Path(f"{dataset.name}-samples.png")
     samples, means = sample_pictures(dataset)
-    style.save(plots.samples_and_means(samples, means, dataset.class_names), picture)
+    style.save(image_plots.samples_and_means(samples, means, dataset.class_names), picture)
     if as_json:
         click.echo(json.dumps({**facts, "picture": str(picture)}))
         return
@@ -284,7 +284,7 @@ def data_augment(
     from committee import recipe_reading as all_recipes
     from committee.data.catalog import load_dataset
     from committee.data.inspect import augmented_pictures
-    from committee.report import plots, style
+    from committee.report import image_plots, style
 
     chosen = all_recipes.load(recipe, changes)
     if not chosen.augmentation.active:
@@ -293,7 +293,7 @@ def data_augment(
         )
     dataset = load_dataset(name_or_path, data_dir=data_dir, seed=seed, image_size=image_size)
     picture = picture or Path(f"{dataset.name}-augmented.png")
-    style.save(plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed)), picture)
+    style.save(image_plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed)), picture)
     on = chosen.augmentation.model_dump(exclude_defaults=True, exclude={"plain_epochs"})
     click.echo(f"Augmentation: {', '.join(f'{name} {value}' for name, value in on.items())}")
     click.echo(f"Picture: {picture}")

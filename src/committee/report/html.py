@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from committee.evaluation.results import Gallery, Judgement, Picture, Results
-from committee.report import plots, tables
+from committee.report import image_plots, plots, tables
 from committee.report.pictures import data_uris, displayable, strips
 from committee.report.style import drawable, save
 from committee.report.tables import History, percent
@@ -114,11 +114,11 @@ def _picture_plots(
     """The figures whose images the page shows in its own way."""
     found: dict[str, Figure] = {}
     if "samples" in pictures and "class_means" in pictures:
-        found["samples"] = plots.samples_and_means(pictures["samples"], pictures["class_means"], class_names)
-        found["class_means"] = plots.class_means(pictures["class_means"], class_names)
+        found["samples"] = image_plots.samples_and_means(pictures["samples"], pictures["class_means"], class_names)
+        found["class_means"] = image_plots.class_means(pictures["class_means"], class_names)
     for gallery in results.galleries:
         if gallery.pictures:
-            found[f"{gallery.part}_{gallery.name}"] = plots.gallery(gallery, pictures[gallery.part], class_names)
+            found[f"{gallery.part}_{gallery.name}"] = image_plots.gallery(gallery, pictures[gallery.part], class_names)
     return found
 
 
