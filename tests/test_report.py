@@ -13,7 +13,7 @@ import pytest
 from committee.evaluation import metrics, mistakes
 from committee.evaluation import results as values
 from committee.evaluation.results import Calibration, MemberRow, PartScore, Results, SizePoint, SizeTemperature
-from committee.report import html, plots, style, tables
+from committee.report import html, plots, sentences, style, tables
 from committee.report.pictures import data_uris, displayable
 from committee.report.words import shown_command
 
@@ -249,7 +249,7 @@ def test_the_protocol_says_what_chose_what_and_how_often_the_test_was_opened() -
     run = synthetic()
     recipe = {"holdout": {"kind": "fraction", "fraction": 0.2}, "training": {"keep": "best_held_out_accuracy"}}
     twice = run["results"].model_copy(update={"test_openings": run["results"].test_openings * 2})
-    text = " ".join(html.protocol(twice, {"recipe": recipe}))
+    text = " ".join(sentences.protocol(twice, {"recipe": recipe}))
     for words in (
         "opened 2 times",
         "trust the first",
@@ -258,7 +258,7 @@ def test_the_protocol_says_what_chose_what_and_how_often_the_test_was_opened() -
         "flattering",
     ):
         assert words in text
-    text = " ".join(html.protocol(run["results"], run["facts"]))
+    text = " ".join(sentences.protocol(run["results"], run["facts"]))
     assert "opened once" in text
     assert "nothing was chosen" in text
     assert "flattering" not in text
