@@ -98,9 +98,9 @@ def test_a_kept_seal_is_opened_once_by_evaluate_and_recorded(run: Path, tmp_path
 
 def test_every_misclassified_test_image_is_listed_with_both_probabilities(run: Path) -> None:
     rows = (run / "tables" / "misclassified_test.csv").read_text().splitlines()
-    assert rows[0] == "image,true,predicted,probability_true,probability_predicted"
+    assert rows[0] == "image,true,predicted,probability_true,probability_predicted,file"
     assert len(rows) - 1 == store.read_manifest(run)["test"]["errors"]
-    image, true, predicted, own, chosen = rows[1].split(",")
+    image, true, predicted, own, chosen, _ = rows[1].split(",")
     probabilities = np.load(run / "test_probabilities.npy")[int(image)]
     assert true == str(np.load(run / "test_labels.npy")[int(image)]) != predicted
     assert (float(own), float(chosen)) == pytest.approx((probabilities[int(true)], probabilities.max()), abs=1e-6)

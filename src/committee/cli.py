@@ -114,11 +114,10 @@ def train(
         recipe = recipe or str(continued / "recipe.toml")
         seed = store.read_json(continued / "identity.json")["seed"]
     chosen = chosen_recipe(recipe, members, epochs, mirror, changes)
-    dataset = load_dataset(data, data_dir=data_dir, seed=seed, image_size=image_size)
+    dataset = load_dataset(data, data_dir=data_dir, image_size=image_size)
     reload = {
         "data": data,
         "data_dir": str(data_dir.resolve()) if data_dir else None,
-        "seed": seed,
         "image_size": image_size,
     }
     setting = runs.Setting(seed, device, precision, workers, command_line(), tuple(reload.items()))
@@ -258,6 +257,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
         show(run, read_results(run), as_json)
         return
     where = store.read_json(run / "data.json")["reload"]
+    where.pop("seed", None)  # of runs from when the seed drew the test part
     where |= {"data": data} if data else {}
     where["data_dir"] = data_dir or (Path(where["data_dir"]) if where.get("data_dir") else None)
     show(run, runs.evaluate(run, load_dataset(**where)), as_json)

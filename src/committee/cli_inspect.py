@@ -30,7 +30,6 @@ def data() -> None:
 @click.argument("name_or_path", metavar="DATA")
 @data_dir_option
 @image_size_option
-@seed_option
 @click.option(
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -39,7 +38,7 @@ def data() -> None:
 @json_option
 @example("committee data info photos.zip --picture photos.png")
 def data_info(
-    name_or_path: str, data_dir: Path | None, image_size: int | None, seed: int, picture: Path | None, as_json: bool
+    name_or_path: str, data_dir: Path | None, image_size: int | None, picture: Path | None, as_json: bool
 ) -> None:
     """Shapes, counts a class and a digest of DATA, and a picture of samples and class means."""
     from rich.console import Console
@@ -50,7 +49,7 @@ def data_info(
     from committee.data.inspect import describe, sample_pictures
     from committee.report import image_plots, style
 
-    dataset = load_dataset(name_or_path, data_dir=data_dir, seed=seed, image_size=image_size)
+    dataset = load_dataset(name_or_path, data_dir=data_dir, image_size=image_size)
     facts = describe(dataset)
     picture = picture or Path(f"{dataset.name}-samples.png")
     samples, means = sample_pictures(dataset)
@@ -107,7 +106,7 @@ def data_augment(
         raise CommitteeError(
             f"recipe {chosen.name} changes no image; give one that does, or --set augmentation.rotation=10"
         )
-    dataset = load_dataset(name_or_path, data_dir=data_dir, seed=seed, image_size=image_size)
+    dataset = load_dataset(name_or_path, data_dir=data_dir, image_size=image_size)
     picture = picture or Path(f"{dataset.name}-augmented.png")
     style.save(image_plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed)), picture)
     on = chosen.augmentation.model_dump(exclude_defaults=True, exclude={"plain_epochs"})

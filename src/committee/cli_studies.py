@@ -156,7 +156,7 @@ def pseudo_labels(
     from committee.studies import rounds
 
     chosen = chosen_recipe(recipe, members, epochs, mirror, changes)
-    dataset = load_dataset(data, data_dir=data_dir, seed=seed, image_size=image_size)
+    dataset = load_dataset(data, data_dir=data_dir, image_size=image_size)
     pixels, names = None, None
     if unlabelled:
         shape, largest = dataset.image_shape, dataset.pixel_range
@@ -186,7 +186,7 @@ def run_study(study: Any, data: str, out: Path | None, form: dict[str, Any], opt
     from committee.studies import conduct
 
     seed, seeds, as_json = options["seed"], options["seeds"], options["as_json"]
-    dataset = load_dataset(data, data_dir=options["data_dir"], seed=seed, image_size=options["image_size"])
+    dataset = load_dataset(data, data_dir=options["data_dir"], image_size=options["image_size"])
     chosen = conduct.Form(seeds=seeds, keep_sealed=options["keep_sealed"], **form)
     setting = runs.Setting(seed, options["device"], options["precision"], options["workers"], command_line())
     folder = out or Path("runs") / conduct.folder_name(study, dataset, chosen, seed)

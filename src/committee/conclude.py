@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from committee import recipe_reading as recipes
 from committee import seeds
-from committee.data.dataset import ImageDataset, Labels, Pixels, open_test
+from committee.data.dataset import ImageDataset, LabelledImages, Labels, open_test
 from committee.data.inspect import sample_pictures
 from committee.ensemble.calibrate import extrapolate, temperatures_by_size
 from committee.ensemble.combine import combine, out_of_fold
@@ -53,16 +53,20 @@ class Evidence:
 
     Attributes:
         part: "train" (out of fold) or "test".
-        pixels, labels: the part's images.
+        images: the part's.
         members: (member, image, class), rows of NaN where a member trained on the image.
         committee: (image, class), rows of NaN where no member may judge.
     """
 
     part: str
-    pixels: Pixels
-    labels: Labels
+    images: LabelledImages
     members: NDArray[np.float32]
     committee: NDArray[np.float64]
+
+    @property
+    def labels(self) -> Labels:
+        """(image,)."""
+        return self.images.labels
 
     @property
     def judged(self) -> NDArray[np.int64]:
@@ -89,7 +93,7 @@ def conclude(
     recipe = recipes.load(str(run / "recipe.toml"))
     facts, used, trained, honest = trained_members(run, recipe.committee.members)
     committee = form_committee(run, recipe, dataset, used, honest)
-    evidence = [Evidence("train", dataset.train.pixels, dataset.train.labels, honest, committee.combine(honest))]
+    evidence = [Evidence("train", dataset.train, honest, committee.combine(honest))]
     store.write_array(run / "out_of_fold_probabilities.npy", evidence[0].committee)
     if open_for is not None:
         evidence.append(test_evidence(run, dataset, committee, used, open_for))
@@ -184,7 +188,7 @@ def test_evidence(
     combined = committee.answer(members)
     store.write_array(run / "test_labels.npy", images.labels)
     store.write_array(run / "test_probabilities.npy", combined)
-    return Evidence("test", images.pixels, images.labels, members, combined)
+    return Evidence("test", images, members, combined)
 
 
 def judgements(
@@ -257,25 +261,28 @@ def write_pictures(run: Path, dataset: ImageDataset, evidence: Sequence[Evidence
     shown: list[Gallery] = []
     for part in reversed(evidence):
         if len(part.judged):
-            seen = galleries(part.committee, part.members, part.labels, part=part.part)
+            seen = galleries(part.committee, part.members, part.labels, part=part.part, names=part.images.names)
             shown += seen.galleries
-            pictures[part.part] = part.pixels[np.asarray(seen.positions, dtype=np.int64)]
+            pictures[part.part] = part.images.pixels[np.asarray(seen.positions, dtype=np.int64)]
     store.write_arrays(run / "pictures.npz", pictures)
     return tuple(shown)
 
 
 def write_misclassified(run: Path, evidence: Evidence, class_names: Sequence[str]) -> None:
-    """tables/misclassified_PART.csv: every wrong answer, with the probabilities of the true and the predicted class."""
+    """tables/misclassified_PART.csv: every wrong answer, the surest first, and the image's file."""
     judged = evidence.judged
     choices = evidence.committee[judged].argmax(axis=1)
-    wrong = choices != evidence.labels[judged]
-    columns = ("image", "true", "predicted", "probability_true", "probability_predicted")
+    wrong = np.flatnonzero(choices != evidence.labels[judged])
+    surest_first = wrong[np.argsort(-evidence.committee[judged[wrong]].max(axis=1), kind="stable")]
+    names = evidence.images.names
+    columns = ("image", "true", "predicted", "probability_true", "probability_predicted", "file")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    for position, choice in zip(judged[wrong], choices[wrong], strict=True):
+    for position, choice in zip(judged[surest_first], choices[surest_first], strict=True):
         own, label = evidence.committee[position], evidence.labels[position]
-        writer.writerow([position, class_names[label], class_names[choice], f"{own[label]:.6f}", f"{own[choice]:.6f}"])
+        row = [position, class_names[label], class_names[choice], f"{own[label]:.6f}", f"{own[choice]:.6f}"]
+        writer.writerow([*row, names[position] if names else ""])
     store.write_text(run / "tables" / f"misclassified_{evidence.part}.csv", file.getvalue())
 
 

@@ -135,7 +135,7 @@ def joined(part: RawPart, other: RawPart | None) -> RawPart:
             "bring them to one"
         )
     values = np.concatenate([part.values, other.values])
-    return RawPart(values, np.concatenate([part.labels, other.labels]), part.where)
+    return RawPart(values, np.concatenate([part.labels, other.labels]), f"{part.where} and then {other.where}")
 
 
 def with_validation(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from math import isqrt
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.data.dataset import ImageDataset, LabelledImages, Labels, Pixels, SealedTest, checked_images
+from committee.data.dataset import ImageDataset, LabelledImages, Labels, Names, Pixels, SealedTest, checked_images
 from committee.data.decode import LONGEST_SIDE, fitted, promoted, resized
 from committee.data.files import rows_of
 from committee.data.splits import stratified_part
@@ -30,11 +31,13 @@ class RawPart:
             (image, pixels of a square image); booleans, integers or floats.
         labels: (image,), (image, 1) or one-hot (image, class): integers, integral floats or strings.
         where: the file, for messages.
+        files: the name of each image's own file; none where all are in one.
     """
 
     values: NDArray[Any]
     labels: NDArray[Any]
     where: str
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,13 @@ class RawSet:
     notes: tuple[str, ...] = field(default=())
 
 
-def assemble(raw: RawSet, *, name: str, source: str, seed: int, image_size: int | None) -> ImageDataset:
+def assemble(raw: RawSet, *, name: str, source: str, image_size: int | None) -> ImageDataset:
     """A checked data set: pixels in one form, labels as positions in the class names, test images sealed.
 
     Args:
         raw: what was read.
         name: short name of the data set.
         source: where it came from, in words.
-        seed: root seed of the split, used where there is no test part.
         image_size: side of the square that images are resized to, in pixels; None keeps their size, or shrinks them
             until the longer side has `LONGEST_SIDE` pixels.
 
@@ -71,12 +73,12 @@ def assemble(raw: RawSet, *, name: str, source: str, seed: int, image_size: int 
     notes += size_notes
     labels, class_names = _encoded(parts, raw.class_names)
     images = [
-        checked_images(array, encoded, class_names, part.where)
+        replace(checked_images(array, encoded, class_names, part.where), names=_names(part, whole=len(parts) == 1))
         for array, encoded, part in zip(pixels, labels, parts, strict=True)
     ]
     _check_classes(images, parts, class_names)
     if len(images) == 1:
-        train, test = _split(images[0], seed)
+        train, test = _split(images[0])
         if not len(test):
             present, number = len(np.unique(train.labels)), len(train)
             raise DataError(
@@ -84,7 +86,8 @@ def assemble(raw: RawSet, *, name: str, source: str, seed: int, image_size: int 
                 f"give at least two images of each class ({2 * present} images), or a test part"
             )
         notes.append(
-            f"no test part was given: a stratified fifth ({len(test):,} images, seed {seed}) was sealed as test"
+            f"no test part was given: a stratified fifth ({len(test):,} images, the same for every seed) was sealed "
+            "as test"
         )
     else:
         train, test = images
@@ -94,6 +97,7 @@ def assemble(raw: RawSet, *, name: str, source: str, seed: int, image_size: int 
 def by_part(
     pixels: NDArray[Any],
     labels: NDArray[Any],
+    files: Sequence[str],
     parts: NDArray[np.str_],
     where: str,
     class_names: tuple[str, ...] | None,
@@ -103,8 +107,10 @@ def by_part(
     is_test = parts == "test"
     notes = (*notes, *joining_note(int((parts == "val").sum())))
     if not is_test.any():
-        return RawSet(RawPart(pixels, labels, where), None, class_names, notes)
-    train, test = (RawPart(pixels[chosen], labels[chosen], where) for chosen in (~is_test, is_test))
+        return RawSet(RawPart(pixels, labels, where, tuple(files)), None, class_names, notes)
+    train, test = (
+        RawPart(pixels[chosen], labels[chosen], where, tuple(compress(files, chosen))) for chosen in (~is_test, is_test)
+    )
     return RawSet(train, test, class_names, notes)
 
 
@@ -118,10 +124,19 @@ def joining_note(validation_images: int) -> tuple[str, ...]:
     )
 
 
-def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    chosen = stratified_part(images.labels, TEST_FRACTION, numpy_generator(seed, "split", "test"))
+def _names(part: RawPart, *, whole: bool) -> Names | None:
+    """The images' names; where they are in one file, their places are worth keeping if the set is yet to be split."""
+    return Names(part.files or part.where, np.arange(len(part.values))) if part.files or whole else None
+
+
+def _split(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """A training and a test part; what is sealed once stays sealed, so no seed of a training takes part in the draw."""
+    chosen = stratified_part(images.labels, TEST_FRACTION, numpy_generator(0, "split", "test"))
     kept = np.setdiff1d(np.arange(len(images)), chosen, assume_unique=True)
-    train, test = (LabelledImages(rows_of(images.pixels, part), images.labels[part]) for part in (kept, chosen))
+    train, test = (
+        LabelledImages(rows_of(images.pixels, part), images.labels[part], images.names and images.names.part(part))
+        for part in (kept, chosen)
+    )
     return train, test
 
 

@@ -154,7 +154,7 @@ _LABELS_OF = {
 
 
 def load_dataset(
-    data: str | Path, *, data_dir: str | Path | None = None, seed: int = 0, image_size: int | None = None
+    data: str | Path, *, data_dir: str | Path | None = None, image_size: int | None = None
 ) -> ImageDataset:
     """The data set of a catalogue name or a path.
 
@@ -162,7 +162,6 @@ def load_dataset(
         data: a name in `NAMES`, or a path; write ./mnist for a folder that is called like one.
         data_dir: folder that holds a named data set's IDX files, or a subfolder called like the data set with them;
             the environment variable COMMITTEE_DATA does the same.
-        seed: root seed of the split that makes a test part where a path has none; named data sets ignore it.
         image_size: side of the square that images are resized to, in pixels; None keeps their size (at most 96).
 
     Raises:
@@ -175,7 +174,7 @@ def load_dataset(
     if data not in NAMES:
         path = Path(data)
         if path.exists():
-            return readers.read_dataset(path, seed=seed, image_size=image_size)
+            return readers.read_dataset(path, image_size=image_size)
         raise DataError(
             f"{data!r} is neither an existing path nor a data set of the catalogue "
             f"({', '.join(NAMES)}){nearest(data, list(NAMES))}; check the spelling"
@@ -184,7 +183,7 @@ def load_dataset(
         raw, source = _published(data, data_dir)
     else:
         raw, source = _mnist_5k() if data == "mnist-5k" else _digits()
-    return assemble(raw, name=data, source=source, seed=seed, image_size=image_size)
+    return assemble(raw, name=data, source=source, image_size=image_size)
 
 
 def _mnist_5k() -> tuple[RawSet, str]:
@@ -210,7 +209,7 @@ def _digits() -> tuple[RawSet, str]:
 
 
 def _in_one_piece(name: str, pixels: Pixels, labels: Labels, *notes: str) -> RawSet:
-    """A set that comes without a test part: a fixed stratified fifth, the same for every seed, becomes it."""
+    """A set that comes without a test part: a fixed stratified fifth becomes it."""
     chosen = stratified_part(labels, TEST_FRACTION, numpy_generator(0, "catalogue", name))
     kept = np.setdiff1d(np.arange(len(labels)), chosen, assume_unique=True)
     train, test = (RawPart(pixels[part], labels[part], name) for part in (kept, chosen))

@@ -25,6 +25,27 @@ Labels = NDArray[np.int64]
 Hashes = NDArray[np.bytes_]
 
 
+@dataclass(frozen=True)
+class Names:
+    """How a person finds images again: each by its own file, or by its place in one file of many.
+
+    Attributes:
+        files: a name for each image of the whole set, or the one file that holds them all.
+        positions: (image,), these images' places in `files`, or in the one file.
+    """
+
+    files: Sequence[str] | str
+    positions: NDArray[np.int64]
+
+    def __getitem__(self, image: int) -> str:
+        position = self.positions[image]
+        return f"{self.files}[{position}]" if isinstance(self.files, str) else self.files[position]
+
+    def part(self, images: NDArray[np.int64]) -> Names:
+        """The names of some of the images."""
+        return Names(self.files, self.positions[images])
+
+
 @dataclass(frozen=True, repr=False)
 class LabelledImages:
     """Images and their labels.
@@ -32,10 +53,12 @@ class LabelledImages:
     Attributes:
         pixels: (image, height, width, channel), uint8 or uint16, C-contiguous; may be memory-mapped.
         labels: (image,), int64, positions in the data set's `class_names`.
+        names: of the images; None where their order here is all there is.
     """
 
     pixels: Pixels
     labels: Labels
+    names: Names | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,7 +73,8 @@ class LabelledImages:
 
     def part(self, positions: NDArray[np.int64]) -> LabelledImages:
         """The images at these positions, with their labels."""
-        return LabelledImages(cast(Pixels, np.ascontiguousarray(self.pixels[positions])), self.labels[positions])
+        names = self.names.part(positions) if self.names else None
+        return LabelledImages(cast(Pixels, np.ascontiguousarray(self.pixels[positions])), self.labels[positions], names)
 
     def digest(self) -> str:
         """SHA-256 of pixels and labels in their order."""

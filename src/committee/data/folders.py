@@ -66,4 +66,5 @@ def read_folder_set(files: Files, image_size: int | None) -> RawSet:
             "class are expected"
         )
     pixels, remarks = decode_all(len(kept), lambda i: files.read(kept[i]), lambda i: files.label(kept[i]), image_size)
-    return by_part(pixels, np.array(classes), np.array(parts), files.where, None, (*notes, *remarks))
+    inside = [files.prefix + name for name in kept]
+    return by_part(pixels, np.array(classes), inside, np.array(parts), files.where, None, (*notes, *remarks))

@@ -59,7 +59,9 @@ def read_parquet_set(files: Files, image_size: int | None) -> RawSet:
     if len({column.dtype.kind for column in labels}) > 1:
         labels = [column.astype(np.str_) for column in labels]
     pixels, remarks = decode_all(len(contents), contents.__getitem__, places.__getitem__, image_size)
-    return by_part(pixels, np.concatenate(labels), np.array(parts), files.where, class_names, (*notes, *remarks))
+    return by_part(
+        pixels, np.concatenate(labels), places, np.array(parts), files.where, class_names, (*notes, *remarks)
+    )
 
 
 @dataclass(frozen=True)

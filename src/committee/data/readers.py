@@ -24,13 +24,12 @@ _FORMATS = (
 _UNLABELLED_ARRAYS = ("images", "x", "X", "x_test", "test_images")
 
 
-def read_dataset(path: Path, *, seed: int = 0, image_size: int | None = None) -> ImageDataset:
+def read_dataset(path: Path, *, image_size: int | None = None) -> ImageDataset:
     """Read the labelled images behind a path.
 
     Args:
         path: a folder of IDX files, of CSV or Parquet files, or of class folders; an NPZ, CSV or Parquet file; or a zip
             of any of these.
-        seed: root seed of the split that makes a test part where none is given.
         image_size: side of the square that images are resized to, in pixels; None keeps their (most common) size,
             shrunk where its longer side is over 96.
 
@@ -44,7 +43,7 @@ def read_dataset(path: Path, *, seed: int = 0, image_size: int | None = None) ->
         raw = _raw(files.without_top_folder(), image_size)
     whole = path.resolve().name
     name = whole if path.is_dir() else whole.removesuffix(".gz").rpartition(".")[0] or whole
-    return assemble(raw, name=name, source=str(path), seed=seed, image_size=image_size)
+    return assemble(raw, name=name, source=str(path), image_size=image_size)
 
 
 def _raw(files: Files, image_size: int | None) -> RawSet:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.data.dataset import Names
 from committee.evaluation.results import Agreement, Gallery, Picture
 
 Probabilities = NDArray[np.floating[Any]]
@@ -39,6 +40,7 @@ def galleries(
     labels: Labels,
     *,
     part: str,
+    names: Names | None = None,
     limit: int = 50,
 ) -> Galleries:
     """Three galleries: the most confident errors, the first errors in the data's order, the least certain images.
@@ -49,6 +51,7 @@ def galleries(
             because it trained on it.
         labels: (image,).
         part: "test" or "train"; goes into the galleries.
+        names: of the images; go into the galleries.
         limit: the largest number of images of a gallery.
 
     Raises:
@@ -101,7 +104,7 @@ def galleries(
                 remark=remark,
                 part=part,
                 pictures=tuple(
-                    picture(int(p), slots[int(p)], probabilities, member_probabilities, labels) for p in picked
+                    picture(int(p), slots[int(p)], probabilities, member_probabilities, labels, names) for p in picked
                 ),
             )
             for name, title, remark, picked in chosen
@@ -111,13 +114,19 @@ def galleries(
 
 
 def picture(
-    position: int, slot: int, probabilities: Probabilities, member_probabilities: Probabilities, labels: Labels
+    position: int,
+    slot: int,
+    probabilities: Probabilities,
+    member_probabilities: Probabilities,
+    labels: Labels,
+    names: Names | None,
 ) -> Picture:
     """One image of a gallery, with the committee's answer and how many members would have given another."""
     guess = int(probabilities[position].argmax())
     opinions = member_probabilities[:, position]
     asked = opinions[np.isfinite(opinions).all(axis=1)]
     return Picture(
+        name=names[position] if names else None,
         position=position,
         slot=slot,
         true=int(labels[position]),
@@ -140,6 +149,7 @@ def study_galleries(
     rng: np.random.Generator,
     *,
     part: str,
+    names: Names | None,
     every_error: bool,
     slot_of: Callable[[int], int],
 ) -> tuple[Gallery, ...]:
@@ -151,6 +161,7 @@ def study_galleries(
         labels: (image,).
         rng: draws the random ones.
         part: "test" or "train".
+        names: of the images.
         every_error: also all errors, in the data's order, up to `ERRORS_IN_GALLERY`.
         slot_of: the slot of an image's picture, shared by all rungs.
     """
@@ -192,7 +203,7 @@ def study_galleries(
             remark="",
             part=part,
             pictures=tuple(
-                picture(int(p), slot_of(int(p)), probabilities, member_probabilities, labels) for p in picked
+                picture(int(p), slot_of(int(p)), probabilities, member_probabilities, labels, names) for p in picked
             ),
         )
         for name, title, picked in chosen

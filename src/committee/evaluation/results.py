@@ -119,6 +119,7 @@ class Calibration(_Value):
 class Picture(_Value):
     """One image of a gallery; `position` is its row in the part, `slot` its row in pictures.npz."""
 
+    name: str | None = None  # the image's file, or its place in one
     position: int
     slot: int
     true: int

@@ -300,12 +300,14 @@ def tile(
     scale = max(1, 100 // max(height, width)) if max(height, width) <= 100 else 100 / max(height, width)
     true, predicted = class_names[picture.true], class_names[picture.predicted]
     where = f"{'test' if gallery.part == 'test' else 'training'} image {picture.position:,}"
+    where += f": {picture.name}" if picture.name else ""
     return {
         "uri": uri,
         "width": round(scale * width),
         "height": round(scale * height),
         "enlarged": scale > 1,
         "where": where,
+        "file": (picture.name or "").rpartition("/")[2],
         "alt": f"{where}, of class {true}, taken for {predicted}",
         "true": true,
         "predicted": predicted,

@@ -86,7 +86,7 @@ def judge(
     on_train = {p.rung.name: train_answers(p, models[p.model], dataset, out) for p in trained}
     on_test = {p.rung.name: test_answers(p, models[p.model], test, out) for p in trained} if test else {}
     shown_on = on_test or on_train
-    part, pixels = ("test", test.pixels) if test else ("train", dataset.train.pixels)
+    part, images = ("test", test) if test else ("train", dataset.train)
     pictures: dict[int, int] = {}  # position in the part -> slot
     compared = adjusted([compare(planned, on_test, on_train) for planned in plan.rungs if planned.cell is None])
     rows = []
@@ -102,6 +102,7 @@ def judge(
                 answers.labels,
                 seeds.numpy_generator(0, "galleries"),
                 part=part,
+                names=images.names,
                 every_error=planned.members > 1,
                 slot_of=lambda position: pictures.setdefault(position, len(pictures)),
             )
@@ -125,7 +126,7 @@ def judge(
         seconds=round(sum(seconds_of(out, model) for model in plan.models), 1),
     )
     results = results.model_copy(update={"discussion": tuple(discussion.findings(results))})
-    return results, {part: pixels[np.asarray(order, dtype=np.int64)]} if order else {}
+    return results, {part: images.pixels[np.asarray(order, dtype=np.int64)]} if order else {}
 
 
 def is_trained(out: Path, model: Model) -> bool:
