@@ -118,4 +118,5 @@ def test_mirroring_takes_the_place_of_a_recipes_own_changes() -> None:
     plain, mirrored = recipes.load("best"), recipes.load("best", ["augmentation.shift=0.05"], mirror=True)
     assert "rotation" in plain.augmentation.changes
     assert mirrored.augmentation.changes == {"flip_horizontal": True, "shift": 0.05}
+    assert mirrored.name == "best-mirror"
     assert mirrored.committee == plain.committee.model_copy(update={"views": "mirror"})

@@ -241,7 +241,7 @@ def test_the_headline_is_the_test_accuracy_with_its_interval(full: Path) -> None
     interval = test.accuracy_interval
     for fraction in (test.accuracy, interval.low, interval.high):
         assert f"{100 * fraction:.2f}" in page.partition("<nav")[0]
-    assert "opened once, on 2026-01-02" in page
+    assert "opened once by this run, on 2026-01-02" in page
     assert "1 of 5 members failed" in page
 
 

@@ -15,6 +15,7 @@ from committee.cli_options import (
     example,
     image_size_option,
     json_option,
+    mirror_option,
     seed_option,
 )
 from committee.errors import CommitteeError
@@ -76,6 +77,7 @@ def data_info(
 @data.command("augment")
 @click.argument("name_or_path", metavar="DATA")
 @click.option("--recipe", default="standard", show_default=True, help="A shipped recipe or a TOML file.")
+@mirror_option
 @changes_option
 @data_dir_option
 @image_size_option
@@ -89,6 +91,7 @@ def data_info(
 def data_augment(
     name_or_path: str,
     recipe: str,
+    mirror: bool,
     changes: Sequence[str],
     data_dir: Path | None,
     image_size: int | None,
@@ -101,7 +104,7 @@ def data_augment(
     from committee.data.inspect import augmented_pictures
     from committee.report import image_plots, style
 
-    chosen = recipe_reading.load(recipe, changes)
+    chosen = recipe_reading.load(recipe, changes, mirror=mirror)
     if not chosen.augmentation.active:
         raise CommitteeError(
             f"recipe {chosen.name} changes no image; give one that does, or --set augmentation.rotation=10"

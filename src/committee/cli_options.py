@@ -94,6 +94,14 @@ def together(options: Sequence[Decorator], function: Callable[..., Any]) -> Call
     return function
 
 
+mirror_option = click.option(
+    "--mirror",
+    is_flag=True,
+    help="The images show upright things that may be mirrored (clothes, faces, parts; not characters): mirror images "
+    "take the place of the recipe's own random changes, and each image is judged with its mirror image.",
+)
+
+
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of everything that trains one committee by one recipe; `chosen_recipe` reads them."""
     options: list[Decorator] = [
@@ -104,12 +112,7 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--members", type=click.IntRange(1), help="Members of the committee, instead of the recipe's number."
         ),
         click.option("--epochs", type=click.IntRange(1), help="Epochs a member, instead of the recipe's number."),
-        click.option(
-            "--mirror",
-            is_flag=True,
-            help="The images may be mirrored (clothes, cells, parts; not characters): train on mirror images instead "
-            "of the recipe's own random changes, and judge each image with its mirror image.",
-        ),
+        mirror_option,
         changes_option,
     ]
     return together(options, function)

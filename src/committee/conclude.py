@@ -103,6 +103,7 @@ def conclude(
         committee_train=judge(committee.answer(trained), dataset.train.labels, dataset.class_names),
         out_of_fold_remark=out_of_fold_remark(recipe, evidence[0]),
         galleries=write_pictures(run, dataset, evidence),
+        left_out=recipe.committee.members - len(facts),
         test_openings=test_openings(run),
         seconds_training=round(seconds_training, 3),
         seconds_total=round(seconds_training + time.monotonic() - began, 3),
@@ -118,16 +119,18 @@ def conclude(
 def trained_members(
     run: Path, members: int
 ) -> tuple[list[dict[str, Any]], list[int], NDArray[np.float32], NDArray[np.float32]]:
-    """What the members of a run left: every member.json, and of those that finished their numbers and probabilities.
+    """What the members of a run left: each member.json, and of those that finished their numbers and probabilities.
 
     Returns:
-        All members' facts; the finished ones' numbers; their probabilities of the training images (member, image,
-        class); and the same out of fold, with rows of NaN where a member trained on the image.
+        The facts of all members but those that a budget's end left out; the finished ones' numbers; their probabilities
+        of the training images (member, image, class); and the same out of fold, with rows of NaN where a member trained
+        on the image.
 
     Raises:
         TrainingError: no member finished.
     """
     facts = [store.read_json(store.member_file(run, member)) for member in range(members)]
+    facts = [fact for fact in facts if fact["status"] != "late"]
     used = [fact["member"] for fact in facts if fact["status"] == "finished"]
     if not used:
         raise TrainingError(
@@ -328,13 +331,13 @@ def write_report(run: Path) -> Path:
     data, identity = store.read_json(run / "data.json"), store.read_json(run / "identity.json")
     environment = store.read_json(run / "environment.json")
     recipe = recipes.load(str(run / "recipe.toml"))
-    command = (run / "command.txt").read_text(encoding="utf-8").strip()
+    command, planned = (run / "command.txt").read_text(encoding="utf-8").strip(), recipe.committee.members
     histories = [store.read_history(store.member_folder(run, row.member)) for row in results.members]
     page = html.write_report(
         run,
         results=results,
         facts={
-            "title": f"{data['name']}: a committee of {recipe.committee.members} by the recipe {recipe.name}",
+            "title": f"{data['name']}: a committee of {planned - results.left_out} by the recipe {recipe.name}",
             "dataset": data,
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
             "recipe_toml": recipe.to_toml(),
@@ -388,6 +391,7 @@ def summary(results: Results, data: dict[str, Any], identity: dict[str, Any], re
         "seed": identity["seed"],
         "members": sum(row.status == "finished" for row in results.members),
         "failed_members": [row.member for row in results.members if row.status != "finished"],
+        "left_out": results.left_out,
         "test": short(results.test),
         "out_of_fold": short(results.out_of_fold),
         "test_openings": len(results.test_openings),

@@ -31,13 +31,19 @@ def load(name_or_path: str, changes: Iterable[str] = (), *, mirror: bool = False
 
 
 def mirrored(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's nested dictionaries for images that may be mirrored: clothes, cells, parts; not characters.
+    """A recipe's nested dictionaries for upright things that may be mirrored: clothes, faces, parts; not characters.
 
     Its random changes, which are made for characters, give way to mirror images (docs/log.md has what each was worth on
     Fashion-MNIST), and every image is judged with its mirror image.
     """
-    committee = {**content.get("committee", {}), "views": "mirror"}
-    return {**content, "augmentation": {"flip_horizontal": True}, "committee": committee}
+    name = content.get("name", "recipe")
+    return {
+        **content,
+        "name": f"{name}-mirror",
+        "summary": f"{name} with mirror images in the place of its own random changes",
+        "augmentation": {"flip_horizontal": True},
+        "committee": {**content.get("committee", {}), "views": "mirror"},
+    }
 
 
 def with_changes(content: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def train_members(
 ) -> None:
     """Train every member that the run folder does not hold yet; a failed one is recorded and the others go on.
 
-    Past the deadline, members that still train count as failed, once as many are finished as train at a time.
+    Past the deadline, members that still train are given up, once as many are finished as train at a time.
 
     Raises:
         TrainingError: all members failed.
@@ -181,15 +181,13 @@ def train_members(
                 finished += isinstance(event, Finished)
                 if time.monotonic() > deadline and finished >= setting.workers:
                     break
-    for member in missing:
-        if member not in failed and not store.member_file(out, member).exists():
-            failed[member] = "the time budget was over"
-            on_event(Failed(member, failed[member]))
+    late = [m for m in missing if m not in failed and not store.member_file(out, m).exists()]
     if len(failed) == len(parts):  # nothing is recorded, so that the same command tries again
         raise TrainingError(f"no member could be trained: {failed[missing[0]]}")
-    for member, why in failed.items():
+    states = {m: ("failed", why) for m, why in failed.items()} | dict.fromkeys(late, ("late", "the budget was over"))
+    for member, (status, why) in states.items():
         (store.member_folder(out, member) / "checkpoint.safetensors").unlink(missing_ok=True)
-        store.write_json(store.member_file(out, member), {"member": member, "status": "failed", "remark": why})
+        store.write_json(store.member_file(out, member), {"member": member, "status": status, "remark": why})
 
 
 def make_jobs(

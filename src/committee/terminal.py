@@ -288,6 +288,9 @@ def closing_lines(results: Results) -> list[str]:
         openings, f"were opened {openings} times"
     )
     lines.append(f"The test images {times}.")
+    if results.left_out:
+        planned = len(results.members) + results.left_out
+        lines.append(f"{results.left_out} of {planned} planned members were not ready in time and are left out.")
     if failed := [row for row in results.members if row.status != "finished"]:
         lines += [f"Member {row.member:02d} failed and is left out: {row.remark}." for row in failed]
     lines.append(f"Training took {duration(results.seconds_training)}, with judging {duration(results.seconds_total)}.")

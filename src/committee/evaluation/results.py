@@ -154,6 +154,7 @@ class Results(_Value):
     """Every figure of a run."""
 
     members: tuple[MemberRow, ...]
+    left_out: int = 0  # members that were planned but not ready when the budget was over
     committee_train: Judgement  # all members on all training images, most of which they trained on
     out_of_fold: Judgement | None  # None without a hold-out
     out_of_fold_members: float | None  # how many members judged an image, mean

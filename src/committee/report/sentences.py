@@ -24,7 +24,7 @@ def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
         sentences.append("The test images have never been opened; every figure here is from training images.")
     elif len(openings) == 1:
         sentences.append(
-            f"The {openings[0].images:,} test images were opened once, on {openings[0].opened[:10]} "
+            f"The {openings[0].images:,} test images were opened once by this run, on {openings[0].opened[:10]} "
             f"({openings[0].purpose}); nothing was chosen by them."
         )
     else:
