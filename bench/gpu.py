@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from side_by_side import Setting, best_settings, compare, rounds, write
+from side_by_side import Setting, best_settings, compare, rounds, survey, write
 from time_to_accuracy import OUR_EPOCHS, mean_accuracy, mnist_file
 
 HERE = Path(__file__).parent
@@ -51,9 +51,11 @@ def throughput(data: str, turns: int) -> dict[str, Any]:
             Setting(precision, (*command, "--precision", precision), {"KERAS_BACKEND": "jax"})
             for precision in ("float32", "bfloat16")
         ]
-    chosen = best_settings(tools, "images_per_second")
+    surveyed = survey(tools, "images_per_second")
+    chosen = best_settings(tools, surveyed)
     values = rounds(chosen, "images_per_second", turns)
     return {
+        "survey": surveyed,
         "settings": {t: s.name for t, s in chosen.items()},
         "summary": compare(values, "committee of 10", "images/s"),
     }
@@ -83,7 +85,7 @@ def time_to_accuracy(data_dir: Path | None, data: Path, labels: Any, folder: Pat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="where MNIST's IDX files are, if not in the cache")
     parser.add_argument("--fashion-dir", type=Path, help="where Fashion-MNIST's IDX files are, if not in the cache")
     parser.add_argument("--rounds", type=int, default=3)

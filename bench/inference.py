@@ -2,9 +2,9 @@
 
     python bench/inference.py [--recipe ensemble-cnn] [--rounds 3]
 
-Beside it the same networks in PyTorch (evaluation mode, inference_mode, bfloat16 and channels last) and, for P1's
-network, in Keras on TensorFlow (one compiled function over all members). Weights are random: they change no time. All
-use both cores, or the GPU where there is one; files, scaling of the window and start count for nobody.
+Beside it the same networks in PyTorch (evaluation mode, inference_mode, channels last) and, for P1's network, in Keras
+on TensorFlow (one compiled function over all members), both in bfloat16 and in float32. Weights are random: they change
+no time. All use both cores, or the GPU where there is one; files, scaling of the window and start count for nobody.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def random_networks(recipe: Any, members: int, device: str) -> list[Any]:
     ]
 
 
-def ours(recipe_name: str, members: int) -> dict[str, float]:
+def ours(recipe_name: str, members: int, precision: str) -> dict[str, float]:
     """The committee as `committee predict` has it."""
     from committee import load_recipe
     from committee.ensemble.committee import Committee
@@ -63,12 +63,12 @@ def ours(recipe_name: str, members: int) -> dict[str, float]:
     recipe, device = load_recipe(recipe_name, []), pick_device()
     networks = random_networks(recipe, members, device)
     names, views = tuple("0123456789"), recipe.committee.views
-    committee = Committee(tuple(networks), names, (28, 28, 1), 255, device=device, precision="bfloat16", views=views)
+    committee = Committee(tuple(networks), names, (28, 28, 1), 255, device=device, precision=precision, views=views)
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8)
     return timed(committee.predict_proba, pixels, pixels[:1])
 
 
-def plain(recipe_name: str, members: int) -> dict[str, float]:
+def plain(recipe_name: str, members: int, precision: str) -> dict[str, float]:
     """The same networks one after the other in PyTorch, 512 images at a time."""
     import torch
 
@@ -80,7 +80,7 @@ def plain(recipe_name: str, members: int) -> dict[str, float]:
     pixels = torch.randint(0, 256, (IMAGES, 1, 28, 28)).float().contiguous(memory_format=torch.channels_last)
 
     def judge(images: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):
+        with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             on_it = (part.to(device) for part in images.split(512))
             parts = [sum(network(part).float().softmax(1) for network in networks) for part in on_it]
         return torch.cat(parts).cpu()  # type: ignore[arg-type]
@@ -88,14 +88,16 @@ def plain(recipe_name: str, members: int) -> dict[str, float]:
     return timed(judge, pixels, pixels[:1])
 
 
-def keras(recipe_name: str, members: int) -> dict[str, float]:
+def keras(recipe_name: str, members: int, precision: str) -> dict[str, float]:
     """P1's network in Keras on TensorFlow, all members in one compiled function."""
     import os
 
     os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import tensorflow as tf
+    from keras import config
     from peers.networks import P1, keras_model
 
+    config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
     networks = [keras_model(P1) for _ in range(members)]
     judge_part = tf.function(lambda x: tf.add_n([network(x, training=False) for network in networks]))
     pixels = np.random.default_rng(0).random((IMAGES, 28, 28, 1), dtype=np.float32)
@@ -107,11 +109,17 @@ def keras(recipe_name: str, members: int) -> dict[str, float]:
     return timed(judge, pixels, pixels[:1])
 
 
-TOOLS = {"committee": ours, "plain PyTorch": plain, "Keras on TensorFlow": keras}
+TOOLS = {
+    "committee": (ours, "bfloat16"),
+    "PyTorch": (plain, "bfloat16"),
+    "PyTorch, float32": (plain, "float32"),
+    "Keras on TensorFlow": (keras, "float32"),
+    "Keras on TensorFlow, bfloat16": (keras, "bfloat16"),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="ensemble-cnn")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -120,16 +128,14 @@ def main() -> None:
     for turn in range(arguments.rounds):
         for members in SIZES:
             for tool in tools:
-                for figure in ("images_per_second", "latency_ms"):
-                    setting = Setting(tool, (__file__, "one", tool, arguments.recipe, str(members)))
-                    value = measure(setting, figure)
-                    if value is not None:
-                        found.setdefault(f"{tool}, {members}", {}).setdefault(figure, []).append(value)
+                figures = measure(Setting(tool, (__file__, "one", tool, arguments.recipe, str(members)))) or {}
+                for figure, value in figures.items():
+                    found.setdefault(f"{tool}, {members}", {}).setdefault(figure, []).append(value)
         print(f"round {turn + 1} of {arguments.rounds}", flush=True)
     for name, figures in found.items():
         rate, latency = (figures[figure] for figure in ("images_per_second", "latency_ms"))
         print(
-            f"{name:28} {statistics.median(rate):10,.0f} images/s ({min(rate):,.0f} to {max(rate):,.0f})"
+            f"{name:34} {statistics.median(rate):10,.0f} images/s ({min(rate):,.0f} to {max(rate):,.0f})"
             f"   one image {statistics.median(latency):7.2f} ms ({min(latency):.2f} to {max(latency):.2f})"
         )
     write(f"inference-{arguments.recipe}", {"benchmark": "B4", "recipe": arguments.recipe, "rounds": found})
@@ -137,6 +143,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
-        print(json.dumps(TOOLS[sys.argv[2]](sys.argv[3], int(sys.argv[4]))))
+        judge, precision = TOOLS[sys.argv[2]]
+        print(json.dumps(judge(sys.argv[3], int(sys.argv[4]), precision)))
     else:
         main()

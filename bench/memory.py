@@ -62,7 +62,7 @@ def peak(command: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="where MNIST's IDX files are, if not in the cache")
     parser.add_argument("--recipe", default="standard")
     arguments = parser.parse_args()

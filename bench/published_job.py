@@ -47,7 +47,7 @@ def job(name: str, options: list[str], data_dir: Path | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="where Fashion-MNIST's IDX files are, if not in the cache")
     arguments = parser.parse_args()
     found = {name: job(name, options, arguments.data_dir) for name, options in JOBS.items()}

@@ -21,7 +21,7 @@ from committee.run import Setting
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--data-dir", type=Path)

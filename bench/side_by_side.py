@@ -19,7 +19,7 @@ PACKAGES = ("torch", "keras", "tensorflow-cpu", "jax", "lightning", "torchensemb
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run a tool: a command whose last line is JSON; of `copies` run at once the figures are added."""
+    """One way to run a tool: a command whose last line is figures as JSON; of `copies` run at once they are added."""
 
     name: str
     command: tuple[str, ...]
@@ -27,8 +27,8 @@ class Setting:
     copies: int = 1
 
 
-def measure(setting: Setting, figure: str, limit: float = 900.0) -> float | None:
-    """The sum of a figure over all copies; None where it fails or takes longer than the limit, in seconds."""
+def measure(setting: Setting, limit: float = 900.0) -> dict[str, float] | None:
+    """The sums of all figures over all copies; None where it fails or takes longer than the limit, in seconds."""
     environment = {**os.environ, **setting.environment}
     running = [
         subprocess.Popen(
@@ -40,33 +40,41 @@ def measure(setting: Setting, figure: str, limit: float = 900.0) -> float | None
         )
         for _ in range(setting.copies)
     ]
-    total = 0.0
+    totals: dict[str, float] = {}
     try:
         for process in running:
             out, err = process.communicate(timeout=limit)
             if process.returncode:
                 print(f"  {setting.name} failed: {(err.strip().splitlines() or ['no message'])[-1]}", flush=True)
                 return None
-            total += json.loads(out.strip().splitlines()[-1])[figure]
+            for figure, value in json.loads(out.strip().splitlines()[-1]).items():
+                totals[figure] = totals.get(figure, 0.0) + value
     except subprocess.TimeoutExpired:
         print(f"  {setting.name} took longer than {limit:.0f} s", flush=True)
         return None
     finally:
         for process in running:
             process.kill()
-    return total
+    return totals
 
 
-def best_settings(tools: Mapping[str, Sequence[Setting]], figure: str) -> dict[str, Setting]:
-    """Of each tool the setting with the largest figure, each run once; a tool that never runs is left out."""
-    best = {}
+def survey(tools: Mapping[str, Sequence[Setting]], figure: str) -> dict[str, dict[str, float]]:
+    """The figure of every setting of every tool, each run once: tool -> setting's name -> figure, where it ran."""
+    found: dict[str, dict[str, float]] = {}
     for tool, settings in tools.items():
-        found = [(value, number) for number, s in enumerate(settings) if (value := measure(s, figure)) is not None]
-        for value, number in found:
-            print(f"survey  {tool:24} {settings[number].name:44} {value:10,.1f}", flush=True)
-        if found:
-            best[tool] = settings[max(found)[1]]
-    return best
+        for setting in settings:
+            if figures := measure(setting):
+                found.setdefault(tool, {})[setting.name] = figures[figure]
+                print(f"survey  {tool:24} {setting.name:44} {figures[figure]:10,.1f}", flush=True)
+    return found
+
+
+def best_settings(
+    tools: Mapping[str, Sequence[Setting]], surveyed: Mapping[str, Mapping[str, float]]
+) -> dict[str, Setting]:
+    """Of each tool that ran the setting with the largest figure."""
+    best = {tool: max(figures, key=lambda name: figures[name]) for tool, figures in surveyed.items()}
+    return {tool: next(s for s in tools[tool] if s.name == name) for tool, name in best.items()}
 
 
 def rounds(chosen: Mapping[str, Setting], figure: str, number: int) -> dict[str, list[float]]:
@@ -74,10 +82,9 @@ def rounds(chosen: Mapping[str, Setting], figure: str, number: int) -> dict[str,
     values: dict[str, list[float]] = {tool: [] for tool in chosen}
     for turn in range(number):
         for tool, setting in chosen.items():
-            value = measure(setting, figure)
-            if value is not None:
-                values[tool].append(value)
-                print(f"round {turn + 1}  {tool:24} {setting.name:44} {value:10,.1f}", flush=True)
+            if figures := measure(setting):
+                values[tool].append(figures[figure])
+                print(f"round {turn + 1}  {tool:24} {setting.name:44} {figures[figure]:10,.1f}", flush=True)
     return {tool: each for tool, each in values.items() if each}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from side_by_side import Setting, best_settings, compare, measure, rounds, write
+from side_by_side import Setting, best_settings, compare, measure, rounds, survey, write
 
 HERE = Path(__file__).parent
 IMAGES = 12_000
@@ -191,7 +191,7 @@ def breakdown() -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="tools to run, with commas")
     arguments = parser.parse_args()
@@ -205,11 +205,13 @@ def main() -> None:
         tools = settings(path)
         if arguments.only:
             tools = {tool: each for tool, each in tools.items() if tool in ["committee", *arguments.only.split(",")]}
-        chosen = best_settings(tools, "images_per_second")
+        surveyed = survey(tools, "images_per_second")
+        chosen = best_settings(tools, surveyed)
         values = rounds(chosen, "images_per_second", arguments.rounds)
         summary = compare(values, "committee", "images/s")
-        limit = measure(Setting("convolutions alone", (__file__, "limit"), copies=2), "images_per_second")
-    share = summary["committee"]["median"] / limit if limit else None
+        alone = measure(Setting("convolutions alone", (__file__, "limit"), copies=2))
+    limit = alone["images_per_second"] if alone else float("nan")
+    share = summary["committee"]["median"] / limit
     print(f"limit: torch's convolutions alone, one core each, {limit:,.0f} images/s; our share of it {share:.0%}")
     spent = breakdown()
     for part, milliseconds in spent.items():
@@ -222,6 +224,7 @@ def main() -> None:
         "benchmark": "B1",
         "unit": "images a second",
         "members": MEMBERS,
+        "survey": surveyed,
         "settings": {t: s.name for t, s in chosen.items()},
     }
     content |= {"rounds": values, "summary": summary, "ratio_to_best_peer": ratio, "milliseconds_of_a_step": spent}

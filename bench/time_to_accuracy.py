@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from peers.networks import RECIPES
-from side_by_side import Setting, best_settings, rounds, write
+from side_by_side import Setting, best_settings, rounds, survey, write
 
 HERE = Path(__file__).parent
 FOLDER = Path("runs/bench")
@@ -149,13 +149,16 @@ def speed_settings(data: Path) -> dict[str, list[Setting]]:
 
 def measured_speeds(data: Path, turns: int) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
     """Images a second by recipe and placement, medians; and how they were measured."""
-    chosen = best_settings(speed_settings(data), "images_per_second")
+    tools = speed_settings(data)
+    surveyed = survey(tools, "images_per_second")
+    chosen = best_settings(tools, surveyed)
     values = rounds(chosen, "images_per_second", turns)
     speeds: dict[str, dict[str, float]] = {}
     for name, each in values.items():
         recipe, placement = name.split(": ")
         speeds.setdefault(recipe, {})[placement] = statistics.median(each)
-    return speeds, {"settings": {name: setting.name for name, setting in chosen.items()}, "rounds": values}
+    settings = {name: setting.name for name, setting in chosen.items()}
+    return speeds, {"survey": surveyed, "settings": settings, "rounds": values}
 
 
 def first(points_found: Sequence[dict[str, Any]], target: float) -> dict[str, Any] | None:
@@ -165,7 +168,7 @@ def first(points_found: Sequence[dict[str, Any]], target: float) -> dict[str, An
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="where MNIST's IDX files are, if not in the cache")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)

@@ -142,7 +142,7 @@ TOOLS = {"keras": in_keras, "torch": in_torch}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tool", choices=list(TOOLS))
     parser.add_argument("recipe", choices=list(RECIPES))
     parser.add_argument("data")

@@ -117,7 +117,7 @@ def torchensemble(images: torch.Tensor, labels: torch.Tensor, arguments: argpars
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["plain", "lightning", "torchensemble"])
     parser.add_argument("images")
     parser.add_argument("--threads", type=int, default=2)

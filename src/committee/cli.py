@@ -169,12 +169,13 @@ def train(
 
 
 def announcement(dataset: Any, recipe: Any, setting: Any, folder: Path) -> str:
-    """What is about to be trained, in two lines."""
+    """What is about to be trained, in two lines, and remarks on the data."""
     height, width, channels = dataset.image_shape
     members, epochs = counted(recipe.committee.members, "member"), counted(recipe.training.epochs, "epoch")
+    notes = "".join(f"Note: {note}\n" for note in dataset.notes)
     return (
         f"{dataset.name}: {len(dataset.train):,} training images, {len(dataset.test):,} sealed test images, "
-        f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})\n"
+        f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})\n{notes}"
         f"Recipe {recipe.name}: {members}, {epochs}{' at most' * (recipe.training.patience > 0)}, on "
         f"{setting.device} in {setting.precision}, {setting.workers} at a time; into {folder}"
     )

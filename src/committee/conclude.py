@@ -331,13 +331,15 @@ def write_report(run: Path) -> Path:
     data, identity = store.read_json(run / "data.json"), store.read_json(run / "identity.json")
     environment = store.read_json(run / "environment.json")
     recipe = recipes.load(str(run / "recipe.toml"))
-    command, planned = (run / "command.txt").read_text(encoding="utf-8").strip(), recipe.committee.members
+    command = (run / "command.txt").read_text(encoding="utf-8").strip()
+    members = recipe.committee.members - results.left_out
+    whole = f"a committee of {members}" if members > 1 else "one network"
     histories = [store.read_history(store.member_folder(run, row.member)) for row in results.members]
     page = html.write_report(
         run,
         results=results,
         facts={
-            "title": f"{data['name']}: a committee of {planned - results.left_out} by the recipe {recipe.name}",
+            "title": f"{data['name']}: {whole} by the recipe {recipe.name}",
             "dataset": data,
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
             "recipe_toml": recipe.to_toml(),

@@ -82,7 +82,12 @@ def train(
         DataError: a class has fewer images than there are folds.
         RecipeError: the network does not fit the images.
         TrainingError: no member could be trained.
+        TypeError: `dataset` or `recipe` is something else, such as a name.
     """
+    for given, wanted, maker in ((dataset, ImageDataset, "load_dataset"), (recipe, Recipe, "load_recipe")):
+        if not isinstance(given, wanted):
+            got = f"expected an object of the class {wanted.__name__}, got {type(given).__name__}"
+            raise TypeError(f"train: {got}; committee.{maker}(...) gives one")
     began = time.monotonic()
     out, setting = Path(out), settled(setting or Setting(), recipe.committee.members)
     parts = checked_parts(dataset, recipe, setting)
