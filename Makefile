@@ -1,6 +1,7 @@
 # demo: five members on 5,000 real digits, then a report      test: the test suite          check: style, types, imports
 # docs: docs/cli.md and docs/recipes.md, generated             soak: the long tests
-# bench: training and inference beside the peers (installs them: Keras, TensorFlow, JAX, Lightning, Ensemble-PyTorch)
+# bench: speed beside the peers (installs them: Keras, TensorFlow, JAX, Lightning, Ensemble-PyTorch); about four hours on
+#        two cores at rest; MNIST and Fashion-MNIST are downloaded, or found where COMMITTEE_DATA says
 # Each target sets up what it needs in .venv, from Python 3.11 or later and make alone.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)

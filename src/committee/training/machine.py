@@ -104,13 +104,13 @@ def keep_freed_memory() -> None:
 
 
 def processor() -> str:
-    """The processor's name."""
+    """The processor's name; where Linux tells them, its family and model, since rented machines hide the name."""
     facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        for line in facts.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = facts.read_text(encoding="utf-8", errors="replace").splitlines() if facts.exists() else []
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{word} {told[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in told]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 def accelerator(device: str) -> str:
