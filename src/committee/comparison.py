@@ -55,9 +55,12 @@ def in_words(comparison: Comparison, run_a: Path, run_b: Path, on: str) -> str:
     """The comparison as a few lines."""
     c = comparison
     which = "test images" if on == "test" else "out-of-fold judgements of training images"
+    identities = [store.read_json(run / "identity.json") for run in (run_a, run_b)]
+    between = store.differing(identities[0], identities[1], "{name} {was} in A, {now} in B")
     difference, loss = c.accuracy_difference_interval, c.log_loss_difference_interval
     lines = [
         f"{c.images:,} {which}; differences are B minus A, intervals hold 95 %",
+        f"A and B differ in: {'; '.join(between) or 'nothing, they are the same training'}",
         f"A  {percent(c.accuracy_a)} ({percent(c.accuracy_interval_a.low)} to {percent(c.accuracy_interval_a.high)})"
         f"  log-loss {c.log_loss_a:.4f}  {run_a}",
         f"B  {percent(c.accuracy_b)} ({percent(c.accuracy_interval_b.low)} to {percent(c.accuracy_interval_b.high)})"

@@ -221,7 +221,7 @@ def check_free(run: Path, identity: Mapping[str, Any]) -> None:
         raise RunError(f"{run} exists and is not a run folder; give another --out")
 
 
-def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differing(was: Mapping[str, Any], now: Mapping[str, Any], form: str = "{name} was {was}, now {now}") -> list[str]:
     """In words, which entries of two identities differ; digests are not spelled out, a recipe's fields are."""
     words = []
     for name in sorted({*was, *now}):
@@ -229,12 +229,12 @@ def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if before == after:
             continue
         if isinstance(before, dict) and isinstance(after, dict):
-            words += [f"{name}: {difference}" for difference in differing(before, after)]
+            words += [f"{name}: {difference}" for difference in differing(before, after, form)]
         elif any(isinstance(value, str) and len(value) == 64 for value in (before, after)):
             words.append(f"other {name}")
         else:
             was_value, now_value = ("its default" if value is None else value for value in (before, after))
-            words.append(f"{name} was {was_value}, now {now_value}")
+            words.append(form.format(name=name, was=was_value, now=now_value))
     return words
 
 
