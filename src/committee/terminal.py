@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ class Watcher(AbstractContextManager["Watcher"], Protocol):
         """Show one event."""
 
 
+SECONDS_A_LINE = 10  # of a member, at least, where nobody sees bars
 Key = tuple[str, int]  # a model's name ("" for a run's only one), and a member's number
 Work = Mapping[Key, tuple[int, float]]  # for each member still to train: epochs at most, and what an epoch costs
 
@@ -104,10 +106,11 @@ def duration(seconds: float) -> str:
 
 
 class Lines(Watcher):
-    """A line an epoch, for logs and pipes."""
+    """A line an epoch, for logs and pipes; where epochs are short, a line every 10 seconds, the first and the last."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.told: dict[Key, float] = {}  # when a member's last line was written
 
     def __enter__(self) -> Lines:
         return self
@@ -120,10 +123,12 @@ class Lines(Watcher):
     def __call__(self, event: Event) -> None:
         """Print a line for an epoch, a finished or a failed member."""
         self.clock.take(event)
-        name = member_name(event)
+        name, key, now = member_name(event), (event.model, event.member), time.monotonic()
         if isinstance(event, EpochDone):
-            left = self.clock.time_left()
-            print(f"{name}  {epoch_line(event)}{'  ' + left if left else ''}", file=sys.stderr, flush=True)
+            is_last = self.clock.seen[key] == self.clock.work.get(key, (0, 0.0))[0]
+            if is_last or now - self.told.get(key, -math.inf) >= SECONDS_A_LINE:
+                self.told[key], left = now, self.clock.time_left()
+                print(f"{name}  {epoch_line(event)}{'  ' + left if left else ''}", file=sys.stderr, flush=True)
             if reduced := reduction(event):
                 print(f"{name}  {reduced}", file=sys.stderr, flush=True)
         elif isinstance(event, Finished):
