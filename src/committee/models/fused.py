@@ -17,7 +17,6 @@ from torch.autograd import Function
 
 from committee import kernels
 from committee.models.pieces import (
-    JUDGED_AT_ONCE,
     Convolution,
     Piece,
     channels_first,
@@ -27,6 +26,7 @@ from committee.models.pieces import (
 )
 
 Step = Callable[[Tensor], Tensor]
+JUDGED_AT_ONCE = 64  # images, on a CPU
 
 
 def forward_of(network: nn.Module, device: str, precision: str) -> Step:
@@ -44,8 +44,8 @@ def judge_of(network: nn.Module, device: str, precision: str) -> Step:
     """The network, put into evaluation mode, as a function like `forward_of`'s, of at most `judged_at_once` images.
 
     An image's logits do not depend on the images judged with it, not in the last bit. A chain treats each image by
-    itself, and its matrix products always have the same number of rows; torch's layers get a batch that is filled up
-    by repeating its last image.
+    itself, and fills up the rows of its matrix products; torch's layers get a batch that is filled up by repeating its
+    last image.
     """
     steps, size = steps_of(network.eval(), device, precision), judged_at_once(device)
     forward, whole = in_turn(steps, device, precision), not all(isinstance(step, Chain) for step in steps)

@@ -6,6 +6,7 @@ bfloat16, (image, height, width, channel) or (image, value). `first_piece` says 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from committee import kernels
 from committee.models.architectures import FlattenPixels, KeyedDropout, Scaling, StemConv
 
-JUDGED_AT_ONCE = 64  # images; a matrix product has as many rows, so that it splits its sums alike in every batch
+ROWS = 16  # of a matrix product that judges, or a multiple: a product of fewer may split its sums in another way
 Saved = tuple[Any, ...]  # what a piece keeps from the way forward for the way back
 
 
@@ -319,8 +320,9 @@ class Dense:
         return dx, [(dy.T @ x).float(), dy.sum(0, dtype=torch.float32)]
 
     def judged(self, x: Tensor) -> Tensor:
-        """The same, with at least so many rows that sums are split alike in every batch."""
-        return self.product(filled(x, JUDGED_AT_ONCE), *self.prepared(self.rounded))[: len(x)]
+        """The same, its rows filled up, so that a row's sums are split alike in every batch."""
+        rows = math.ceil(len(x) / ROWS) * ROWS
+        return self.product(filled(x, rows), *self.prepared(self.rounded))[: len(x)]
 
     def rounded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias in bfloat16."""
