@@ -4,7 +4,7 @@
     python bench/peers/learning_curve.py TOOL RECIPE MNIST.npz [--threads 1] [--precision bfloat16] [--compile]
 
 TOOL is keras (on TensorFlow) or torch (PyTorch's plain loop; bfloat16 means channels last, too). Without --out, two
-epochs of 12,000 images are trained and the second's images a second are printed as JSON. In the peer's favour, only its
+epochs of 6,000 images are trained and the second's images a second are printed as JSON. In the peer's favour, only its
 training steps are timed: random changes of images are made beforehand by committee's own code, and judging is left out.
 """
 
@@ -23,7 +23,7 @@ from networks import RECIPES, Published, keras_model, torch_model
 from numpy.typing import NDArray
 
 Images = NDArray[np.float32]
-SPEED_IMAGES = 12_000
+SPEED_IMAGES = 6_000
 
 
 def changed(images: Images, recipe: Published, generator: torch.Generator) -> Images:
