@@ -51,17 +51,16 @@ def mnist_file(data_dir: Path | None, folder: Path) -> tuple[Path, Any]:
     return path, test.labels
 
 
-def mean_accuracy(probabilities: Any, labels: Any, size: int) -> float:
-    """Mean test accuracy of all committees of a size: probabilities (member, image, class), labels (image,)."""
-    found = [
+def accuracies(probabilities: Any, labels: Any, size: int) -> list[float]:
+    """Test accuracies of all committees of a size: probabilities (member, image, class), labels (image,)."""
+    return [
         float((probabilities[list(chosen)].mean(0).argmax(1) == labels).mean())
         for chosen in combinations(range(len(probabilities)), size)
     ]
-    return statistics.fmean(found)
 
 
 def points(probabilities: Any, labels: Any, epochs: int, images: int, speeds: dict[str, float]) -> Iterator[Any]:
-    """Time and accuracy of committees of every size after so many epochs.
+    """Time and accuracy (mean, lowest, highest) of committees of every size after so many epochs.
 
     Args:
         probabilities: (member, image, class).
@@ -73,8 +72,9 @@ def points(probabilities: Any, labels: Any, epochs: int, images: int, speeds: di
     for size in range(1, len(probabilities) + 1):
         trained = {ON_BOTH: size, A_CORE_EACH: 2 * ceil(size / 2)}
         seconds = min(trained[placement] * epochs * images / speed for placement, speed in speeds.items())
-        accuracy = mean_accuracy(probabilities, labels, size)
-        yield {"members": size, "epochs": epochs, "seconds": seconds, "accuracy": accuracy}
+        found = accuracies(probabilities, labels, size)
+        spread = {"accuracy": round(statistics.fmean(found), 6), "lowest": min(found), "highest": max(found)}
+        yield {"members": size, "epochs": epochs, "seconds": round(seconds, 2), **spread}
 
 
 def train_ours(data_dir: Path | None, seeds: int) -> dict[int, Any]:
