@@ -39,11 +39,11 @@ soak: $(VENV)/.dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt src/committee/kernels.c
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt src/committee/kernels.c src/committee/convolution.h
 	$(INSTALL) '.[samples]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt src/committee/kernels.c
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt src/committee/kernels.c src/committee/convolution.h
 	$(INSTALL) '.[dev]'
 	touch $@ $(VENV)/.demo
 

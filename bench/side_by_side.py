@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def compare(values: Mapping[str, Sequence[float]], ours: str, unit: str) -> dict
 
 
 def write(name: str, content: Mapping[str, Any]) -> None:
-    """bench/results/NAME.json, or NAME-cuda.json on a GPU, with versions and machine."""
+    """bench/results/PROCESSOR/NAME.json, or NAME-cuda.json on a GPU, with versions and machine."""
     from committee.training import machine
 
     device = machine.pick_device("auto")
@@ -111,7 +112,14 @@ def write(name: str, content: Mapping[str, Any]) -> None:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
+    path = results_folder() / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**content, "versions": versions, "environment": facts}, indent=1) + "\n")
-    print(f"written: bench/results/{path.name}")
+    print(f"written: bench/results/{path.parent.name}/{path.name}")
+
+
+def results_folder() -> Path:
+    """Where this machine's results are kept: a folder for each processor."""
+    from committee.training import machine
+
+    return RESULTS / re.sub(r"[^a-z0-9]+", "-", machine.processor().lower()).strip("-")

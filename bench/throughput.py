@@ -176,7 +176,7 @@ def breakdown() -> dict[str, float]:
             whole = time.perf_counter() - began
         kernels._call = plain
     parts = {
-        "convolutions": ("conv", "conv_gradient", "pack", "unpack"),
+        "convolutions": (*map(kernels.of_terms, ("conv", "conv_gradient", "pack")), "unpack"),
         "first convolution": ("stem", "stem_gradient", "turn"),
         "pooling": ("pool", "pool_gradient"),
         "dropout": ("dropout", "dropout_gradient"),

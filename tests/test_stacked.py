@@ -71,9 +71,10 @@ def finished(training: Any) -> Any:
 MUON = {"optimiser": {"name": "muon", "rate": 1e-2, "epsilon": 1e-3}}
 
 
-@pytest.mark.parametrize(("form", "changes"), [*((form, {}) for form in FORMS), ("apart", MUON)])
+# Muon makes a gradient's small directions as large as the others, and the rounding in them too.
+@pytest.mark.parametrize(("form", "changes", "most"), [*((form, {}, 2e-4) for form in FORMS), ("apart", MUON, 2e-3)])
 def test_a_stack_of_two_trains_the_members_that_fit_trains(
-    form: Form, changes: dict[str, Any], digits: ImageDataset
+    form: Form, changes: dict[str, Any], most: float, digits: ImageDataset
 ) -> None:
     tasks, images = tasks_of(recipe_of(**changes), digits), digits.train
     with one_thread():
@@ -83,7 +84,7 @@ def test_a_stack_of_two_trains_the_members_that_fit_trains(
         assert isinstance(stacked, Fitted)
         assert stacked.kept_epoch == one.kept_epoch
         for (name, a), b in zip(one.network.state_dict().items(), stacked.network.state_dict().values(), strict=True):
-            assert torch.allclose(a.float(), b.float(), atol=2e-4, rtol=1e-3), name
+            assert torch.allclose(a.float(), b.float(), atol=most, rtol=1e-3), name
         for a, b in zip(one.history, stacked.history, strict=True):
             assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-3)
             assert b["validation_accuracy"] == pytest.approx(a["validation_accuracy"], abs=0.009)  # one image of 120

@@ -1,8 +1,9 @@
 """The C kernels of kernels.c on tensors: what each computes, and whether this machine can run them.
 
 Images here are (image, height, width, channel), contiguous bfloat16, the number of channels a multiple of 16. All of it
-runs in the calling thread. `available()` is False where the CPU has no AVX-512 bfloat16, where it has AMX (whose matrix
-units torch uses, and these do not), or where the package was installed without a C compiler.
+runs in the calling thread. Convolutions multiply bfloat16, or float32 on CPUs that are slower in bfloat16 (`terms`).
+`available()` is False where the CPU has no AVX-512 bfloat16, where it has AMX (whose matrix units torch uses, and these
+do not), or where the package was installed without a C compiler.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ _here = threading.local()
 # Arguments of the C functions: p an array, l long, i int, f float; after a colon what they return.
 SIGNATURES = {
     "supported": ":i",
+    "fast_pairs": ":i",
     "conv_scratch": "iiiii:l",
-    "conv": "pppppliiiiiiip",
+    "conv_bf16": "pppppliiiiiiip",
+    "conv_float": "pppppliiiiiiip",
     "conv_gradient_scratch": "iiiiii:l",
-    "conv_gradient": "pppppliiiiiip",
-    "pack": "pppiii",
+    "conv_gradient_bf16": "pppppliiiiiip",
+    "conv_gradient_float": "pppppliiiiiip",
+    "pack_bf16": "pppiii",
+    "pack_float": "pppiii",
     "unpack": "ppiii",
     "stem": "pffppp" + "liiiiiiip",
     "stem_gradient": "pffpppp" + "liiiiiip",
@@ -72,6 +77,18 @@ def available() -> bool:
     library = _library()
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     return library is not None and bool(library.committee_supported()) and not amx
+
+
+@cache
+def terms() -> torch.dtype:
+    """What a convolution's products are made of: bfloat16, or float32 where this CPU is no faster in bfloat16."""
+    library = _library()
+    return torch.bfloat16 if library is not None and library.committee_fast_pairs() else torch.float32
+
+
+def of_terms(name: str) -> str:
+    """A function's name for these terms."""
+    return f"{name}_{'bf16' if terms() == torch.bfloat16 else 'float'}"
 
 
 def _call(name: str, *arguments: Tensor | float | None) -> Any:
@@ -122,8 +139,9 @@ def conv(
     images, height, width, channels = x.shape
     grown = 2 * padding - kernel + 1
     y = torch.empty(images, height + grown, width + grown, outputs, dtype=torch.bfloat16)
-    scratch = _scratch(_scratch_values("conv_scratch", height, width, channels, kernel, padding), torch.bfloat16)
-    _call("conv", x, mask, weights, bias, y, images, height, width, channels, outputs, kernel, padding, relu, scratch)
+    scratch = _scratch(_scratch_values("conv_scratch", height, width, channels, kernel, padding), terms())
+    shape = (images, height, width, channels, outputs, kernel, padding, relu)
+    _call(of_terms("conv"), x, mask, weights, bias, y, *shape, scratch)
     return y
 
 
@@ -143,8 +161,8 @@ def conv_gradient(
     sums = torch.zeros(TERMS, kernel, channels, outputs)
     bias_sums = torch.zeros(outputs) if bias else None
     shape = (height, width, channels, outputs, kernel, padding)
-    scratch = _scratch(_scratch_values("conv_gradient_scratch", *shape), torch.bfloat16)
-    _call("conv_gradient", x, dy, mask, sums, bias_sums, images, *shape, scratch)
+    scratch = _scratch(_scratch_values("conv_gradient_scratch", *shape), terms())
+    _call(of_terms("conv_gradient"), x, dy, mask, sums, bias_sums, images, *shape, scratch)
     gradient = torch.empty(outputs, kernel, kernel, channels)
     _call("unpack", sums, gradient, channels, outputs, kernel)
     return gradient, bias_sums
@@ -153,8 +171,8 @@ def conv_gradient(
 def pack(weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (outputs, kernel, kernel, channel) float32 as `conv` takes them, for it and for its input's gradient."""
     outputs, kernel, _, channels = weights.shape
-    forward, backward = torch.empty(2, outputs * kernel * TERMS * channels, dtype=torch.bfloat16)
-    _call("pack", weights, forward, backward, channels, outputs, kernel)
+    forward, backward = torch.empty(2, outputs * kernel * TERMS * channels, dtype=terms())
+    _call(of_terms("pack"), weights, forward, backward, channels, outputs, kernel)
     return forward, backward
 
 

@@ -1,3 +1,3 @@
 """The version, in one place: a change of it says that the same recipe may train other weights."""
 
-version = "0.4.0"
+version = "0.4.1"

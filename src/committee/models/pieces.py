@@ -299,7 +299,7 @@ class Flattening:
 
 
 class Dense:
-    """A dense layer in bfloat16, and relu."""
+    """A dense layer, and relu, its products made of the same kind of numbers as a convolution's."""
 
     def __init__(self, dense: nn.Linear, relu: bool) -> None:
         self.dense, self.relu = dense, relu
@@ -308,29 +308,30 @@ class Dense:
 
     def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, value) -> (image, unit)."""
-        weight, bias = self.rounded()
+        x, (weight, bias) = x.to(kernels.terms()), self.rounded()
         y = self.product(x, weight, bias)
         return y, (x, weight, y if self.relu else None)
 
     def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
         """Gradients of x, weight and bias."""
         x, weight, y = saved
-        dy = dy if y is None else torch.where(y > 0, dy, 0)
-        dx = dy @ weight if wanted else None
+        dy = (dy if y is None else torch.where(y > 0, dy, 0)).to(weight.dtype)
+        dx = (dy @ weight).bfloat16() if wanted else None
         return dx, [(dy.T @ x).float(), dy.sum(0, dtype=torch.float32)]
 
     def judged(self, x: Tensor) -> Tensor:
         """The same, its rows filled up, so that a row's sums are split alike in every batch."""
         rows = math.ceil(len(x) / ROWS) * ROWS
-        return self.product(filled(x, rows), *self.prepared(self.rounded))[: len(x)]
+        return self.product(filled(x.to(kernels.terms()), rows), *self.prepared(self.rounded))[: len(x)]
 
     def rounded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias in bfloat16."""
-        return self.dense.weight.to(torch.bfloat16), self.dense.bias.to(torch.bfloat16)
+        """Weight and bias as they enter the products."""
+        return self.dense.weight.to(kernels.terms()), self.dense.bias.to(kernels.terms())
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The layer's result."""
-        y = torch.addmm(bias, x, weight.T)
+        with torch.autocast("cpu", enabled=False):
+            y = torch.addmm(bias, x, weight.T).bfloat16()
         return y.relu_() if self.relu else y
 
 
