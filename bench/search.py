@@ -1,23 +1,48 @@
 """The search for the shipped recipes: one change at a time, judged out of fold; the test images stay sealed.
 
     python bench/search.py bench/search/fast.toml --data mnist --data-dir DIR
+    python bench/search.py bench/search/standard.toml --draw 0 --data mnist --data-dir DIR
 
-A file gives a base recipe and a list of changes to try. Each is trained with as many members as there are folds, so
-that every training image is judged once, by the one member that did not train on it: 60,000 judgements of single
-networks on MNIST. Each line is compared with the base on the same images (exact McNemar test). Runs go to
-runs/search/ and are kept: the same command again only reads them, a longer file trains what is new. `--only` picks.
+A file gives a base recipe, or the name of a shipped one, and a list of changes to try. Each is trained with as many
+members as there are folds, so that every training image is judged once, by the one member that did not train on it:
+60,000 judgements of single networks on MNIST. With `--draw` it is small data that is searched, and the committee that
+is judged: 4,000 training images are trained on, 20,000 others are the test part, the real one is left out. Each line is
+compared with the base on the same images (exact McNemar test). Runs go to runs/search/ and are kept: the same command
+again only reads them, a longer file trains what is new. `--only` picks.
 """
 
 from __future__ import annotations
 
 import argparse
 import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from committee import load_dataset, train
+from committee import load_dataset, load_recipe, train
 from committee.comparison import compare_runs
+from committee.data.dataset import ImageDataset, SealedTest
+from committee.recipe import Recipe
 from committee.recipe_reading import parse, with_changes
 from committee.run import Setting
+from committee.seeds import numpy_generator
+
+SMALL, OTHERS = 4_000, 20_000  # images of a draw: trained on, judged
+
+
+def drawn(dataset: ImageDataset, draw: int) -> ImageDataset:
+    """A small set out of a large one's training images, others of which are its test part."""
+    order = numpy_generator(draw, "draw").permutation(len(dataset.train))
+    train, others = (dataset.train.part(order[part]) for part in (slice(SMALL), slice(SMALL, SMALL + OTHERS)))
+    return replace(dataset, name=f"{dataset.name}-draw{draw}", train=train, test=SealedTest(others))
+
+
+def recipe_of(base: str | dict[str, Any], name: str, changes: Sequence[str]) -> Recipe:
+    """The base recipe, changed."""
+    if isinstance(base, str):
+        return load_recipe(base, list(changes))
+    return parse(with_changes({**base, "name": name}, list(changes)), f"the base, {name}")
 
 
 def main() -> None:
@@ -25,10 +50,14 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--draw", type=int, help="search on small data: the number of the draw, from 0 on")
     parser.add_argument("--only", default="", help="names of changes to train, with commas; the base always is")
     arguments = parser.parse_args()
     declared = tomllib.loads(arguments.file.read_text(encoding="utf-8"))
     dataset = load_dataset(arguments.data, data_dir=arguments.data_dir)
+    if arguments.draw is not None:
+        dataset = drawn(dataset, arguments.draw)
+    on = "out-of-fold" if arguments.draw is None else "test"
     tried = {"base": [], **{name: list(changes) for name, changes in declared["tried"].items()}}
     only = arguments.only.split(",") if arguments.only else list(tried)
     base = Path("runs/search") / f"{dataset.name}-{arguments.file.stem}-base"
@@ -37,11 +66,11 @@ def main() -> None:
         if name not in only and name != "base":
             continue
         folder = base.with_name(f"{dataset.name}-{arguments.file.stem}-{name}")
-        recipe = parse(with_changes({**declared["base"], "name": name}, changes), f"{arguments.file}, {name}")
-        results = train(dataset, recipe, folder, Setting(), keep_sealed=True)
-        found = results.out_of_fold
+        recipe = recipe_of(declared["base"], name, changes)
+        results = train(dataset, recipe, folder, Setting(), keep_sealed=on == "out-of-fold")
+        found = results.test if on == "test" else results.out_of_fold
         assert found is not None
-        c = compare_runs(base, folder, "out-of-fold")
+        c = compare_runs(base, folder, on)
         difference = c.only_a_right - c.only_b_right
         seconds = sum(member.seconds for member in results.members) / len(results.members)
         line = f"{name:24} {found.errors:7,} {found.log_loss:9.5f} {seconds:17.1f} {difference:+17,}"

@@ -309,13 +309,12 @@ EXPORT void NAMED(committee_conv_gradient)(const bf16 *x, const bf16 *dy, const 
       long across = tiles_with(tiles, p);
       for (int c = 0, vectors; across && c < outputs; c += 16 * vectors) {
         vectors = vectors_of(outputs - c);
+        NAMED(gradient_function) add = NAMED(GRADIENTS)[kernel == 5][vectors].function;
         int step = NAMED(GRADIENTS)[kernel == 5][vectors].inputs;
         for (int ci = 0; ci < inputs; ci += step)
-          NAMED(GRADIENTS)
-          [kernel == 5][vectors].function(x_terms + p * x_term + PER * ci, d_terms + p * d_term + PER * c,
-                                          sums + ((long)p * kernel * inputs + ci) * outputs + c, pairs,
-                                          2L * tall * across * inputs, 2L * Ho * across * outputs, Ho, across, inputs,
-                                          outputs);
+          add(x_terms + p * x_term + PER * ci, d_terms + p * d_term + PER * c,
+              sums + ((long)p * kernel * inputs + ci) * outputs + c, pairs, 2L * tall * across * inputs,
+              2L * Ho * across * outputs, Ho, across, inputs, outputs);
       }
     }
   }

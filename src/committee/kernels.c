@@ -2,8 +2,8 @@
  *
  * Images are (image, height, width, channel), values bfloat16, sums float32. Everything runs in the calling thread and
  * adds in a fixed order, so equal calls give equal bits. kernels.py wraps each function and says what it does; on other
- * CPUs this file compiles to an empty module and torch does the work. The products of convolutions are in convolution.h,
- * which is included twice: made of bfloat16, and of float32.
+ * CPUs this file compiles to an empty module and torch does the work. The products of convolutions are in
+ * convolution.h, which is included twice: made of bfloat16, and of float32.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
