@@ -559,7 +559,7 @@ def test_read_images_takes_what_people_have(tmp_path: Path, digits: tuple[Part, 
 
 
 def test_read_images_converts_to_the_form_of_the_training(tmp_path: Path) -> None:
-    Image.fromarray(np.full((20, 10, 4), (200, 100, 50, 0), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((20, 10, 4), (200, 100, 50, 255), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.full((4, 4), 7, np.uint8)).save(tmp_path / "b.png")
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     _, grey = read_images(paths, image_shape=(6, 6, 1), pixel_range=255)
@@ -571,6 +571,26 @@ def test_read_images_converts_to_the_form_of_the_training(tmp_path: Path) -> Non
     assert opaque[0, 0, 0].tolist() == [7, 7, 7, 255]
     with pytest.raises(DataError, match="there are no images to classify"):
         read_images([text(tmp_path, "x", "notes.txt")], image_shape=(6, 6, 1), pixel_range=255)
+
+
+def test_read_images_refuses_transparency_where_the_training_had_none(tmp_path: Path) -> None:
+    """A shape that is drawn in the alpha channel alone would become an even square, and be classified as such."""
+    pixels = np.zeros((6, 6, 4), np.uint8)
+    pixels[2:4, 2:4, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: parts of the image are transparent"):
+        read_images([tmp_path / "a.png"], image_shape=(6, 6, 1), pixel_range=255)
+    _, kept = read_images([tmp_path / "a.png"], image_shape=(6, 6, 4), pixel_range=255)
+    assert np.array_equal(kept[0], pixels)
+
+
+def test_read_images_tells_files_of_one_name_apart(tmp_path: Path) -> None:
+    for folder in ("3", "5"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((6, 6), np.uint8)).save(tmp_path / folder / "0.png")
+    paths = [tmp_path / folder / "0.png" for folder in ("3", "5")]
+    assert read_images(paths[:1], image_shape=(6, 6, 1), pixel_range=255)[0] == ["0.png"]
+    assert read_images(paths, image_shape=(6, 6, 1), pixel_range=255)[0] == list(map(str, paths))
 
 
 def test_describe_and_samples_show_training_images_only(tmp_path: Path, digits: tuple[Part, Part]) -> None:

@@ -237,7 +237,9 @@ def test_damaged_weights_are_not_used(run: Path, tmp_path: Path) -> None:
 
 
 def test_compare_tells_a_run_from_itself_and_from_a_better_one(run: Path, tmp_path: Path) -> None:
-    assert "not distinguishable" in call("compare", run, run).stdout
+    told = call("compare", run, run).stdout
+    assert "not distinguishable" in told
+    assert told.count(f"  {len(committee.load(run).networks)} members  ") == 2
     call("train", "digits", *SMALL, "--epochs", "12", "--out", tmp_path / "long")
     answer = json.loads(call("compare", run, tmp_path / "long", "--on", "out-of-fold", "--json").stdout)
     assert answer["accuracy_difference"] > 0

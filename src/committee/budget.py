@@ -110,7 +110,7 @@ def plan(
         if needed_seconds(recipe, dataset, speed, m, e) <= left
     }
     if not fitting:
-        least = needed_seconds(recipe, dataset, speed, members or speed.at_once, epochs or 1)
+        least = needed_seconds(recipe, dataset, speed, members or candidates(speed.at_once)[0], epochs or 1)
         shortest = (least + time.monotonic() - began) / PLANNED_SHARE
         raise RecipeError(
             f"the budget is too short: the least that can be trained takes about {math.ceil(shortest)} seconds here "

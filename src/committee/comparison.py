@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from committee import seeds
-from committee.errors import RunError
+from committee.errors import RunError, counted
 from committee.evaluation.compare import Comparison, compare
 from committee.report.tables import percent
 from committee.training import store
@@ -57,14 +57,15 @@ def in_words(comparison: Comparison, run_a: Path, run_b: Path, on: str) -> str:
     which = "test images" if on == "test" else "out-of-fold judgements of training images"
     identities = [store.read_json(run / "identity.json") for run in (run_a, run_b)]
     between = store.differing(identities[0], identities[1], "{name} {was} in A, {now} in B")
+    members_a, members_b = (len(store.read_json(run / "committee.json")["members"]) for run in (run_a, run_b))
     difference, loss = c.accuracy_difference_interval, c.log_loss_difference_interval
     lines = [
         f"{c.images:,} {which}; differences are B minus A, intervals hold 95 %",
         f"A and B differ in: {'; '.join(between) or 'nothing, they are the same training'}",
         f"A  {percent(c.accuracy_a)} ({percent(c.accuracy_interval_a.low)} to {percent(c.accuracy_interval_a.high)})"
-        f"  log-loss {c.log_loss_a:.4f}  {run_a}",
+        f"  log-loss {c.log_loss_a:.4f}  {counted(members_a, 'member')}  {run_a}",
         f"B  {percent(c.accuracy_b)} ({percent(c.accuracy_interval_b.low)} to {percent(c.accuracy_interval_b.high)})"
-        f"  log-loss {c.log_loss_b:.4f}  {run_b}",
+        f"  log-loss {c.log_loss_b:.4f}  {counted(members_b, 'member')}  {run_b}",
         f"accuracy  {100 * c.accuracy_difference:+.2f} points "
         f"({100 * difference.low:+.2f} to {100 * difference.high:+.2f})",
         f"log-loss  {c.log_loss_difference:+.4f} nats ({loss.low:+.4f} to {loss.high:+.4f})",

@@ -244,7 +244,7 @@ def members_table(results: Results) -> Table:
     """The training summary: a row a member, mean and spread, out of fold, the committee."""
     rows = summary_rows(results)
     fields = [field for field, _ in shown_columns(rows)]
-    title = "Losses in nats, accuracies in %; a member's are of its kept epoch"
+    title = "Losses in nats, accuracies in %; members' of their kept epoch, not calibrated"
     table = Table(
         title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title_justify="left"
     )

@@ -169,7 +169,7 @@ def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return result
 
 
-def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: int) -> Pixels:
+def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: int, label: str) -> Pixels:
     """Images in the form of a training: its size, channels and depth.
 
     Colour becomes grey by luma (.299, .587, .114), grey becomes colour by repetition, missing alpha is opaque.
@@ -178,6 +178,10 @@ def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: in
         pixels: (image, height, width, channel), uint8 or uint16.
         image_shape: wanted height, width, channels.
         pixel_range: 255 for 8 bits, 65535 for 16.
+        label: name for messages.
+
+    Raises:
+        DataError: parts are transparent, and the wanted channels have no alpha: what shows through is anybody's guess.
     """
     height, width, channels = image_shape
     full = np.iinfo(pixels.dtype).max
@@ -188,6 +192,11 @@ def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: in
         if pixels.shape[3] in (2, 4)
         else (pixels, np.full_like(pixels[..., :1], full))
     )
+    if channels in (1, 3) and (alpha < full).any():
+        raise DataError(
+            f"{label}: parts of the image are transparent, and no image that the members were trained on was; "
+            "put it on a background like theirs"
+        )
     if channels <= 2 and colour.shape[3] == 3:
         colour = np.rint(colour @ np.array([0.299, 0.587, 0.114]))[..., None].astype(pixels.dtype)
     elif channels >= 3 and colour.shape[3] == 1:

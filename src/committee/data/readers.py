@@ -86,13 +86,16 @@ def read_images(
         pixel_range: 255 where the training's pixels have 8 bits, 65535 where 16.
 
     Returns:
-        A name for each image (``"folder/file.png"``, ``"array.npy[3]"``, counted from 0) and the pixels
+        A name for each image (``"folder/file.png"``, ``"array.npy[3]"``, counted from 0; where two would have
+        the same, the path as given is put before them) and the pixels
         (image, height, width, channel), uint8 or uint16.
 
     Raises:
-        DataError: a path that holds no images, or an image that cannot be read; it is named.
+        DataError: a path that holds no images, an image that cannot be read, or one that is transparent where the
+            training's images are not; it is named.
     """
     names: list[str] = []
+    places: list[str] = []
     blocks: list[Pixels] = []
     for path in map(Path, paths):
         with open_files(path) as files, warnings.catch_warnings():
@@ -101,21 +104,23 @@ def read_images(
             for name in found:
                 block = decode(files.read(name), files.label(name))[None]
                 names.append(name)
-                blocks.append(conformed(block, image_shape, pixel_range))
+                blocks.append(conformed(block, image_shape, pixel_range, files.label(name)))
             is_npz = path.suffix.lower() == ".npz"
             for name in [] if found else [_array_of_images(files)] if is_npz else _holding_arrays(files):
                 block = _pixels(files, name, image_shape, pixel_range)
                 base = path.name if is_npz else name
                 names += [f"{base}[{i}]" for i in range(len(block))]
-                blocks.append(conformed(block, image_shape, pixel_range))
+                blocks.append(conformed(block, image_shape, pixel_range, files.label(name)))
                 found.append(name)
+        folder = path.parent if path.is_file() and path.suffix.lower() != ".zip" else path
+        places += [str(folder / name) for name in names[len(places) :]]
         if not found:
             raise DataError(
                 f"{path}: there are no images to classify; image, NPY, NPZ, CSV, Parquet or IDX files are expected"
             )
     if not names:
         raise DataError("there are no images to classify; give at least one path")
-    return names, cast(Pixels, np.concatenate(blocks))
+    return names if len(set(names)) == len(names) else places, cast(Pixels, np.concatenate(blocks))
 
 
 def _array_of_images(members: Files) -> str:
@@ -141,8 +146,12 @@ def _pixels(files: Files, name: str, image_shape: tuple[int, int, int], pixel_ra
     lower = name.lower()
     if lower.endswith(".parquet"):
         contents = parquet.read_parquet(files, name).contents
-        rows = [decode(content, f"{files.label(name)} row {row}") for row, content in enumerate(contents, start=1)]
-        return cast(Pixels, np.concatenate([conformed(row[None], image_shape, pixel_range) for row in rows]))
+        labels = [f"{files.label(name)} row {row}" for row in range(1, len(contents) + 1)]
+        rows = [
+            conformed(decode(content, label)[None], image_shape, pixel_range, label)
+            for content, label in zip(contents, labels, strict=True)
+        ]
+        return cast(Pixels, np.concatenate(rows))
     values: NDArray[Any]
     if lower.endswith(".npz"):
         with open_zip(files, name) as members:
