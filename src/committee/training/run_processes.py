@@ -32,7 +32,7 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
         # no exception of ours: this process has no business but to end, and a traceback would bury what to do
         raise SystemExit(
             "Error: this script trains where it is imported, and its worker processes import it; put its calls under "
-            '`if __name__ == "__main__":`, or train with committee.Setting(workers=1)'
+            '`if __name__ == "__main__":`, or train with workers=1 (of committee.Setting or of the estimator)'
         )
     waiting = deque(jobs)
     active: dict[Connection, _Worker] = {}
