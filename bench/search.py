@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import tomllib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +37,11 @@ def drawn(dataset: ImageDataset, draw: int) -> ImageDataset:
     return replace(dataset, name=f"{dataset.name}-draw{draw}", train=train, test=SealedTest(others))
 
 
-def recipe_of(base: str | dict[str, Any], name: str, changes: Sequence[str]) -> Recipe:
-    """The base recipe, changed."""
+def recipe_of(base: str | dict[str, Any], name: str, changes: list[str], where: str) -> Recipe:
+    """The base recipe, changed; `where` it is declared, for messages."""
     if isinstance(base, str):
-        return load_recipe(base, list(changes))
-    return parse(with_changes({**base, "name": name}, list(changes)), f"the base, {name}")
+        return load_recipe(base, changes)
+    return parse(with_changes({**base, "name": name}, changes), where)
 
 
 def main() -> None:
@@ -66,7 +65,7 @@ def main() -> None:
         if name not in only and name != "base":
             continue
         folder = base.with_name(f"{dataset.name}-{arguments.file.stem}-{name}")
-        recipe = recipe_of(declared["base"], name, changes)
+        recipe = recipe_of(declared["base"], name, changes, f"{arguments.file}, {name}")
         results = train(dataset, recipe, folder, Setting(), keep_sealed=on == "out-of-fold")
         found = results.test if on == "test" else results.out_of_fold
         assert found is not None

@@ -112,14 +112,8 @@ def write(name: str, content: Mapping[str, Any]) -> None:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    path = results_folder() / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", facts["processor"].lower()).strip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
     path.write_text(json.dumps({**content, "versions": versions, "environment": facts}, indent=1) + "\n")
-    print(f"written: bench/results/{path.parent.name}/{path.name}")
-
-
-def results_folder() -> Path:
-    """Where this machine's results are kept: a folder for each processor."""
-    from committee.training import machine
-
-    return RESULTS / re.sub(r"[^a-z0-9]+", "-", machine.processor().lower()).strip("-")
+    print(f"written: bench/results/{folder.name}/{path.name}")

@@ -209,11 +209,8 @@ def main() -> None:
         chosen = best_settings(tools, surveyed)
         values = rounds(chosen, "images_per_second", arguments.rounds)
         summary = compare(values, "committee", "images/s")
-        limits = {
-            precision: (measure(Setting(precision, (__file__, "limit", precision), copies=2)) or {})
-            for precision in ("float32", "bfloat16")
-        }
-    limit = max(each.get("images_per_second", 0.0) for each in limits.values()) or float("nan")
+        alone = [measure(Setting(each, (__file__, "limit", each), copies=2)) for each in ("float32", "bfloat16")]
+    limit = max((figures["images_per_second"] for figures in alone if figures), default=float("nan"))
     share = summary["committee"]["median"] / limit
     print(f"limit: torch's convolutions alone, one core each, {limit:,.0f} images/s; our share of it {share:.0%}")
     spent = breakdown()

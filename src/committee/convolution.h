@@ -152,7 +152,7 @@ EXPORT void NAMED(committee_conv)(const bf16 *x, const bf16 *mask, const NUMBER 
 /* --- convolution: gradient of the weights --------------------------------------------------------------------------
  */
 
-/* The same row of two images -> out[term] (tile, channel, image) */
+/* The same row of two images -> out[term]: (tile, channel, image), or where PER is 1 (tile, image, channel) */
 INLINE void NAMED(paired_term_row)(const bf16 *a, const bf16 *b, int W, int C, int padding, row_tiles tiles,
                                    const int kernel, NUMBER *const *out) {
   for (int c = 0; c < C; c += 16) {
@@ -175,7 +175,7 @@ INLINE void NAMED(paired_term_row)(const bf16 *a, const bf16 *b, int W, int C, i
   }
 }
 
-/* The gradients of a row of outputs of two images -> out[term] (tile, channel, image); adds to the bias's gradient. */
+/* The gradients of a row of outputs of two images -> out[term], likewise; adds to the bias's gradient. */
 INLINE void NAMED(paired_gradient_row)(const bf16 *a, const bf16 *ma, const bf16 *b, const bf16 *mb, int W, int C,
                                        row_tiles tiles, const int kernel, float *bias_sums, NUMBER *const *out) {
   const int whole = TERMS + 1 - kernel;
@@ -263,6 +263,7 @@ static const struct {
     {{0, 0}, {NAMED(gradient_3_1), 8}, {NAMED(gradient_3_2), 4}, {0, 0}, {NAMED(gradient_3_4), 2}},
     {{0, 0}, {NAMED(gradient_5_1), 4}, {NAMED(gradient_5_2), 2}, {0, 0}, {NAMED(gradient_5_4), 1}},
 };
+
 /* sums (term, kernel, inputs, outputs) and bias_sums (outputs), or none, are added to. */
 EXPORT void NAMED(committee_conv_gradient)(const bf16 *x, const bf16 *dy, const bf16 *mask, float *sums,
                                            float *bias_sums, long N, int H, int W, int inputs, int outputs, int kernel,
@@ -272,7 +273,7 @@ EXPORT void NAMED(committee_conv_gradient)(const bf16 *x, const bf16 *dy, const 
   int most = tiles_with(tiles, 0);
   long group = together(Ho, most), row = (long)W * inputs, image = H * row, dy_row = (long)Wo * outputs,
        result = Ho * dy_row;
-  /* a term's values are (pair, row, tile, channel, image), of as many tiles as have this term */
+  /* a term's values are (pair, row) of what a row gives, of as many tiles as have this term */
   long x_term = group * tall * 2L * most * inputs, d_term = group * Ho * 2L * most * outputs;
   NUMBER *x_terms = scratch, *d_terms = x_terms + TERMS * x_term, *to[TERMS];
   bf16 *nothing = (bf16 *)(d_terms + TERMS * d_term);

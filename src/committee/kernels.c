@@ -234,7 +234,7 @@ INLINE void tap_terms(const __m512 *g, int kernel, __m512 *out) {
   for (int p = 0; p < TERMS; p++) out[p] = MUL(NORMAL[p], out[p]);
 }
 
-/* Terms as bfloat16, two in a dot product: for CPUs that compute it as fast as a product of two floats (AMD's). */
+/* Terms as bfloat16, two in a product: for CPUs with fast pairs. */
 static const uint16_t ZIP[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                  8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
 INLINE void store_bf16(bf16 *to, __m512 terms) { put(to, terms); }
@@ -263,7 +263,7 @@ INLINE void scatter_two_bf16(bf16 *to, __m512 first, __m512 second) {
 #undef LOAD
 #undef DOT
 
-/* Terms as float32: for CPUs on which a dot product of bfloat16 takes longer than its four operations (Intel's). */
+/* Terms as float32, one in a product: for the others. */
 INLINE void store_float(float *to, __m512 terms) { _mm512_storeu_ps(to, terms); }
 INLINE void store_two_float(float *to, long apart, __m512 first, __m512 second) {
   _mm512_storeu_ps(to, first), _mm512_storeu_ps(to + apart, second);

@@ -95,32 +95,32 @@ def read_images(
             training's images are not; it is named.
     """
     names: list[str] = []
-    places: list[str] = []
+    labels: list[str] = []
     blocks: list[Pixels] = []
     for path in map(Path, paths):
         with open_files(path) as files, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks about odd but readable files
             found = list(folders.image_names(files))
             for name in found:
-                block = decode(files.read(name), files.label(name))[None]
+                label = files.label(name)
                 names.append(name)
-                blocks.append(conformed(block, image_shape, pixel_range, files.label(name)))
+                labels.append(label)
+                blocks.append(conformed(decode(files.read(name), label)[None], image_shape, pixel_range, label))
             is_npz = path.suffix.lower() == ".npz"
             for name in [] if found else [_array_of_images(files)] if is_npz else _holding_arrays(files):
                 block = _pixels(files, name, image_shape, pixel_range)
-                base = path.name if is_npz else name
+                base, label = (path.name, files.where) if is_npz else (name, files.label(name))
                 names += [f"{base}[{i}]" for i in range(len(block))]
-                blocks.append(conformed(block, image_shape, pixel_range, files.label(name)))
+                labels += [f"{label}[{i}]" for i in range(len(block))]
+                blocks.append(conformed(block, image_shape, pixel_range, label))
                 found.append(name)
-        folder = path.parent if path.is_file() and path.suffix.lower() != ".zip" else path
-        places += [str(folder / name) for name in names[len(places) :]]
         if not found:
             raise DataError(
                 f"{path}: there are no images to classify; image, NPY, NPZ, CSV, Parquet or IDX files are expected"
             )
     if not names:
         raise DataError("there are no images to classify; give at least one path")
-    return names if len(set(names)) == len(names) else places, cast(Pixels, np.concatenate(blocks))
+    return names if len(set(names)) == len(names) else labels, cast(Pixels, np.concatenate(blocks))
 
 
 def _array_of_images(members: Files) -> str:

@@ -100,13 +100,14 @@ class Chain:
         self.parameters = [parameter for piece in pieces for parameter in piece.parameters]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run all of it."""
-        if torch.is_grad_enabled():
-            return _Chain.apply(self.pieces, x, *self.parameters)  # type: ignore[no-any-return, no-untyped-call]
-        x = pixels_last(x)
-        for piece in self.pieces:
-            x = piece.judged(x)
-        return channels_first(x)
+        """Run all of it; the pieces say themselves what their products are made of."""
+        with torch.autocast("cpu", enabled=False):
+            if torch.is_grad_enabled():
+                return _Chain.apply(self.pieces, x, *self.parameters)  # type: ignore[no-any-return, no-untyped-call]
+            x = pixels_last(x)
+            for piece in self.pieces:
+                x = piece.judged(x)
+            return channels_first(x)
 
 
 class _Chain(Function):

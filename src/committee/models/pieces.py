@@ -308,7 +308,7 @@ class Dense:
 
     def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, value) -> (image, unit)."""
-        x, (weight, bias) = x.to(kernels.terms()), self.rounded()
+        x, (weight, bias) = x.to(kernels.terms()), self.operands()
         y = self.product(x, weight, bias)
         return y, (x, weight, y if self.relu else None)
 
@@ -322,16 +322,15 @@ class Dense:
     def judged(self, x: Tensor) -> Tensor:
         """The same, its rows filled up, so that a row's sums are split alike in every batch."""
         rows = math.ceil(len(x) / ROWS) * ROWS
-        return self.product(filled(x.to(kernels.terms()), rows), *self.prepared(self.rounded))[: len(x)]
+        return self.product(filled(x.to(kernels.terms()), rows), *self.prepared(self.operands))[: len(x)]
 
-    def rounded(self) -> tuple[Tensor, Tensor]:
+    def operands(self) -> tuple[Tensor, Tensor]:
         """Weight and bias as they enter the products."""
         return self.dense.weight.to(kernels.terms()), self.dense.bias.to(kernels.terms())
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The layer's result."""
-        with torch.autocast("cpu", enabled=False):
-            y = torch.addmm(bias, x, weight.T).bfloat16()
+        y = torch.addmm(bias, x, weight.T).bfloat16()
         return y.relu_() if self.relu else y
 
 
