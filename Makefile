@@ -24,7 +24,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m committee.cli_reference docs
+	$(BIN)/python -m committee.cli.reference docs
 
 bench: $(VENV)/.bench
 	$(BIN)/python bench/throughput.py

@@ -64,7 +64,7 @@ def throughput(data: str, turns: int) -> dict[str, Any]:
 def time_to_accuracy(data_dir: Path | None, data: Path, labels: Any, folder: Path) -> dict[str, Any]:
     """B2: (seconds, mean test accuracy) of five members trained at once, and of one peer, epoch after epoch."""
     from committee import load_dataset, load_recipe, train
-    from committee.training import store
+    from committee.folders import files as store
 
     dataset, ours = load_dataset("mnist", data_dir=data_dir), []
     for epochs in OUR_EPOCHS:
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--fashion-dir", type=Path, help="where Fashion-MNIST's IDX files are, if not in the cache")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    from committee.training.machine import pick_device
+    from committee.nn.devices import pick_device
 
     if pick_device() != "cuda":
         raise SystemExit("this needs a CUDA GPU and a PyTorch that sees it")

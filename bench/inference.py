@@ -43,7 +43,7 @@ def random_networks(recipe: Any, members: int, device: str) -> list[Any]:
     """Networks of a recipe for MNIST's images, ready to judge."""
     import torch
 
-    from committee.models.architectures import build
+    from committee.nn.architectures import build
 
     return [
         build(recipe.network.of_member(m), (1, 28, 28), 10, torch.Generator().manual_seed(m))
@@ -58,7 +58,7 @@ def ours(recipe_name: str, members: int, precision: str) -> dict[str, float]:
     """The committee as `committee predict` has it."""
     from committee import load_recipe
     from committee.ensemble.committee import Committee
-    from committee.training.machine import pick_device
+    from committee.nn.devices import pick_device
 
     recipe, device = load_recipe(recipe_name, []), pick_device()
     networks = random_networks(recipe, members, device)
@@ -73,7 +73,7 @@ def plain(recipe_name: str, members: int, precision: str) -> dict[str, float]:
     import torch
 
     from committee import load_recipe
-    from committee.training.machine import pick_device
+    from committee.nn.devices import pick_device
 
     recipe, device = load_recipe(recipe_name, []), pick_device()
     networks = random_networks(recipe, members, device)

@@ -26,8 +26,8 @@ JOBS = {
 
 def job(name: str, options: list[str], data_dir: Path | None) -> dict[str, Any]:
     """One command: minutes, test accuracy with its interval, members."""
-    from committee.conclude import read_results
-    from committee.training import store
+    from committee.folders import files as store
+    from committee.runs.evaluation import read_results
 
     out = FOLDER / f"fashion-{name.split()[0].lower().replace(chr(39), '')}"
     clock = out / "minutes.json"

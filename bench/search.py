@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from committee import load_dataset, load_recipe, train
-from committee.comparison import compare_runs
+from committee.config.recipe import Recipe
+from committee.config.recipe_parsing import parse, with_changes
 from committee.data.dataset import ImageDataset, SealedTest
-from committee.recipe import Recipe
-from committee.recipe_reading import parse, with_changes
-from committee.run import Setting
-from committee.seeds import numpy_generator
+from committee.rng import numpy_generator
+from committee.runs.comparison import compare_runs
+from committee.runs.run import Setting
 
 SMALL, OTHERS = 4_000, 20_000  # images of a draw: trained on, judged
 

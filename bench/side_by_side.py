@@ -102,10 +102,10 @@ def compare(values: Mapping[str, Sequence[float]], ours: str, unit: str) -> dict
 
 def write(name: str, content: Mapping[str, Any]) -> None:
     """bench/results/PROCESSOR/NAME.json, or NAME-cuda.json on a GPU, with versions and machine."""
-    from committee.training import machine
+    from committee.nn import devices
 
-    device = machine.pick_device("auto")
-    facts = machine.describe(device, machine.pick_precision("auto", device), machine.cores())
+    device = devices.pick_device("auto")
+    facts = devices.describe(device, devices.pick_precision("auto", device), devices.cores())
     versions = {}
     for package in PACKAGES:
         try:

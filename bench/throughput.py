@@ -39,8 +39,8 @@ def ours(path: str, members: int = MEMBERS, name: str = "ensemble-cnn") -> None:
     from committee import load_recipe, train
     from committee.data.catalog import load_dataset
     from committee.data.dataset import checked_images
-    from committee.run import Setting as RunSetting
-    from committee.training import machine
+    from committee.nn import devices
+    from committee.runs.run import Setting as RunSetting
     from committee.training.jobs import EpochDone, Event
 
     data, base = np.load(path), load_dataset("mnist-5k")
@@ -61,7 +61,7 @@ def ours(path: str, members: int = MEMBERS, name: str = "ensemble-cnn") -> None:
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe(name, changes)
         train(dataset, recipe, Path(folder) / "run", RunSetting(), keep_sealed=True, on_event=take)
-    at_once = members if machine.pick_device() == "cuda" else min(machine.cores(), members)
+    at_once = members if devices.pick_device() == "cuda" else min(devices.cores(), members)
     mean = sum(sum(each) for each in speeds.values()) / sum(len(each) for each in speeds.values())
     print(json.dumps({"images_per_second": mean * at_once}))
 
@@ -111,8 +111,8 @@ def convolutions_alone(precision: str) -> float:
     from torch.nn import functional
 
     from committee import load_recipe
-    from committee.models.summary import layer_table
-    from committee.recipe import Conv
+    from committee.config.recipe import Conv
+    from committee.nn.summary import layer_table
     from committee.training.jobs import one_thread
 
     seconds = 0.0
@@ -143,12 +143,12 @@ def breakdown() -> dict[str, float]:
     import torch
 
     from committee import kernels, load_recipe
-    from committee.models.fused import forward_of
-    from committee.training import fit
+    from committee.nn.forward import forward_of
+    from committee.training import loop
     from committee.training.batches import epoch_batches, on_device
     from committee.training.jobs import one_thread
     from committee.training.optim import make_optimiser
-    from committee.training.task import Task
+    from committee.training.state import Task
 
     recipe, spent, plain = load_recipe("ensemble-cnn"), {}, kernels._call
 
@@ -162,7 +162,7 @@ def breakdown() -> dict[str, float]:
     labels = np.zeros(len(pixels), dtype=np.int64)
     task = Task(recipe, 0, 0, np.arange(len(pixels)), np.arange(0), 10, "cpu", "bfloat16")
     with one_thread():
-        network = fit.new_network(pixels, task)
+        network = loop.new_network(pixels, task)
         optimiser = make_optimiser(recipe.optimiser, network)
         forward = forward_of(network, "cpu", "bfloat16")
         images, targets = on_device(pixels, "cpu"), torch.from_numpy(labels)
@@ -171,7 +171,7 @@ def breakdown() -> dict[str, float]:
             kernels._call, began = timed, time.perf_counter()
             for batch, wanted in epoch_batches(images, targets, task, epoch, network):
                 optimiser.zero_grad(set_to_none=False)
-                fit.loss_of(forward(batch).float(), wanted, recipe.training).backward()
+                loop.loss_of(forward(batch).float(), wanted, recipe.training).backward()
                 optimiser.step()
             whole = time.perf_counter() - began
         kernels._call = plain

@@ -80,7 +80,7 @@ def points(probabilities: Any, labels: Any, epochs: int, images: int, speeds: di
 def train_ours(data_dir: Path | None, seeds: int) -> dict[int, Any]:
     """Test probabilities (member, image, class) by the number of epochs: a run each."""
     from committee import load_dataset, load_recipe, train
-    from committee.training import store
+    from committee.folders import files as store
 
     dataset, found = load_dataset("mnist", data_dir=data_dir), {}
     for epochs in OUR_EPOCHS:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from committee import recipe_reading as recipes
+from committee.config import recipe_parsing as recipes
+from committee.config.recipe import Recipe
 from committee.data.catalog import load_dataset
 from committee.data.dataset import ImageDataset
-from committee.recipe import Recipe
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from committee import budget, run
-from committee.budget import Speed
+from committee.config.recipe import Optimiser, Recipe
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError
-from committee.recipe import Optimiser, Recipe
-from committee.training import store
+from committee.folders import files as store
+from committee.runs import budget, run
+from committee.runs.budget import Speed
 
 
 @pytest.mark.parametrize(("spelling", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400)])

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from committee.cli import main
-from committee.cli_reference import file_reference, pages, reference
+from committee.cli.main import main
+from committee.cli.reference import file_reference, pages, reference
 from committee.data.dataset import ImageDataset
 
 ROOT = Path(__file__).parents[1]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from committee.config.recipe import Holdout
 from committee.data.splits import held_out_parts
 from committee.ensemble.calibrate import extrapolate, fit_temperature, temper, temperatures_by_size
 from committee.ensemble.combine import combine, out_of_fold
 from committee.ensemble.select import fit_weights, size_curve
 from committee.errors import DataError
-from committee.evaluation.metrics import accuracy
-from committee.recipe import Holdout
+from committee.metrics.scores import accuracy
 
 RNG = np.random.default_rng(0)
 

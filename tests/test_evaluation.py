@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from committee.evaluation.compare import compare, mcnemar_exact
-from committee.evaluation.intervals import (
+from committee.metrics.error_analysis import agreement, galleries, most_confused_pairs
+from committee.metrics.intervals import (
     bootstrap_mean_difference,
     mean_and_spread,
     paired_difference,
@@ -16,7 +16,8 @@ from committee.evaluation.intervals import (
     t_quantile,
     wilson,
 )
-from committee.evaluation.metrics import (
+from committee.metrics.paired import compare, mcnemar_exact
+from committee.metrics.scores import (
     accuracy,
     brier_score,
     expected_calibration_error,
@@ -24,7 +25,6 @@ from committee.evaluation.metrics import (
     log_loss,
     reliability_bins,
 )
-from committee.evaluation.mistakes import agreement, galleries, most_confused_pairs
 
 NAMES = ("ant", "bee", "cat")
 

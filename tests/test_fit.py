@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from committee.training.batches import scaling_of
+from committee.training.jobs import one_thread
+from committee.training.loop import fit
+from committee.training.optim import OPTIMISERS, Muon, make_optimiser, rate_at
+from committee.training.state import Fitted, NonFiniteLossError, State, Task
 from torch import nn
 from torch.nn import functional
 
-from committee import recipe_reading as recipes
+from committee.config import recipe_parsing as recipes
+from committee.config.recipe import Augmentation, Conv, Optimiser, Recipe, Schedule
+from committee.config.toml_files import shipped
 from committee.data.augment import augment, random_bends, random_matrices, warp
 from committee.data.dataset import ImageDataset, LabelledImages
-from committee.declarations import shipped
-from committee.models.architectures import KeyedDropout, StemConv, build
-from committee.models.summary import layer_table
-from committee.recipe import Augmentation, Conv, Optimiser, Recipe, Schedule
-from committee.seeds import torch_generator
+from committee.nn.architectures import KeyedDropout, StemConv, build
+from committee.nn.summary import layer_table
+from committee.rng import torch_generator
 from committee.training import batches
-from committee.training import fit as fitting
-from committee.training.batches import scaling_of
-from committee.training.fit import fit
-from committee.training.jobs import one_thread
-from committee.training.optim import OPTIMISERS, Muon, make_optimiser, rate_at
-from committee.training.task import Fitted, NonFiniteLossError, State, Task
+from committee.training import loop as fitting
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ PLATEAU = [
 
 @pytest.mark.parametrize("name", ["standard", "ensemble-cnn", "plateau and average"])
 def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits: ImageDataset, tmp_path: Any) -> None:
-    from committee.training.store import read_checkpoint, write_checkpoint
+    from committee.folders.files import read_checkpoint, write_checkpoint
 
     network = "network.layers=[{type='flatten'},{type='dropout',rate=0.3},{type='dense',units='classes'}]"
     changes = ["training.epochs=4"] + ([network] if name == "ensemble-cnn" else ["network.widths=[8,8,8]"])

@@ -7,17 +7,17 @@ import copy
 import numpy as np
 import pytest
 import torch
+from committee.training.jobs import member_probabilities, one_thread
+from committee.training.optim import Adadelta, Nadam
 from torch import Tensor, nn
 from torch.nn import functional
 
 from committee import kernels
-from committee import recipe_reading as recipes
+from committee.config import recipe_parsing as recipes
+from committee.config.recipe import Augmentation
 from committee.data import augment
-from committee.models.architectures import build, set_dropout_generator
-from committee.models.fused import forward_of, judge_of
-from committee.recipe import Augmentation
-from committee.training.jobs import member_probabilities, one_thread
-from committee.training.optim import Adadelta, Nadam
+from committee.nn.architectures import build, set_dropout_generator
+from committee.nn.forward import forward_of, judge_of
 
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="this CPU has no AVX-512 bfloat16, or no compiler")
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from committee.data import dataset as data
 from committee.data.dataset import open_test
-from committee.data.inspect import describe, sample_pictures
 from committee.data.readers import read_dataset, read_images
+from committee.data.summary import describe, sample_pictures
 from committee.errors import DataError
 
 Part = tuple[NDArray[Any], NDArray[Any]]

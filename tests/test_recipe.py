@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from committee import recipe_reading as recipes
-from committee.declarations import shipped
+from committee.config import recipe_parsing as recipes
+from committee.config.toml_files import shipped
 from committee.errors import RecipeError
-from committee.models.summary import layer_table, totals
+from committee.nn.summary import layer_table, totals
 
 P1_PARAMETERS = [160, 2320, 4640, 9248, 18496, 36928, 36928, 204928, 16512, 1290]
 
@@ -22,8 +22,8 @@ def test_the_published_network_has_the_published_parameter_counts() -> None:
 
 
 def test_built_networks_have_the_parameters_that_the_table_states() -> None:
-    from committee.models.architectures import build
-    from committee.seeds import torch_generator
+    from committee.nn.architectures import build
+    from committee.rng import torch_generator
 
     for name in shipped("recipe"):
         for shape in [(28, 28, 1), (32, 40, 3)]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from committee.evaluation import metrics, mistakes
-from committee.evaluation import results as values
-from committee.evaluation.results import Calibration, MemberRow, PartScore, Results, SizePoint, SizeTemperature
-from committee.report import html, plots, sentences, style, tables
+from committee.metrics import error_analysis, scores
+from committee.metrics import results as values
+from committee.metrics.results import Calibration, MemberRow, PartScore, Results, SizePoint, SizeTemperature
+from committee.report import plots, run_page, sentences, style, tables
+from committee.report.formatting import shown_command
 from committee.report.pictures import data_uris, displayable
-from committee.report.words import shown_command
 
 NASTY = ("<script>alert(1)</script>", "$x_1$ & $5", "very long " * 30, "ねこ", "a\nb", '"quoted", =1+1')
 
@@ -47,8 +47,8 @@ def synthetic(
         asked[member, np.arange(images) % 2 == member % 2] = np.nan
     honest = np.nanmean(asked, axis=0) if members > 1 else asked[0]
     known = np.isfinite(honest).all(axis=1)
-    shown = [] if sealed else [mistakes.galleries(test.mean(axis=0), test, labels, part="test", limit=limit)]
-    shown += [mistakes.galleries(honest, asked, labels, part="train", limit=limit)] if held_out else []
+    shown = [] if sealed else [error_analysis.galleries(test.mean(axis=0), test, labels, part="test", limit=limit)]
+    shown += [error_analysis.galleries(honest, asked, labels, part="train", limit=limit)] if held_out else []
     score = PartScore(images=images, loss=0.1, accuracy=0.97)
     rows = [
         MemberRow(
@@ -89,11 +89,11 @@ def synthetic(
     )
     results = Results(
         members=tuple(rows),
-        committee_train=metrics.judge(train.mean(axis=0), labels, names),
-        out_of_fold=metrics.judge(honest[known], labels[known], names) if held_out else None,
+        committee_train=scores.judge(train.mean(axis=0), labels, names),
+        out_of_fold=scores.judge(honest[known], labels[known], names) if held_out else None,
         out_of_fold_members=members / 2 if held_out else None,
         out_of_fold_remark="each image is judged only by members that did not train on it",
-        test=None if sealed else metrics.judge(test.mean(axis=0), labels, names),
+        test=None if sealed else scores.judge(test.mean(axis=0), labels, names),
         calibration=Calibration(
             temperature=1.1,
             by_size=(SizeTemperature(members=1, images=images, temperature=1.1),),
@@ -104,7 +104,7 @@ def synthetic(
         else None,
         sizes_out_of_fold=sizes if held_out else (),
         sizes_test=() if sealed else sizes,
-        agreement=mistakes.agreement(asked if sealed else test, on="train" if sealed else "test"),
+        agreement=error_analysis.agreement(asked if sealed else test, on="train" if sealed else "test"),
         galleries=tuple(gallery for each in shown for gallery in each.galleries),
         test_openings=()
         if sealed
@@ -149,7 +149,7 @@ def judged(rights: tuple[int, ...], wrongs: tuple[int, ...]) -> values.Judgement
         [[c] * right + [int(c == 0)] * wrong for c, (right, wrong) in enumerate(zip(rights, wrongs, strict=True))]
     ).astype(int)
     chances = 0.99 * np.eye(len(rights))[answers] + 0.01 / len(rights)
-    return metrics.judge(chances, labels, tuple(f"kind {c}" for c in range(len(rights))))
+    return scores.judge(chances, labels, tuple(f"kind {c}" for c in range(len(rights))))
 
 
 def perfect(images: int = 10) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def perfect(images: int = 10) -> dict[str, Any]:
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> str:
-    return html.write_report(folder, **run).read_text(encoding="utf-8")
+    return run_page.write_report(folder, **run).read_text(encoding="utf-8")
 
 
 def write(folder: Path, **choices: Any) -> str:
@@ -323,7 +323,7 @@ def test_percentages_never_round_to_certainty() -> None:
 
 def test_a_perfect_committee_is_drawn_whole_and_no_accuracy_axis_passes_100(tmp_path: Path) -> None:
     run = perfect(images=10)
-    figures = html._plots(run["results"], run["class_names"], run["histories"])
+    figures = run_page._plots(run["results"], run["class_names"], run["histories"])
     for name, horizontal in (("headline", True), ("classes", True), ("size_accuracy", False)):
         axes = figures[name].axes[0]
         assert (axes.get_xlim() if horizontal else axes.get_ylim())[1] == 1

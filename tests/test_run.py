@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import committee
-from committee.cli import main
-from committee.data import files
+from committee.cli.main import main
 from committee.data.dataset import open_test
-from committee.training import store
+from committee.data.formats import files
+from committee.folders import files as store
 
 SMALL = ["--recipe", "standard", "--members", "2", "--epochs", "2"]
 SMALL += ["--set", "holdout.folds=2", "--set", "network.widths=[8,8,8]"]
@@ -182,16 +182,16 @@ def test_going_on_from_a_run_keeps_its_held_out_images(run: Path, tmp_path: Path
 
 
 def test_a_member_that_diverges_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from committee.training import fit
+    from committee.training import loop
 
-    loss_of = fit.loss_of
+    loss_of = loop.loss_of
     calls = {"count": 0}
 
     def breaks_first_member(*arguments: Any) -> Any:
         calls["count"] += 1
         return loss_of(*arguments) * (float("nan") if calls["count"] == 1 else 1.0)
 
-    monkeypatch.setattr(fit, "loss_of", breaks_first_member)
+    monkeypatch.setattr(loop, "loss_of", breaks_first_member)
     result = call("train", "digits", *SMALL, "--workers", "1", "--out", tmp_path / "half")
     assert result.exit_code == 0, result.output
     assert "Member 00 failed and is left out: the training loss became nan in epoch 1" in result.stdout

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from committee import recipe_reading as recipes
-from committee import run as runs
+from committee.config import recipe_parsing as recipes
+from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset
-from committee.models.stacked import FORMS, Form
-from committee.recipe import Recipe
-from committee.training import run_inline, run_stacked, store
-from committee.training.fit import fit
-from committee.training.fit_stacked import fit_stacked, why_not
+from committee.folders import files as store
+from committee.nn.stacked import FORMS, Form
+from committee.runs import run as runs
+from committee.training.executors import inline, stacked
 from committee.training.jobs import one_thread
-from committee.training.task import Fitted, State, Task
+from committee.training.loop import fit
+from committee.training.stacked_loop import fit_stacked, why_not
+from committee.training.state import Fitted, State, Task
 
 NETWORK: dict[str, Any] = {
     "layers": [
@@ -80,12 +81,12 @@ def test_a_stack_of_two_trains_the_members_that_fit_trains(
     with one_thread():
         alone = [finished(fit(images.pixels, images.labels, task)) for task in tasks]
         together = finished(fit_stacked(images.pixels, images.labels, tasks, form=form))
-    for one, stacked in zip(alone, together, strict=True):
-        assert isinstance(stacked, Fitted)
-        assert stacked.kept_epoch == one.kept_epoch
-        for (name, a), b in zip(one.network.state_dict().items(), stacked.network.state_dict().values(), strict=True):
+    for one, other in zip(alone, together, strict=True):
+        assert isinstance(other, Fitted)
+        assert other.kept_epoch == one.kept_epoch
+        for (name, a), b in zip(one.network.state_dict().items(), other.network.state_dict().values(), strict=True):
             assert torch.allclose(a.float(), b.float(), atol=most, rtol=1e-3), name
-        for a, b in zip(one.history, stacked.history, strict=True):
+        for a, b in zip(one.history, other.history, strict=True):
             assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-3)
             assert b["validation_accuracy"] == pytest.approx(a["validation_accuracy"], abs=0.009)  # one image of 120
     assert not np.allclose(*(fitted.network[1].weight.detach().numpy() for fitted in together))  # two members, not one
@@ -124,13 +125,13 @@ def test_the_stacked_runner_gives_the_same_run_and_falls_back(
     recipe = recipe_of(holdout={"kind": "folds", "folds": 3}, committee={"members": 3})
     dataset = replace(digits, train=digits.train.part(np.arange(600)))
     accuracies = {}
-    for runner in (run_inline, run_stacked):
+    for runner in (inline, stacked):
         monkeypatch.setattr(runs, "pick_runner", lambda setting, jobs, runner=runner: runner.run)
         results = runs.train(dataset, recipe, tmp_path / runner.__name__, runs.Setting(0, "cpu", "float32", 1))
         assert results.out_of_fold is not None
         accuracies[runner] = results.out_of_fold.accuracy
         assert len(store.read_json(store.member_file(tmp_path / runner.__name__, 2))) > 5
-    assert accuracies[run_stacked] == pytest.approx(accuracies[run_inline], abs=3 / 600)
+    assert accuracies[stacked] == pytest.approx(accuracies[inline], abs=3 / 600)
     uneven = [*tasks_of(recipe, digits), replace(tasks_of(recipe, digits)[0], train=np.arange(100))]
     assert why_not(uneven) == "they train on different numbers of images"
     assert why_not(tasks_of(recipe, digits)) == ""

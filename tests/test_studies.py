@@ -17,15 +17,15 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from committee.cli import main
+from committee.cli.main import main
+from committee.config.recipe import PseudoLabels
+from committee.config.toml_files import shipped
 from committee.data.dataset import ImageDataset
-from committee.declarations import shipped
 from committee.errors import RecipeError
-from committee.evaluation.repeats import Judged, adjusted, difference, score
-from committee.models.summary import layer_table, totals
-from committee.recipe import PseudoLabels
-from committee.seeds import numpy_generator
-from committee.studies import study as studies
+from committee.metrics.repeats import Judged, adjusted, difference, score
+from committee.nn.summary import layer_table, totals
+from committee.rng import numpy_generator
+from committee.studies import plan as studies
 from committee.studies.pseudo_labels import accepted, audit
 
 SMALL = """

@@ -28,8 +28,8 @@ SPEED_IMAGES = 6_000
 
 def changed(images: Images, recipe: Published, generator: torch.Generator) -> Images:
     """The epoch's images (image, 28, 28, 1) in 0..1."""
+    from committee.config.recipe import Augmentation
     from committee.data.augment import augment
-    from committee.recipe import Augmentation
 
     settings = Augmentation(**recipe.augmentation)
     if not settings.active:

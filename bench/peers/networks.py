@@ -29,7 +29,7 @@ EXAMPLE = [
 
 @dataclass(frozen=True)
 class Published:
-    """How a network was trained; `augmentation` are fields of committee.recipe.Augmentation."""
+    """How a network was trained; `augmentation` are fields of committee.config.recipe.Augmentation."""
 
     layers: list[tuple[Any, ...]]
     parameters: int

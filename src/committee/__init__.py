@@ -17,39 +17,39 @@ from typing import TYPE_CHECKING, Any
 from committee.version import version
 
 if TYPE_CHECKING:
-    from committee.comparison import compare_runs
+    from committee.config.recipe import Recipe
+    from committee.config.recipe_parsing import load as load_recipe
     from committee.data.catalog import load_dataset
     from committee.data.dataset import ImageDataset
     from committee.data.readers import read_images
     from committee.ensemble.committee import Committee, load
     from committee.errors import CommitteeError
-    from committee.estimator import CommitteeClassifier
-    from committee.evaluation.results import Results
-    from committee.recipe import Recipe
-    from committee.recipe_reading import load as load_recipe
-    from committee.run import Setting, evaluate, train
-    from committee.studies.conduct import run_study
-    from committee.studies.study import load as load_study
+    from committee.metrics.results import Results
+    from committee.runs.comparison import compare_runs
+    from committee.runs.run import Setting, evaluate, train
+    from committee.sklearn import CommitteeClassifier
+    from committee.studies.plan import load as load_study
+    from committee.studies.run import run_study
 
 __version__ = version
 
 _PLACES = {
     "Committee": "ensemble.committee",
-    "CommitteeClassifier": "estimator",
+    "CommitteeClassifier": "sklearn",
     "CommitteeError": "errors",
     "ImageDataset": "data.dataset",
-    "Recipe": "recipe",
-    "Results": "evaluation.results",
-    "Setting": "run",
-    "compare_runs": "comparison",
-    "evaluate": "run",
+    "Recipe": "config.recipe",
+    "Results": "metrics.results",
+    "Setting": "runs.run",
+    "compare_runs": "runs.comparison",
+    "evaluate": "runs.run",
     "load": "ensemble.committee",
     "load_dataset": "data.catalog",
-    "load_recipe": "recipe_reading:load",
-    "load_study": "studies.study:load",
+    "load_recipe": "config.recipe_parsing:load",
+    "load_study": "studies.plan:load",
     "read_images": "data.readers",
-    "run_study": "studies.conduct",
-    "train": "run",
+    "run_study": "studies.run",
+    "train": "runs.run",
 }
 
 __all__ = [

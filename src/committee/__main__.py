@@ -1,6 +1,6 @@
 """`python -m committee` is the command `committee`."""
 
-from committee.cli import main
+from committee.cli.main import main
 
 if __name__ == "__main__":
     main()

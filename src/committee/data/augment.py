@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from committee import kernels
-from committee.recipe import Augmentation
+from committee.config.recipe import Augmentation
 
 KNOTS = 4  # intervals a side between the control points that bend an image
 
@@ -23,7 +23,7 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
 
     Args:
         images: (image, channel, height, width) float32, raw pixel values.
-        settings: how much of what; see `committee.recipe.Augmentation`.
+        settings: how much of what; see `committee.config.recipe.Augmentation`.
         generator: on the images' device.
 
     Returns:

@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from committee.data import arrays, readers, tables
-from committee.data.assemble import TEST_FRACTION, RawPart, RawSet, assemble
+from committee.data import readers
 from committee.data.dataset import ImageDataset, Labels, Pixels
 from committee.data.download import fetch
-from committee.data.files import open_files
+from committee.data.formats import arrays, csv_files
+from committee.data.formats.assemble import TEST_FRACTION, RawPart, RawSet, assemble
+from committee.data.formats.files import open_files
 from committee.data.splits import stratified_part
 from committee.errors import DataError, DownloadError, nearest, require
-from committee.seeds import numpy_generator
+from committee.rng import numpy_generator
 
 _DIGITS = tuple("0123456789")
 _IDX = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
@@ -191,7 +192,7 @@ def _mnist_5k() -> tuple[RawSet, str]:
     file = Path(str(package.__file__)).parent / "data" / "mnist_5k.csv.gz"
     numbers = None
     if file.exists():  # the package's own loader takes seconds for the same numbers
-        numbers = tables.digit_table(gzip.decompress(file.read_bytes()), columns=785)
+        numbers = csv_files.digit_table(gzip.decompress(file.read_bytes()), columns=785)
     if numbers is None:
         images, digits = package.mnist_data()
         numbers = np.column_stack([images, digits])

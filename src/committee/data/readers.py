@@ -10,11 +10,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.data import arrays, folders, parquet, tables
-from committee.data.assemble import RawSet, as_pixels, assemble
 from committee.data.dataset import ImageDataset, Pixels
-from committee.data.decode import conformed, decode
-from committee.data.files import Files, open_files, open_zip
+from committee.data.formats import arrays, csv_files, folders, parquet
+from committee.data.formats.assemble import RawSet, as_pixels, assemble
+from committee.data.formats.decode import conformed, decode
+from committee.data.formats.files import Files, open_files, open_zip
 from committee.errors import DataError
 
 _FORMATS = (
@@ -65,7 +65,7 @@ def _raw(files: Files, image_size: int | None) -> RawSet:
         return parquet.read_parquet_set(files, image_size)
     images = folders.image_names(files)
     if _ending(files, ".csv", ".csv.gz") and not any("/" in name for name in images):
-        return tables.read_csv_set(files)
+        return csv_files.read_csv_set(files)
     if images:
         return folders.read_folder_set(files, image_size)
     raise DataError(f"{files.label(files.names[0])}: no labelled images were found; {_FORMATS} are expected")
@@ -159,7 +159,7 @@ def _pixels(files: Files, name: str, image_shape: tuple[int, int, int], pixel_ra
     elif lower.endswith(".npy"):
         values = arrays.read_npy(files, name)
     elif lower.endswith((".csv", ".csv.gz")):
-        values, _ = tables.read_csv(files, name)
+        values, _ = csv_files.read_csv(files, name)
     else:
         values = arrays.read_idx(files, name)
     if values.shape in (image_shape, image_shape[:2]):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.config.recipe import Holdout
 from committee.data.dataset import Labels
 from committee.errors import DataError
-from committee.recipe import Holdout
-from committee.seeds import numpy_generator
+from committee.rng import numpy_generator
 
 
 def stratified_part(labels: Labels, fraction: float, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from committee.data.dataset import Labels
 from committee.ensemble.combine import Floats
-from committee.evaluation.results import SizeTemperature
+from committee.metrics.results import SizeTemperature
 
 FEWEST_IMAGES = 200  # on which a temperature is fitted for two members or more
 LOWEST = 0.5  # of a whole committee's temperature

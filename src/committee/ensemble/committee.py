@@ -13,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from committee import recipe_reading as recipes
+from committee.config import recipe_parsing as recipes
+from committee.config.recipe import Recipe
 from committee.data.dataset import Pixels
 from committee.ensemble.calibrate import temper
 from committee.ensemble.combine import combine
 from committee.errors import DataError, RunError
-from committee.models.architectures import build
-from committee.models.fused import Step, judge_of
-from committee.recipe import Recipe
-from committee.training import machine, store
+from committee.folders import files as store
+from committee.nn import devices
+from committee.nn.architectures import build
+from committee.nn.forward import Step, judge_of
 from committee.training.jobs import member_probabilities, one_thread
 
 FEW_IMAGES = 8  # that members judge one after the other: between so short calls Python's threads wait for each other
@@ -39,7 +40,7 @@ class Committee:
         combination: "mean", "geometric", "weighted" or "vote"; see `committee.ensemble.combine`.
         weights: (member,) for "weighted".
         temperature: the fitted temperature; 1 changes nothing.
-        views: "mirror" lets members judge the mirror image, too; see `committee.recipe.CommitteeSection`.
+        views: "mirror" lets members judge the mirror image, too; see `committee.config.recipe.CommitteeSection`.
     """
 
     networks: tuple[nn.Module, ...]
@@ -84,7 +85,7 @@ class Committee:
         with one_thread():
             if self.device != "cpu" or len(pixels) < FEW_IMAGES:
                 return np.stack([judged(judge) for judge in self.judges])
-            with ThreadPoolExecutor(machine.cores()) as pool:
+            with ThreadPoolExecutor(devices.cores()) as pool:
                 return np.stack(list(pool.map(judged, self.judges)))
 
     @cached_property
@@ -137,7 +138,7 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
     store.verify(run)
     facts, data = store.read_json(run / "committee.json"), store.read_json(run / "data.json")
     identity = store.read_json(run / "identity.json")
-    where = machine.pick_device(device)
+    where = devices.pick_device(device)
     recipe = recipes.load(str(run / "recipe.toml"))
     height, width, channels = data["shape"]
     networks = [
@@ -153,7 +154,7 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
         weights=np.asarray(facts["weights"]) if facts["weights"] else None,
         temperature=facts["temperature"] or 1.0,
         device=where,
-        precision=identity["precision"] if where == identity["device"] else machine.pick_precision("auto", where),
+        precision=identity["precision"] if where == identity["device"] else devices.pick_precision("auto", where),
         views=recipe.committee.views,
     )
 

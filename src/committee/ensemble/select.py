@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from committee.data.dataset import Labels
 from committee.ensemble.combine import Floats
-from committee.evaluation.metrics import accuracy, log_loss
-from committee.evaluation.results import SizePoint
+from committee.metrics.results import SizePoint
+from committee.metrics.scores import accuracy, log_loss
 
 
 def fit_weights(probabilities: Floats, labels: Labels, steps: int = 300) -> NDArray[np.float64]:

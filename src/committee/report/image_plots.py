@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from committee.evaluation.results import Gallery
+from committee.metrics.results import Gallery
 from committee.report.pictures import displayable, strips
 from committee.report.style import BLUE, INK, MUTED, VERMILION, bare, finish, label, new_figure
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from committee.evaluation.mistakes import ConfusedPair
-from committee.evaluation.results import ClassRow, Interval, ReliabilityBin, RungRow, SizePoint
+from committee.metrics.error_analysis import ConfusedPair
+from committee.metrics.results import ClassRow, Interval, ReliabilityBin, RungRow, SizePoint
 from committee.report.style import (
     BLUE,
     DIFFERENCES,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from committee.evaluation.results import Judgement, Results
+from committee.metrics.results import Judgement, Results
 from committee.report import tables
+from committee.report.formatting import short, spell_share, words
 from committee.report.style import drawable
 from committee.report.tables import percent
-from committee.report.words import short, spell_share, words
 
 
 def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:

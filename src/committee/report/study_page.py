@@ -9,14 +9,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from committee.evaluation.results import Gallery, RungRow, StudyResults
+from committee.metrics.results import Gallery, RungRow, StudyResults
 from committee.report import plots, study_table
-from committee.report.html import LARGEST, css, embed, templates, tile
+from committee.report.formatting import shown_command, spell, words
 from committee.report.pictures import data_uris, displayable, strips
+from committee.report.run_page import LARGEST, css, embed, templates, tile
 from committee.report.sentences import data_sentence
 from committee.report.study_table import spread
 from committee.report.style import save
-from committee.report.words import shown_command, spell, words
 
 CLASSES_SHOWN = 40
 

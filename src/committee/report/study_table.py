@@ -6,9 +6,9 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from committee.evaluation.results import RepeatScore, RungRow, StudyResults
+from committee.metrics.results import RepeatScore, RungRow, StudyResults
+from committee.report.formatting import duration
 from committee.report.tables import NOTHING, percent
-from committee.report.words import duration
 
 HEADINGS = ("rung", "parameters", "time", "n", "validation", "test", "published", "difference", "verdict")
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from committee.evaluation.intervals import mean_and_spread, wilson
-from committee.evaluation.mistakes import ConfusedPair, most_confused_pairs
-from committee.evaluation.results import Interval, Judgement, MemberRow, Picture, ReliabilityBin, Results
+from committee.metrics.error_analysis import ConfusedPair, most_confused_pairs
+from committee.metrics.intervals import mean_and_spread, wilson
+from committee.metrics.results import Interval, Judgement, MemberRow, Picture, ReliabilityBin, Results
 
 History = Sequence[Mapping[str, Any]]
 

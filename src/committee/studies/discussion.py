@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from committee.evaluation.results import Difference, Finding, Interval, RungRow, StudyResults
+from committee.metrics.results import Difference, Finding, Interval, RungRow, StudyResults
 from committee.report.tables import percent
 
 PUBLISHED_MARGIN = 0.001  # a measured accuracy counts as reaching a published one down to this much below it

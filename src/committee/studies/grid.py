@@ -5,12 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 
+from committee.config.recipe import Recipe
 from committee.errors import RecipeError, counted
-from committee.evaluation.repeats import LEVEL, Judged, difference
-from committee.evaluation.results import GridCell, GridResult, RepeatScore
-from committee.recipe import Recipe
+from committee.metrics.repeats import LEVEL, Judged, difference
+from committee.metrics.results import GridCell, GridResult, RepeatScore
 from committee.report.tables import percent
-from committee.studies.study import Grid, Rung, Study, parse
+from committee.studies.plan import Grid, Rung, Study, parse
 
 FEW_SEEDS = 5
 

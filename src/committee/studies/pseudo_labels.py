@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.config.recipe import PseudoLabels
 from committee.data.dataset import LabelledImages, Labels, Pixels
-from committee.evaluation.intervals import wilson
-from committee.evaluation.results import Interval
-from committee.recipe import PseudoLabels
+from committee.metrics.intervals import wilson
+from committee.metrics.results import Interval
 
 Probabilities = NDArray[np.floating[Any]]
 

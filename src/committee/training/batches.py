@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from committee import seeds
 from committee.data.augment import augment
 from committee.data.dataset import Pixels
-from committee.models.architectures import Scaling, set_dropout_generator
-from committee.training.task import Task
+from committee.nn.architectures import Scaling, set_dropout_generator
+from committee.rng import numpy_generator, torch_generator
+from committee.training.state import Task
 
 
 def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
@@ -91,9 +91,9 @@ def epoch_batches(
     settings = task.recipe.augmentation
     augmented = task.augmented(epoch)
     key = (task.seed, "member", task.member)
-    order = seeds.numpy_generator(*key, "order", epoch).permutation(task.train)
-    changes = seeds.torch_generator(*key, "augmentation", epoch, device=task.device)
-    set_dropout_generator(network, seeds.torch_generator(*key, "dropout", epoch, device=task.device))
+    order = numpy_generator(*key, "order", epoch).permutation(task.train)
+    changes = torch_generator(*key, "augmentation", epoch, device=task.device)
+    set_dropout_generator(network, torch_generator(*key, "dropout", epoch, device=task.device))
     positions = torch.from_numpy(order).to(task.device)
     own, _ = task.batch_parts(epoch)
     pseudo = pseudo_batches(task, epoch) if task.pseudo else None
@@ -110,7 +110,7 @@ def pseudo_batches(task: Task, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Without end, the pseudo-labelled part of a batch: pass after pass over the images, each in its own order."""
     assert task.pseudo is not None
     number = task.batch_parts(epoch)[1]
-    rng = seeds.numpy_generator(task.seed, "member", task.member, "pseudo order", epoch)
+    rng = numpy_generator(task.seed, "member", task.member, "pseudo order", epoch)
     images, labels = on_device(task.pseudo.pixels, "cpu"), torch.from_numpy(task.pseudo.labels)
     waiting = rng.permutation(len(labels))
     while True:

@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from committee.config.recipe import Recipe
 from committee.data.dataset import LabelledImages, Labels, Pixels
-from committee.models.fused import Step, judge_of, judged_at_once
-from committee.recipe import Recipe
-from committee.training import store
+from committee.folders import files as store
+from committee.nn.devices import keep_freed_memory
+from committee.nn.forward import Step, judge_of, judged_at_once
 from committee.training.batches import as_float, joined, on_device
-from committee.training.fit import fit
-from committee.training.machine import keep_freed_memory
-from committee.training.task import Fitted, NonFiniteLossError, Progress, State, Task
+from committee.training.loop import fit
+from committee.training.state import Fitted, NonFiniteLossError, Progress, State, Task
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -193,7 +193,7 @@ def member_probabilities(judge: Step, pixels: Pixels, device: str, views: str) -
     """One member's probabilities for images (image, height, width, channel): (image, class) float32.
 
     Args:
-        judge: its network as `committee.models.fused.judge_of` gives it, on the device.
+        judge: its network as `committee.nn.forward.judge_of` gives it, on the device.
         pixels: not empty; may be memory-mapped, since a batch is fetched at a time.
         device: where they are judged.
         views: with "mirror" they are the mean over the images and their mirror images.

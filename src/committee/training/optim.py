@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from committee import kernels
-from committee.recipe import Optimiser, Recipe, Schedule
+from committee.config.recipe import Optimiser, Recipe, Schedule
 
 
 def on_kernels(optimiser: torch.optim.Optimizer) -> bool:
@@ -260,8 +260,8 @@ def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
     Args:
         step: 0 for the first.
         steps: of the whole training.
-        schedule: its shape; see `committee.recipe.Schedule`. Stages and plateaus are constant here: what the rate
-            hangs on besides the step is in `peak`.
+        schedule: its shape; see `committee.config.recipe.Schedule`. Stages and plateaus are constant here: what the
+            rate depends on besides the step is in `peak`.
         peak: the largest rate: the recipe's `optimiser.rate`, or the stage's, or what the plateaus have left of it.
     """
     if schedule.name not in ("triangular", "cosine") and not schedule.warm_up:

@@ -1,0 +1,190 @@
+"""The commands that only look: data info and augment, recipes list, show and check, models summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from committee.cli.options import (
+    Group,
+    changes_option,
+    data_dir_option,
+    example,
+    image_size_option,
+    json_option,
+    mirror_option,
+    seed_option,
+)
+from committee.errors import CommitteeError
+
+
+@click.group(cls=Group)
+@example("committee data info mnist-5k")
+def data() -> None:
+    """Look at data sets."""
+
+
+@data.command("info")
+@click.argument("name_or_path", metavar="DATA")
+@data_dir_option
+@image_size_option
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the picture.  [default: NAME-samples.png]",
+)
+@json_option
+@example("committee data info photos.zip --picture photos.png")
+def data_info(
+    name_or_path: str, data_dir: Path | None, image_size: int | None, picture: Path | None, as_json: bool
+) -> None:
+    """Shapes, counts a class and a digest of DATA, and a picture of samples and class means."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from committee.data.catalog import load_dataset
+    from committee.data.summary import describe, sample_pictures
+    from committee.report import image_plots, style
+
+    dataset = load_dataset(name_or_path, data_dir=data_dir, image_size=image_size)
+    facts = describe(dataset)
+    picture = picture or Path(f"{dataset.name}-samples.png")
+    samples, means = sample_pictures(dataset)
+    style.save(image_plots.samples_and_means(samples, means, dataset.class_names), picture)
+    if as_json:
+        click.echo(json.dumps({**facts, "picture": str(picture)}))
+        return
+    height, width, channels = dataset.image_shape
+    table = Table(
+        title=f"{dataset.name}: {facts['images']:,} images of {height}x{width}x{channels}, {facts['bits']} bits"
+    )
+    for heading in ("class", "training images", "sealed test images"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for name, count in facts["counts"].items():
+        table.add_row(Text(name), f"{count['train']:,}", f"{count['test']:,}")
+    Console().print(table)
+    click.echo(f"Source: {dataset.source}")
+    for note in facts["notes"]:
+        click.echo(f"Note: {note}")
+    click.echo(f"Digest: {facts['digest']}")
+    click.echo(f"Picture: {picture}")
+
+
+@data.command("augment")
+@click.argument("name_or_path", metavar="DATA")
+@click.option("--recipe", default="standard", show_default=True, help="A shipped recipe or a TOML file.")
+@mirror_option
+@changes_option
+@data_dir_option
+@image_size_option
+@seed_option
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the picture.  [default: NAME-augmented.png]",
+)
+@example("committee data augment mnist-5k --recipe standard --set augmentation.rotation=30")
+def data_augment(
+    name_or_path: str,
+    recipe: str,
+    mirror: bool,
+    changes: Sequence[str],
+    data_dir: Path | None,
+    image_size: int | None,
+    seed: int,
+    picture: Path | None,
+) -> None:
+    """A picture of what RECIPE's random changes do to images of DATA: all together, then each alone."""
+    from committee.config import recipe_parsing
+    from committee.data.catalog import load_dataset
+    from committee.data.summary import augmented_pictures
+    from committee.report import image_plots, style
+
+    chosen = recipe_parsing.load(recipe, changes, mirror=mirror)
+    if not chosen.augmentation.active:
+        raise CommitteeError(
+            f"recipe {chosen.name} changes no image; give one that does, or --set augmentation.rotation=10"
+        )
+    dataset = load_dataset(name_or_path, data_dir=data_dir, image_size=image_size)
+    picture = picture or Path(f"{dataset.name}-augmented.png")
+    style.save(image_plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed)), picture)
+    on = chosen.augmentation.model_dump(exclude_defaults=True, exclude={"plain_epochs"})
+    click.echo(f"Augmentation: {', '.join(f'{name} {value}' for name, value in on.items())}")
+    click.echo(f"Picture: {picture}")
+
+
+@click.group(cls=Group)
+@example("committee recipes list")
+def recipes() -> None:
+    """List, show and check recipes."""
+
+
+@recipes.command("list")
+@example("committee recipes list")
+def recipes_list() -> None:
+    """The shipped recipes."""
+    from committee.config import recipe_parsing
+    from committee.config.toml_files import shipped
+
+    for name in shipped("recipe"):
+        click.echo(f"{name:16} {recipe_parsing.load(name).summary}")
+
+
+@recipes.command("show")
+@click.argument("recipe")
+@click.option("--complete", is_flag=True, help="Every field, defaults written out.")
+@example("committee recipes show ensemble-cnn > mine.toml")
+def recipes_show(recipe: str, complete: bool) -> None:
+    """Print RECIPE, a shipped one or a file, as TOML."""
+    from committee.config import recipe_parsing
+    from committee.config.toml_files import text_of
+
+    chosen = recipe_parsing.load(recipe)
+    click.echo(chosen.to_toml() if complete else text_of("recipe", recipe)[0], nl=False)
+
+
+@recipes.command("check")
+@click.argument("recipe")
+@example("committee recipes check mine.toml")
+def recipes_check(recipe: str) -> None:
+    """Say whether RECIPE is valid; all faults at once."""
+    from committee.config import recipe_parsing
+
+    chosen = recipe_parsing.load(recipe)
+    click.echo(f"{chosen.name} is valid; digest {chosen.digest()}")
+
+
+@click.group(cls=Group)
+@example("committee models summary standard")
+def models() -> None:
+    """Look at networks."""
+
+
+@models.command("summary")
+@click.argument("recipe")
+@click.option(
+    "--image-shape",
+    nargs=3,
+    type=click.IntRange(1),
+    default=(28, 28, 1),
+    show_default=True,
+    metavar="HEIGHT WIDTH CHANNELS",
+)
+@click.option("--classes", type=click.IntRange(2), default=10, show_default=True)
+@example("committee models summary ensemble-cnn\ncommittee models summary standard --image-shape 32 32 3 --classes 5")
+def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int) -> None:
+    """The layers of RECIPE's network: output shapes, parameters, multiply-adds."""
+    from rich.console import Console
+
+    from committee.cli.terminal import layers_table
+    from committee.config import recipe_parsing
+    from committee.nn.summary import layer_table
+
+    chosen = recipe_parsing.load(recipe)
+    height, width, channels = image_shape
+    title = f"{chosen.name}, a member, for images of {height}x{width}x{channels} in {classes} classes"
+    Console().print(layers_table(title, layer_table(chosen.network, image_shape, classes)))

@@ -1,0 +1,150 @@
+"""What the commands share: errors as one sentence, help with examples, the options of everything that trains."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from committee.errors import CommitteeError
+
+if TYPE_CHECKING:
+    from committee.config.recipe import Recipe
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Group(click.Group):
+    """Prints an error of this package as one sentence, without a traceback, and exits with status 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(context)
+        except CommitteeError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(2)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            context.exit(130)
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of this name; where there is none, the error names the nearest and all."""
+        from committee.errors import nearest
+
+        name = args[0] if args else ""
+        if name and self.get_command(context, name) is None and not name.startswith("-"):
+            commands = self.list_commands(context)
+            raise click.UsageError(
+                f"there is no command {name!r}{nearest(name, commands)}; there are {', '.join(commands)}"
+            )
+        return super().resolve_command(context, args)
+
+
+def example(text: str) -> Decorator:
+    """Add an example to a command's help, its lines kept as they are."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:\n" + "\n".join(
+            f"  {line}" for line in text.splitlines()
+        )
+        return function
+
+    return add
+
+
+folder_type = click.Path(path_type=Path, file_okay=False)
+
+
+def seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """An option's length of time, such as 10m, in seconds."""
+    from committee.runs.budget import seconds_of
+
+    try:
+        return None if value is None else seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+run_argument = click.argument("run", type=folder_type)
+data_dir_option = click.option("--data-dir", type=folder_type, help="Folder that holds a catalogue data set's files.")
+image_size_option = click.option(
+    "--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side."
+)
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="The root of all randomness.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cuda, mps, xpu or cpu.")
+changes_option = click.option(
+    "--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe."
+)
+
+
+def together(options: Sequence[Decorator], function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with several options, in this order in its help."""
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+mirror_option = click.option(
+    "--mirror",
+    is_flag=True,
+    help="The images show upright things that may be mirrored (clothes, faces, parts; not characters): mirror images "
+    "take the place of the recipe's own random changes, and each image is judged with its mirror image.",
+)
+
+
+def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of everything that trains one committee by one recipe; `chosen_recipe` reads them."""
+    options: list[Decorator] = [
+        click.option(
+            "--recipe", help="A shipped recipe or a TOML file; see committee recipes list.  [default: standard]"
+        ),
+        click.option(
+            "--members", type=click.IntRange(1), help="Members of the committee, instead of the recipe's number."
+        ),
+        click.option("--epochs", type=click.IntRange(1), help="Epochs a member, instead of the recipe's number."),
+        mirror_option,
+        changes_option,
+    ]
+    return together(options, function)
+
+
+def chosen_recipe(
+    recipe: str | None, members: int | None, epochs: int | None, mirror: bool, changes: Sequence[str]
+) -> Recipe:
+    """The recipe that `recipe_options` ask for.
+
+    Raises:
+        RecipeError: there is no such recipe, or a change does not fit it.
+    """
+    from committee.config.recipe_parsing import load
+
+    numbers = {"committee.members": members, "training.epochs": epochs}
+    given = [f"{field}={number}" for field, number in numbers.items() if number]
+    return load(recipe or "standard", [*changes, *given], mirror=mirror)
+
+
+def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of everything that trains: where its images are, where and from what seed it runs."""
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(0),
+        default=0,
+        help="Processes on the CPU; changes no result.  [default: one a core]",
+    )
+    precision = click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
+    return together([seed_option, workers, device_option, precision, data_dir_option, image_size_option], function)
+
+
+def command_line() -> str:
+    """The command as it was given, to be given again."""
+    return shlex.join(["committee", *sys.argv[1:]])

@@ -1,0 +1,1 @@
+"""What a person declares in TOML: recipes and studies, as typed, frozen values."""

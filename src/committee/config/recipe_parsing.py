@@ -1,0 +1,140 @@
+"""Recipes read: TOML and changes such as ``"training.epochs=3"`` -> Recipe; all faults in one message, in words."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from committee.config import toml_files
+from committee.config.recipe import Layer, Recipe, Stage
+from committee.errors import RecipeError, counted, nearest
+
+
+def load(name_or_path: str, changes: Iterable[str] = (), *, mirror: bool = False) -> Recipe:
+    """A shipped recipe by name, or a TOML file by path, with changes such as ``"training.epochs=3"``.
+
+    Args:
+        name_or_path: which recipe.
+        changes: what to change in it.
+        mirror: whether the images may be mirrored, see `mirrored`; changes come after that.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, or faults in it (all of them in one message).
+    """
+    content, where = toml_files.content_of("recipe", name_or_path)
+    return parse(with_changes(mirrored(content) if mirror else content, changes), where)
+
+
+def mirrored(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's nested dictionaries for upright things that may be mirrored: clothes, faces, parts; not characters.
+
+    Its random changes, which are made for characters, give way to mirror images (docs/log.md has what each was worth on
+    Fashion-MNIST), and every image is judged with its mirror image.
+    """
+    name = content.get("name", "recipe")
+    return {
+        **content,
+        "name": f"{name}-mirror",
+        "summary": f"{name} with mirror images in the place of its own random changes",
+        "augmentation": {"flip_horizontal": True},
+        "committee": {**content.get("committee", {}), "views": "mirror"},
+    }
+
+
+def with_changes(content: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """A recipe's nested dictionaries with changes such as ``"training.epochs=3"``; the given ones stay as they are.
+
+    Raises:
+        RecipeError: a change has no section, field or value.
+    """
+    changed = copy.deepcopy(dict(content))
+    for change in changes:
+        _apply(changed, change)
+    return changed
+
+
+def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from nested dictionaries.
+
+    Raises:
+        RecipeError: all faults at once, unknown fields with the nearest known name.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        faults = [_fault(fault, content) for fault in error.errors()]
+        raise RecipeError(f"{where} has {counted(len(faults), 'fault')}: {'; '.join(faults)}") from None
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    """Put ``section.field=value`` into the content; the value is read as TOML, else as a bare word."""
+    target, equals, spelling = change.partition("=")
+    section, dot, field = target.strip().partition(".")
+    if not equals or not dot or not field:
+        known = [f"{name}.{each}" for name, model in sections().items() for each in model.model_fields]
+        meant = [place for place in known if place.endswith(f".{section.strip()}")]
+        hint = f" (did you mean {meant[0]}?)" if len(meant) == 1 else ""
+        raise RecipeError(f"--set expects section.field=value, such as training.epochs=3; got {change!r}{hint}")
+    try:
+        value = tomllib.loads(f"value = {spelling}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = spelling.strip()
+    part = content.setdefault(section, {})
+    if not isinstance(part, dict):
+        raise RecipeError(f"--set {change}: {section!r} is not a section; sections are {', '.join(sections())}")
+    part[field] = value
+    if section == "network":
+        for other in {"backbone": ["layers"], "layers": ["backbone", "widths"]}.get(field, []):
+            part.pop(other, None)
+
+
+def sections() -> dict[str, type[BaseModel]]:
+    """The sections of a recipe: name -> its type."""
+    fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in ("name", "summary")}
+    return cast(dict[str, type[BaseModel]], fields)
+
+
+def _fault(fault: Any, content: Mapping[str, Any]) -> str:
+    """One fault of a recipe in words: where, what was expected, what was got."""
+    types = {"conv", "maxpool", "batchnorm", "dropout", "dense", "flatten", "global_pool", "activation"}
+    location = [part for part in fault["loc"] if part not in types and part not in ("int", "constrained-int")]
+    place = ".".join(str(part) for part in location) or "the recipe"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        known = _known_fields(location[:-1], content)
+        section = ".".join(map(str, location[:-1])) or "a recipe"
+        return f"{place} is unknown{nearest(str(location[-1]), known)}, {section} has {', '.join(known)}"
+    if fault["type"] == "missing":
+        return f"{place} is missing"
+    if fault["type"] == "value_error":
+        return f"{place}: {message}"
+    if fault["type"] == "union_tag_invalid":
+        types_known = [word.strip("'") for word in fault["ctx"]["expected_tags"].split(", ")]
+        tag = fault["ctx"]["tag"]
+        return f"{place}: there is no layer type {tag!r}{nearest(tag, types_known)}; there are {', '.join(types_known)}"
+    got = fault["input"]
+    suggestion = ""
+    if fault["type"] == "literal_error" and isinstance(got, str):
+        suggestion = nearest(
+            got, [word.strip("'") for word in fault["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        )
+    return f"{place}: {message[0].lower()}{message[1:]}, got {got!r}{suggestion}"
+
+
+def _known_fields(location: list[Any], content: Any) -> list[str]:
+    """The field names of the section (or layer, or stage) at a location."""
+    layers = {layer.model_fields["type"].default: layer for layer in get_args(get_args(Layer)[0])}
+    model: Any = Recipe
+    for part in location:
+        content = content[part] if isinstance(content, (dict, list)) else {}
+        if isinstance(part, int):
+            model = layers[content["type"]] if "type" in content else Stage
+        else:
+            annotation = model.model_fields[part].annotation
+            model = annotation if get_origin(annotation) not in (tuple, Union, UnionType) else model
+    return list(model.model_fields)

@@ -1,0 +1,303 @@
+"""One encoded image (PNG, JPEG, BMP, WebP, TIFF) -> its pixels; pixels -> another size, depth or number of channels."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+from committee.data.dataset import Pixels
+from committee.data.formats.files import MAX_BYTES, reason
+from committee.errors import DataError
+
+LONGEST_SIDE = 96
+"""Pixels of the longer side that images are shrunk to where no size is asked for."""
+
+MAX_IMAGE_PIXELS = 64_000_000
+
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What an encoded image will decode to: its size in pixels (upright), its channels, and 8 or 16 bits."""
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+
+
+def probe(content: bytes, label: str) -> Picture:
+    """Size, channels and depth of an encoded image, from its header alone.
+
+    Raises:
+        DataError: no readable image, or one of more than `MAX_IMAGE_PIXELS`.
+    """
+    with _opened(content, label) as image:
+        width, height = image.size
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer Pillows have exchanged them already
+            width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+        if _orientation(image, content) >= 5:
+            width, height = height, width
+        mode, bits = _target(image)
+        return Picture(height, width, Image.getmodebands(mode), bits)
+
+
+def decode(content: bytes, label: str) -> Pixels:
+    """Pixels of an encoded image, upright by its EXIF rotation.
+
+    A palette becomes RGB (with alpha where it has transparency), or grey where all its colours are grey; one bit
+    becomes 0 and 255; CMYK and the like become RGB.
+
+    Returns:
+        (height, width, channel), uint8 or uint16.
+
+    Raises:
+        DataError: as `probe`, or the image is damaged or cut off.
+    """
+    with _opened(content, label) as opened:
+        mode, bits = _target(opened)
+        try:
+            opened.load()
+            if bits == 16 and mode != "L":
+                pixels = _wide_colour(content, mode)
+            elif bits == 16:
+                pixels = _wide_grey(opened, label)
+            else:
+                pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
+            pixels = _turned(pixels, _orientation(opened, content))  # none is left where Pillow has turned a TIFF
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise DataError(
+                f"{label}: the image is damaged or cut off ({reason(error)}); replace or remove the file"
+            ) from error
+    return np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None])
+
+
+def decode_all(
+    count: int, read: Callable[[int], bytes], label: Callable[[int], str], image_size: int | None
+) -> tuple[Pixels, list[str]]:
+    """Decode images to one size and depth: first all headers (so that faults show early), then the pixels.
+
+    Args:
+        count: number of images.
+        read: position -> encoded bytes.
+        label: position -> name for messages.
+        image_size: side of the square to resize to, in pixels; None takes the most common size, shrunk until the longer
+            side has at most `LONGEST_SIDE` pixels.
+
+    Returns:
+        (image, height, width, channel) uint8, or uint16 where any image has 16 bits; and remarks about resizing.
+
+    Raises:
+        DataError: an unreadable image, mixed channels, or more decoded bytes than `MAX_BYTES`; a file is named.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pictures = [probe(read(i), label(i)) for i in range(count)]
+        channels = [picture.channels for picture in pictures]
+        other = next((i for i in range(count) if channels[i] != channels[0]), None)
+        if other is not None:
+            raise DataError(
+                f"mixed channels: {label(0)} is {_KINDS[channels[0]]}, {label(other)} is {_KINDS[channels[other]]}; "
+                "convert all images to one kind"
+            )
+        sizes = Counter((picture.height, picture.width) for picture in pictures)
+        common = min(sizes, key=lambda size: (-sizes[size], size))
+        height, width = (image_size, image_size) if image_size else fitted(*common)
+        dtype = np.dtype(np.uint16 if any(picture.bits == 16 for picture in pictures) else np.uint8)
+        total = count * height * width * channels[0] * dtype.itemsize
+        if total > MAX_BYTES:
+            raise DataError(
+                f"{count:,} images of {height}x{width} pixels would take {total:,} bytes, more than the limit of "
+                f"{MAX_BYTES:,}; "
+                "choose a smaller image_size"
+            )
+        pixels = np.empty((count, height, width, channels[0]), dtype)
+        for i in range(count):
+            image = promoted([decode(read(i), label(i)), pixels[:0]])[0]
+            pixels[i] = resized(image[None], (height, width))[0]
+    notes = []
+    if set(sizes) != {(height, width)}:
+        was = f"{len(sizes)} different sizes" if len(sizes) > 1 else f"{common[0]}x{common[1]}"
+        notes.append(f"images were resized from {was} to {height}x{width} pixels")
+    return pixels, notes
+
+
+def fitted(height: int, width: int) -> tuple[int, int]:
+    """A size with the same proportions whose longer side has at most `LONGEST_SIDE` pixels."""
+    longest = max(height, width)
+    if longest <= LONGEST_SIDE:
+        return height, width
+    return tuple(max(1, round(side * LONGEST_SIDE / longest)) for side in (height, width))  # type: ignore[return-value]
+
+
+def promoted(arrays: Sequence[Pixels]) -> list[Pixels]:
+    """All arrays with 16 bits where any has 16 (8 bits times 257, so that white stays white)."""
+    if all(array.dtype == np.uint8 for array in arrays):
+        return list(arrays)
+    return [array if array.dtype == np.uint16 else array.astype(np.uint16) * np.uint16(257) for array in arrays]
+
+
+def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """(image, height, width, channel) -> the same with `size` (height, width): bilinear with antialiasing."""
+    if pixels.shape[1:3] == size:
+        return pixels
+    channels = pixels.shape[3]
+    result = np.empty((len(pixels), *size, channels), pixels.dtype)
+    for i, image in enumerate(pixels):
+        if pixels.dtype == np.uint8:
+            flat = Image.fromarray(image[..., 0] if channels == 1 else image)
+            result[i] = np.asarray(flat.resize(size[::-1], Image.Resampling.BILINEAR)).reshape(*size, channels)
+        else:
+            for c in range(channels):
+                plane = Image.fromarray(image[..., c].astype(np.float32))
+                result[i, ..., c] = np.rint(np.asarray(plane.resize(size[::-1], Image.Resampling.BILINEAR)))
+    return result
+
+
+def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: int, label: str) -> Pixels:
+    """Images in the form of a training: its size, channels and depth.
+
+    Colour becomes grey by luma (.299, .587, .114), grey becomes colour by repetition, missing alpha is opaque.
+
+    Args:
+        pixels: (image, height, width, channel), uint8 or uint16.
+        image_shape: wanted height, width, channels.
+        pixel_range: 255 for 8 bits, 65535 for 16.
+        label: name for messages.
+
+    Raises:
+        DataError: parts are transparent, and the wanted channels have no alpha: what shows through is anybody's guess.
+    """
+    height, width, channels = image_shape
+    full = np.iinfo(pixels.dtype).max
+    colour: NDArray[Any]
+    alpha: NDArray[Any]
+    colour, alpha = (
+        (pixels[..., :-1], pixels[..., -1:])
+        if pixels.shape[3] in (2, 4)
+        else (pixels, np.full_like(pixels[..., :1], full))
+    )
+    if channels in (1, 3) and (alpha < full).any():
+        raise DataError(
+            f"{label}: parts of the image are transparent, and no image that the members were trained on was; "
+            "put it on a background like theirs"
+        )
+    if channels <= 2 and colour.shape[3] == 3:
+        colour = np.rint(colour @ np.array([0.299, 0.587, 0.114]))[..., None].astype(pixels.dtype)
+    elif channels >= 3 and colour.shape[3] == 1:
+        colour = np.repeat(colour, 3, axis=3)
+    whole = np.concatenate([colour, alpha], axis=3) if channels in (2, 4) else colour
+    fitting = resized(cast(Pixels, np.ascontiguousarray(whole)), (height, width))
+    if pixel_range == 255 and fitting.dtype == np.uint16:
+        return ((fitting.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return fitting if pixel_range == 255 else promoted([fitting, np.empty(0, np.uint16)])[0]
+
+
+def _opened(content: bytes, label: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{label}: the image is larger than the limit of {MAX_IMAGE_PIXELS:,} pixels ({reason(error)}); shrink it"
+        ) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{label}: this is no readable image (PNG, JPEG, BMP, WebP or TIFF is expected); replace or remove the file"
+        ) from error
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"{label}: the image has {image.width}x{image.height} pixels, more than the limit of {MAX_IMAGE_PIXELS:,}; "
+            "shrink it"
+        )
+    if image.mode == "F":
+        raise DataError(
+            f"{label}: the image holds floating-point values, which have no fixed range; save it with 8 or 16 bits"
+        )
+    return image
+
+
+def _target(image: Image.Image) -> tuple[str, int]:
+    """The Pillow mode that an image is decoded to, and its bits."""
+    mode = image.mode
+    if mode == "P":
+        if "transparency" in image.info or (image.palette is not None and image.palette.mode == "RGBA"):
+            return "RGBA", 8
+        colours = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+        return ("L" if (colours == colours[:, :1]).all() else "RGB"), 8
+    if mode.startswith("I"):
+        return "L", 16
+    wide = 16 if mode in ("RGB", "RGBA") and ";16" in _raw_mode(image) else 8
+    if mode in ("LA", "La"):
+        return "LA", 8
+    if mode in ("RGBA", "RGBa", "PA"):
+        return "RGBA", wide
+    if mode in ("1", "L"):
+        return ("LA" if mode == "L" and "transparency" in image.info else "L"), 8
+    return ("RGBA" if "transparency" in image.info else "RGB"), wide if "transparency" not in image.info else 8
+
+
+def _raw_mode(image: Image.Image) -> str:
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    args = tiles[0].args if tiles else None
+    return str(args if isinstance(args, str) else args[0] if args else "")
+
+
+def _wide_grey(image: Image.Image, label: str) -> NDArray[Any]:
+    values = np.asarray(image)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise DataError(
+            f"{label}: grey values must be from 0 to 65535; got {values.min()} to {values.max()}, so save it with 16 "
+            "bits"
+        )
+    return values.astype(np.uint16)
+
+
+def _wide_colour(content: bytes, mode: str) -> NDArray[Any]:
+    """16-bit colour: Pillow keeps one byte of each value, so the upper and the lower bytes are decoded in turn."""
+    halves = []
+    for order in ("B", "L"):
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        assert isinstance(image, ImageFile.ImageFile)
+        native = _raw_mode(image)
+        first = native[-1] if native[-1] in "BL" else sys.byteorder[0].upper()
+        wanted = f"{mode};16{order}"
+        image.tile = [
+            tile._replace(args=(wanted, *tile.args[1:]) if isinstance(tile.args, tuple) else wanted)
+            for tile in image.tile
+        ]
+        halves.append((order == first, np.asarray(image).astype(np.uint16)))
+    high, low = (next(half for is_high, half in halves if is_high is wanted_high) for wanted_high in (True, False))
+    return high * np.uint16(256) + low
+
+
+def _orientation(image: Image.Image, content: bytes) -> int:
+    """The EXIF orientation, 1 to 8; a PNG without EXIF is not asked, since Pillow would decode it whole to answer."""
+    if image.format == "PNG" and b"eXIf" not in content:
+        return 1
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels

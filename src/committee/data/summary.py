@@ -1,0 +1,132 @@
+"""What a data set holds, in numbers and in pictures, for `committee data info` and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from committee.config.recipe import Augmentation
+from committee.data.augment import augment
+from committee.data.dataset import ImageDataset, Pixels
+from committee.rng import torch_generator
+
+
+def describe(dataset: ImageDataset) -> dict[str, Any]:
+    """A data set in plain values, ready for JSON; the test images count but are not shown.
+
+    Returns:
+        ``images``, ``train_images``, ``test_images``, ``classes`` (their number), ``class_names``, ``shape`` (height,
+        width, channels), ``bits``, ``counts`` (class name -> ``train``, ``test``), ``digest``, ``train_digest``,
+        ``test_digest``, ``test_images_also_in_train``, ``name``, ``source``, ``marks``, ``notes`` (the data set's own,
+        and what the counts and the copies of training images among the test images give cause to say).
+    """
+    classes = len(dataset.class_names)
+    train_counts, test_counts = dataset.train.counts(classes), dataset.test.counts(classes)
+    train_digest, test_digest = dataset.part_digests()
+    copies = dataset.test_images_also_in_train()
+    return {
+        "name": dataset.name,
+        "images": len(dataset.train) + len(dataset.test),
+        "train_images": len(dataset.train),
+        "test_images": len(dataset.test),
+        "classes": classes,
+        "class_names": list(dataset.class_names),
+        "shape": list(dataset.image_shape),
+        "bits": dataset.pixel_range.bit_length(),
+        "counts": {
+            name: {"train": train, "test": test}
+            for name, train, test in zip(dataset.class_names, train_counts, test_counts, strict=True)
+        },
+        "digest": dataset.digest(),
+        "train_digest": train_digest,
+        "test_digest": test_digest,
+        "test_images_also_in_train": copies,
+        "source": dataset.source,
+        "marks": list(dataset.marks),
+        "notes": [
+            *dataset.notes,
+            *_untested(dataset.class_names, train_counts, test_counts),
+            *_copied(copies, dataset),
+        ],
+    }
+
+
+def _untested(class_names: Sequence[str], train_counts: Sequence[int], test_counts: Sequence[int]) -> list[str]:
+    """The remark that some classes have no test images, where there are test images at all."""
+    counts = zip(class_names, train_counts, test_counts, strict=True)
+    missing = [name for name, train, test in counts if train and not test]
+    if not missing or not any(test_counts):
+        return []
+    named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    classes = "the class" if len(missing) == 1 else f"{len(missing)} classes:"
+    verdict = "it says nothing about it" if len(missing) == 1 else "it says nothing about them"
+    return [f"the test part has no images of {classes} {named}; {verdict}"]
+
+
+def _copied(copies: int, dataset: ImageDataset) -> list[str]:
+    """The remark that test images are among the training images too."""
+    if not copies:
+        return []
+    return [
+        f"{copies:,} of {len(dataset.test):,} test images {'is' if copies == 1 else 'are'} pixel for pixel among the "
+        "training images too, so the test figure is flattering"
+    ]
+
+
+def sample_pictures(dataset: ImageDataset, per_class: int = 12) -> tuple[Pixels, Pixels]:
+    """The first training images of each class, and each class's mean training image.
+
+    Args:
+        dataset: the data set; its test images are not touched.
+        per_class: samples a class.
+
+    Returns:
+        (class, sample, height, width, channel), black where a class has fewer images, and
+        (class, height, width, channel), rounded; both in the data set's own type.
+    """
+    pixels, labels = dataset.train.pixels, dataset.train.labels
+    classes = len(dataset.class_names)
+    samples = np.zeros((classes, per_class, *dataset.image_shape), pixels.dtype)
+    means = np.zeros((classes, *dataset.image_shape), pixels.dtype)
+    for c in range(classes):
+        positions = np.flatnonzero(labels == c)
+        samples[c, : min(per_class, len(positions))] = pixels[positions[:per_class]]
+        if len(positions):
+            means[c] = np.rint(pixels[positions].mean(axis=0, dtype=np.float64))
+    return samples, means
+
+
+def augmented_pictures(
+    dataset: ImageDataset, settings: Augmentation, seed: int, draws: int = 9
+) -> list[tuple[str, Pixels]]:
+    """What an augmentation does to training images: rows of an original and random draws of it.
+
+    Args:
+        dataset: the first image of each of its first six classes is shown.
+        settings: with all of them together first, then each one alone on the last of these images.
+        seed: of the draws.
+        draws: changed images a row.
+
+    Returns:
+        For each row its name and (1 + draws, height, width, channel) in the data set's type; the original comes first.
+    """
+    labels = dataset.train.labels
+    firsts = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:6]]
+    off = Augmentation(fill=settings.fill, zoom_axes=settings.zoom_axes)
+    alone = {name: off.model_copy(update={name: value}) for name, value in settings.changes.items()}
+    rows = [(dataset.class_names[labels[first]], first, settings) for first in firsts]
+    rows += [(f"{name.replace('_', ' ')} alone", firsts[-1], each) for name, each in alone.items()] * (len(alone) > 1)
+    return [
+        (name, _draws(dataset.train.pixels[first], each, torch_generator(seed, "augmented", number), draws))
+        for number, (name, first, each) in enumerate(rows)
+    ]
+
+
+def _draws(image: Pixels, settings: Augmentation, generator: torch.Generator, draws: int) -> Pixels:
+    """An image (height, width, channel) and changed copies of it."""
+    batch = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).repeat(draws, 1, 1, 1)
+    changed = augment(batch, settings, generator).permute(0, 2, 3, 1).round().numpy().astype(image.dtype)
+    return cast(Pixels, np.concatenate([image[None], changed]))

@@ -1,0 +1,168 @@
+"""Accuracies over repeated trainings: how sure a mean is, whether two recipes differ, and a whole study's comparisons.
+
+Two chances meet in the mean accuracy of a recipe: which images were drawn, and which seeds. With the images i and the
+repeats s crossed, Var(mean) = Var_images / n + Var_seeds / S, where the spread of the repeats' accuracies gives the
+second term whole (what is particular to an image and a seed included) and the spread of the images' means, less what
+the seeds add to it, gives the first. One repeat says nothing about seeds: its interval is over images alone, and so it
+is called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.metrics.intervals import (
+    mean_and_spread,
+    paired_difference,
+    t_probability,
+    t_quantile,
+    wilson,
+)
+from committee.metrics.paired import mcnemar_exact
+from committee.metrics.results import Difference, Interval, RepeatScore
+
+Right = NDArray[np.floating[Any]]  # (repeat, image): 1 right, 0 wrong, NaN not asked
+
+LEVEL = 0.05
+
+
+def score(right: Right) -> RepeatScore:
+    """Mean accuracy over repeats with its 95 % interval.
+
+    Args:
+        right: (repeat, image).
+
+    The interval joins Wilson's over the images and, for two repeats or more, Student's over the seeds, each side by the
+    root of the sum of squares.
+    """
+    accuracies = [float(value) for value in np.nanmean(right, axis=1)]
+    n, mean, spread = mean_and_spread(accuracies)
+    images = int((~np.isnan(right)).sum(axis=1).min())
+    over_images = wilson(round(mean * images), images)
+    half = 0.0 if spread is None else t_quantile(n - 1) * spread / math.sqrt(n)
+    return RepeatScore(
+        repeats=n,
+        images=images,
+        accuracies=tuple(accuracies),
+        mean=mean,
+        spread=spread,
+        interval=Interval(
+            low=max(0.0, mean - math.hypot(mean - over_images.low, half)),
+            high=min(1.0, mean + math.hypot(over_images.high - mean, half)),
+        ),
+        over="images" if spread is None else "seeds and images",
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is compared: a rung's repeats on one set of images.
+
+    Attributes:
+        right: (repeat, image).
+        members: (member, image), where the only repeat is a committee: its members alone. Their spread stands for that
+            of committees over seeds, s / sqrt(members), which nobody has measured when one committee was trained.
+    """
+
+    right: Right
+    members: Right | None = None
+
+    def seeds(self) -> tuple[float, int] | None:
+        """The variance of the mean accuracy over seeds and its degrees of freedom; None where nothing tells it."""
+        rows = self.right if len(self.right) > 1 else self.members
+        if rows is None or len(rows) < 2:
+            return None
+        return float(np.nanmean(rows, axis=1).var(ddof=1)) / len(rows), len(rows) - 1
+
+
+def difference(this: Judged, other: Judged, *, against: str, on: str) -> Difference:
+    """This rung less another on the same images; p is not adjusted yet and the verdict is for this pair alone.
+
+    Args:
+        this, other: the same images.
+        against: the other's name.
+        on: "test" or "validation".
+
+    Where seeds are known of: Welch's test over seeds and images together, Satterthwaite's degrees of freedom (rounded
+    down), and the same as an interval. One single training each: exact McNemar and Tango's interval over the images;
+    that compares these two trainings, and the verdict says no more.
+    """
+    points = float(np.nanmean(this.right) - np.nanmean(other.right))
+    once = len(this.right) == len(other.right) == 1 and not np.isnan(this.right + other.right).any()
+    only = ((this.right > other.right).sum(), (other.right > this.right).sum()) if once else None
+    if once and this.seeds() is None and other.seeds() is None:
+        assert only is not None
+        p = mcnemar_exact(int(only[0]), int(only[1]))
+        interval = paired_difference(int(only[1]), int(only[0]), this.right.shape[1])
+        method = "exact McNemar"
+    else:
+        variance, freedom = _variance(this, other)
+        half = t_quantile(freedom) * math.sqrt(variance)
+        interval = Interval(low=max(points - half, -1.0), high=min(points + half, 1.0))
+        p = t_probability(points / math.sqrt(variance), freedom) if variance > 0 else float(points == 0)
+        method = "seeds and images"
+    return Difference(
+        against=against,
+        on=on,
+        points=points,
+        interval=interval,
+        p=p,
+        p_adjusted=p,
+        method=method,
+        mcnemar_p=mcnemar_exact(int(only[0]), int(only[1])) if only else None,
+        only_this_right=int(only[0]) if only else None,
+        only_other_right=int(only[1]) if only else None,
+        verdict=_verdict(points, p, method),
+    )
+
+
+def _variance(this: Judged, other: Judged) -> tuple[float, int]:
+    """Variance of the difference of two mean accuracies, and its degrees of freedom."""
+    a, b = this.right, other.right
+    parts = [part for part in (this.seeds(), other.seeds()) if part]
+    least = 0.0  # few seeds can look more alike than the images allow
+    if not np.isnan(a).any() and not np.isnan(b).any():
+        per_image = a.mean(axis=0) - b.mean(axis=0)
+        by_seeds = sum(float(rows.var(axis=0, ddof=1).mean()) / len(rows) for rows in (a, b) if len(rows) > 1)
+        parts.append((max(float(per_image.var(ddof=1)) - by_seeds, 0.0) / len(per_image), len(per_image) - 1))
+        least = float(per_image.var(ddof=1)) / len(per_image)
+    else:  # judged on different images: the two accuracies are independent
+        for rows in (a, b):
+            mean, n = float(np.nanmean(rows)), int((~np.isnan(rows)).any(axis=0).sum())
+            parts.append((mean * (1 - mean) / n, n - 1))
+    total = math.fsum(value for value, _ in parts)
+    below = math.fsum(value**2 / max(freedom, 1) for value, freedom in parts)
+    return max(total, least), max(1, int(total**2 / below)) if below > 0 else 1
+
+
+def adjusted(differences: Sequence[Difference | None]) -> list[Difference | None]:
+    """The comparisons of a study with p-values adjusted for their number, and verdicts by these.
+
+    Holm's step-down method (Scand. J. Stat. 6, 1979): the chance that a study reports any difference where there is
+    none is at most `LEVEL`.
+    """
+    known = [(d.p, number) for number, d in enumerate(differences) if d is not None]
+    result = list(differences)
+    largest = 0.0
+    for rank, (p, number) in enumerate(sorted(known)):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        old = differences[number]
+        assert old is not None
+        result[number] = old.model_copy(
+            update={"p_adjusted": largest, "verdict": _verdict(old.points, largest, old.method)}
+        )
+    return result
+
+
+def _verdict(points: float, p: float, method: str) -> str:
+    if p >= LEVEL:
+        return "not distinguishable"
+    if method == "exact McNemar":
+        return "these two trainings differ"
+    return "better" if points > 0 else "worse"

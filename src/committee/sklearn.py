@@ -1,0 +1,200 @@
+"""CommitteeClassifier: the committee as a scikit-learn estimator. Needs the extra `sklearn`."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from committee.config import recipe_parsing as recipes
+from committee.config.recipe import Augmentation, Recipe
+from committee.data.dataset import ImageDataset, LabelledImages, Pixels, SealedTest
+from committee.ensemble.committee import Committee
+from committee.errors import DataError, require
+from committee.folders import files as store
+from committee.runs.evaluation import form_committee, trained_members
+from committee.runs.run import Setting, checked_parts, identity_of, settled, train_members
+
+_base = require("sklearn.base", extra="sklearn", purpose="CommitteeClassifier")
+_validation = require("sklearn.utils.validation", extra="sklearn", purpose="CommitteeClassifier")
+_multiclass = require("sklearn.utils.multiclass", extra="sklearn", purpose="CommitteeClassifier")
+
+SMALLEST_SIDE = 8  # rows of fewer than 8 * 8 numbers are taken for a table, not for an image
+
+
+@dataclass(frozen=True)
+class _Images:
+    """How rows of X become images: their shape, and the range that 16 bits span (None where X has 8 or 16 bits)."""
+
+    shape: tuple[int, int, int]
+    low: float | None
+    high: float | None
+
+    def pixels(self, values: NDArray[Any]) -> Pixels:
+        """X as (image, height, width, channel), uint8 or uint16."""
+        values = values.reshape(len(values), *self.shape)
+        if self.low is None or self.high is None:
+            return np.ascontiguousarray(values)
+        scaled = (values.astype(np.float64) - self.low) / (self.high - self.low) * 65535
+        return np.rint(np.clip(scaled, 0, 65535)).astype(np.uint16)
+
+
+class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: ignore[misc, name-defined]
+    """A committee of small convolutional networks.
+
+    Args:
+        recipe: a shipped recipe's name, the path of a TOML file, or a `committee.Recipe`.
+        members, epochs: instead of the recipe's.
+        mirror: whether the images may be mirrored; see `committee.config.recipe_parsing.mirrored`.
+        image_shape: (height, width) or (height, width, channels) of a row of X; None takes X's own shape where it has
+            three or four axes, a square for rows of at least 64 numbers that form one, and else a strip one pixel high
+            (a table; without augmentation).
+        workers: processes on the CPU; 1 trains in this process. More need an ``if __name__ == "__main__":`` guard in a
+            script. The number changes no result.
+        device, precision: "auto", or one of `committee.nn.devices`.
+        random_state: an int, the root of all randomness; None draws one; a numpy RandomState gives one.
+
+    Attributes:
+        classes_: (class,), the labels.
+        committee_: the trained `committee.Committee`.
+        out_of_fold_probabilities_: (image, class), of the training images, each judged only by members that did not
+            train on it; rows of NaN without a hold-out. A class with a single image leaves no hold-out.
+    """
+
+    def __init__(
+        self,
+        recipe: str | Recipe = "standard",
+        *,
+        members: int | None = None,
+        epochs: int | None = None,
+        mirror: bool = False,
+        image_shape: tuple[int, ...] | None = None,
+        workers: int = 1,
+        device: str = "auto",
+        precision: str = "auto",
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.recipe = recipe
+        self.members = members
+        self.epochs = epochs
+        self.mirror = mirror
+        self.image_shape = image_shape
+        self.workers = workers
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+        """Train the committee.
+
+        Args:
+            X: (image, feature), (image, height, width) or (image, height, width, channel). 8- and 16-bit integers are
+                pixels as they are; other numbers are mapped linearly onto 16 bits, their range in X plus half of it on
+                either side (later values beyond that are clipped).
+            y: (image,), labels of any kind.
+
+        Raises:
+            ValueError: X or y is not usable.
+            TrainingError: no member could be trained.
+        """
+        values, y = _validation.validate_data(self, X, y, allow_nd=True, dtype="numeric", ensure_min_samples=2)
+        _multiclass.check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError(f"y must have at least two classes; got 1 class, {self.classes_[0]!r}")
+        self._images = self._image_form(values)
+        recipe = self._recipe(np.bincount(labels))
+        seed = self._seed()
+        pixels = self._images.pixels(values)
+        names = tuple(map(str, range(len(self.classes_))))
+        nothing = LabelledImages(pixels[:0], np.empty(0, dtype=np.int64))
+        dataset = ImageDataset("X", LabelledImages(pixels, labels.astype(np.int64)), SealedTest(nothing), names, "fit")
+        self.committee_, self.out_of_fold_probabilities_ = self._train(dataset, recipe, seed)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
+        """The committee's probabilities, (image, class), in the order of `classes_`; X as in `fit`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ValueError: X does not have the shape of the training images.
+        """
+        _validation.check_is_fitted(self)
+        values = _validation.validate_data(self, X, allow_nd=True, dtype="numeric", reset=False)
+        if math.prod(values.shape[1:]) != math.prod(self._images.shape):
+            raise DataError(f"X must have images of shape {self._images.shape}, as in fit; got {values.shape[1:]}")
+        probabilities: NDArray[np.float64] = self.committee_.predict_proba(self._images.pixels(values))
+        return probabilities
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
+        """The most probable label of each image; X as in `fit`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ValueError: X does not have the shape of the training images.
+        """
+        probabilities = self.predict_proba(X)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+
+    def _seed(self) -> int:
+        """The root seed; a random state that is not an int gives one."""
+        if isinstance(self.random_state, (int, np.integer)):
+            return int(self.random_state)
+        return int(_validation.check_random_state(self.random_state).randint(2**31))
+
+    def _image_form(self, values: NDArray[Any]) -> _Images:
+        """The shape of an image, and the range of numbers that are not pixels."""
+        if self.image_shape is not None:
+            shape = tuple(self.image_shape)
+        elif values.ndim > 2:
+            shape = values.shape[1:]
+        else:
+            side = math.isqrt(values.shape[1])
+            shape = (side, side) if side**2 == values.shape[1] and side >= SMALLEST_SIDE else (1, values.shape[1])
+        shape = (*shape, 1) if len(shape) == 2 else shape
+        if len(shape) != 3 or math.prod(shape) != math.prod(values.shape[1:]) or not 1 <= shape[2] <= 4:
+            raise DataError(
+                f"an image must be (height, width) or (height, width, 1 to 4 channels); got image_shape "
+                f"{self.image_shape} for X of shape {values.shape}"
+            )
+        if values.dtype in (np.uint8, np.uint16):
+            return _Images(shape, None, None)
+        low, high = float(values.min()), float(values.max())
+        margin = (high - low) / 2 or 1.0
+        return _Images(shape, low - margin, high + margin)
+
+    def _recipe(self, counts: NDArray[np.int64]) -> Recipe:
+        """The recipe with this estimator's changes; folds no more than the smallest class allows."""
+        recipe = self.recipe if isinstance(self.recipe, Recipe) else recipes.load(self.recipe)
+        parts: dict[str, Any] = {
+            "committee": {"members": self.members} if self.members is not None else {},
+            "training": {"epochs": self.epochs} if self.epochs is not None else {},
+        }
+        smallest = int(counts.min())
+        if recipe.holdout.kind == "folds" and smallest < recipe.holdout.folds:
+            parts["holdout"] = {"folds": smallest} if smallest >= 2 else {"kind": "none"}
+        content = recipe.model_dump()
+        if self.mirror:
+            content = recipes.mirrored(content)
+        if self.image_shape is None and self._images.shape[0] == 1:
+            content["augmentation"] = Augmentation().model_dump()
+        for section, fields in parts.items():
+            content[section] |= fields
+        return recipes.parse(content, "the recipe of CommitteeClassifier")
+
+    def _train(self, dataset: ImageDataset, recipe: Recipe, seed: int) -> tuple[Committee, NDArray[np.float64]]:
+        """Train in a folder that is removed afterwards; the committee, and the out-of-fold probabilities."""
+        setting = settled(Setting(seed, self.device, self.precision, self.workers), recipe.committee.members)
+        parts = checked_parts(dataset, recipe, setting)
+        with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
+            run = Path(folder) / "run"
+            store.begin(run, identity_of(dataset, recipe, setting, None))
+            train_members(dataset, recipe, run, setting, parts, None, None, math.inf, lambda event: None)
+            _, used, _, honest = trained_members(run, recipe.committee.members)
+            committee = form_committee(run, recipe, dataset, used, honest)
+        return committee, committee.combine(honest)
