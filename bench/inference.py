@@ -62,8 +62,8 @@ def ours(recipe_name: str, members: int, precision: str) -> dict[str, float]:
 
     recipe, device = load_recipe(recipe_name, []), pick_device()
     networks = random_networks(recipe, members, device)
-    names, views = tuple("0123456789"), recipe.committee.views
-    committee = Committee(tuple(networks), names, (28, 28, 1), 255, device=device, precision=precision, views=views)
+    names, tta = tuple("0123456789"), recipe.committee.tta
+    committee = Committee(tuple(networks), names, (28, 28, 1), 255, device=device, precision=precision, tta=tta)
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8)
     return timed(committee.predict_proba, pixels, pixels[:1])
 

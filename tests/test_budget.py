@@ -74,5 +74,5 @@ def test_members_past_the_deadline_are_left_out_and_the_others_are_a_committee(
     assert results.test.accuracy > 0.1
     assert budget.planned_before(tmp_path / "run", small_recipe, None, 1) == recipe
     assert budget.planned_before(tmp_path / "run", small_recipe, 4, None) is None  # asked for, not planned
-    other = small_recipe.model_copy(update={"optimiser": Optimiser(rate=1.0)})
+    other = small_recipe.model_copy(update={"optimiser": Optimiser(lr=1.0)})
     assert budget.planned_before(tmp_path / "run", other, None, None) is None

@@ -10,11 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from committee.training.batches import scaling_of
-from committee.training.jobs import one_thread
-from committee.training.loop import fit
-from committee.training.optim import OPTIMISERS, Muon, make_optimiser, rate_at
-from committee.training.state import Fitted, NonFiniteLossError, State, Task
 from torch import nn
 from torch.nn import functional
 
@@ -28,6 +23,11 @@ from committee.nn.summary import layer_table
 from committee.rng import torch_generator
 from committee.training import batches
 from committee.training import loop as fitting
+from committee.training.batches import scaling_of
+from committee.training.jobs import one_thread
+from committee.training.loop import fit
+from committee.training.optim import OPTIMISERS, Muon, make_optimiser, rate_at
+from committee.training.state import Fitted, NonFiniteLossError, State, Task
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +61,10 @@ PLATEAU = [
     "schedule.name=plateau",
     "schedule.patience=1",
     "training.ema=0.9",
-    "training.keep=best_held_out_loss",
+    "training.checkpoint=best_validation_loss",
     "optimiser.name=adamw",
-    "optimiser.rate=0.5",
-    "augmentation.plain_epochs=0",
+    "optimiser.lr=0.5",
+    "augmentation.no_aug_epochs=0",
 ]
 
 
@@ -93,7 +93,7 @@ def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits
 
 
 def test_bfloat16_learns_what_float32_learns(digits: ImageDataset) -> None:
-    recipe = recipes.load("standard", ["training.epochs=8", "network.widths=[16,16,16]", "training.batch=32"])
+    recipe = recipes.load("standard", ["training.epochs=8", "network.widths=[16,16,16]", "training.batch_size=32"])
     accuracy = {}
     for precision in ("float32", "bfloat16"):
         fitted, _ = run(digits, task_of(recipe, digits, precision, train=1000))
@@ -141,7 +141,7 @@ def test_the_first_convolution_is_computed_in_float32() -> None:
 
 def test_a_loss_that_is_not_finite_is_told(digits: ImageDataset) -> None:
     recipe = recipes.load(
-        "standard", ["optimiser.name=sgd", "optimiser.rate=1e30", "training.epochs=2", "schedule.name=constant"]
+        "standard", ["optimiser.name=sgd", "optimiser.lr=1e30", "training.epochs=2", "schedule.name=constant"]
     )
     with pytest.raises(NonFiniteLossError, match="loss became"):
         run(digits, task_of(recipe, digits))
@@ -150,13 +150,13 @@ def test_a_loss_that_is_not_finite_is_told(digits: ImageDataset) -> None:
 @pytest.mark.parametrize(
     ("keep", "merit"),
     [
-        ("best_held_out_accuracy", lambda h: -h["validation_accuracy"]),
-        ("best_held_out_loss", lambda h: h["validation_loss"]),
+        ("best_validation_accuracy", lambda h: -h["validation_accuracy"]),
+        ("best_validation_loss", lambda h: h["validation_loss"]),
     ],
 )
 def test_the_kept_weights_are_those_of_the_best_epoch(keep: str, merit: Any, digits: ImageDataset) -> None:
     recipe = recipes.load(
-        "standard", ["training.epochs=6", f"training.keep={keep}", "network.widths=[8,8,8]", "optimiser.rate=0.02"]
+        "standard", ["training.epochs=6", f"training.checkpoint={keep}", "network.widths=[8,8,8]", "optimiser.lr=0.02"]
     )
     task = task_of(recipe, digits)
     fitted, _ = run(digits, task)
@@ -170,7 +170,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(keep: str, merit: Any, dig
 
 def test_patience_stops_after_epochs_without_a_lower_loss(digits: ImageDataset) -> None:
     recipe = recipes.load(
-        "standard", ["training.epochs=40", "training.patience=2", "optimiser.rate=0.03", "network.widths=[8,8,8]"]
+        "standard", ["training.epochs=40", "training.patience=2", "optimiser.lr=0.03", "network.widths=[8,8,8]"]
     )
     fitted, _ = run(digits, task_of(recipe, digits))
     losses = [line["validation_loss"] for line in fitted.history]
@@ -248,7 +248,7 @@ def test_the_schedule_reaches_the_optimiser_in_every_step(
     recipe = recipes.load("standard", changes)
     run(digits, task_of(recipe, digits))
     steps = 2 * 10  # 200 images: batches of a tenth
-    assert rates_used == [rate_at(number, steps, recipe.schedule, recipe.optimiser.rate) for number in range(steps)]
+    assert rates_used == [rate_at(number, steps, recipe.schedule, recipe.optimiser.lr) for number in range(steps)]
     assert len(set(rates_used)) > 3  # standard warms up, even to a constant rate
 
 
@@ -262,7 +262,7 @@ def test_stages_have_their_own_rates_batches_and_augmentation(
         return augment(images, *arguments)
 
     monkeypatch.setattr(batches, "augment", spy)
-    changes = ["network.widths=[8,8,8]", "optimiser.name=sgd", "augmentation.plain_epochs=0"]
+    changes = ["network.widths=[8,8,8]", "optimiser.name=sgd", "augmentation.no_aug_epochs=0"]
     recipe = recipes.load("standard", changes)
     content = recipe.content() | {
         "name": "staged",
@@ -275,7 +275,7 @@ def test_stages_have_their_own_rates_batches_and_augmentation(
     assert rates_used == [1e-3] * 13 + [1e-2] * 20  # 200 images: 13 steps of 16, then twice 10 of a tenth
     assert seen == [20] * 20
     seen.clear()
-    plain_at_the_end = recipe.content() | {"name": "plain", "augmentation": {"rotation": 9, "plain_epochs": 1}}
+    plain_at_the_end = recipe.content() | {"name": "plain", "augmentation": {"rotation": 9, "no_aug_epochs": 1}}
     run(digits, task_of(recipes.parse(plain_at_the_end | {"training": {"epochs": 3}}), digits))
     assert seen == [20] * 20  # ten steps in each of the first two epochs
 
@@ -320,7 +320,7 @@ def test_the_running_average_of_the_weights_is_what_is_kept(digits: ImageDataset
 
 
 def test_a_share_of_every_batch_is_pseudo_labelled(digits: ImageDataset) -> None:
-    recipe = recipes.load("standard", ["training.batch=16", "augmentation.cutout=0"])
+    recipe = recipes.load("standard", ["training.batch_size=16", "augmentation.cutout=0"])
     marked = np.full((7, 8, 8, 1), 255, dtype=np.uint8)
     task = replace(task_of(recipe, digits), pseudo=LabelledImages(marked, np.full(7, 3)))
     plain = replace(task, recipe=recipe.model_copy(update={"augmentation": Augmentation()}))
@@ -348,7 +348,7 @@ def test_dropout_meets_its_rate_and_keeps_the_mean_in_any_memory_order() -> None
 
 
 def test_schedules_rise_to_the_peak_and_fall_towards_zero() -> None:
-    triangular = [rate_at(step, 100, Schedule(name="triangular", warm_up=0.2), 1.0) for step in range(100)]
+    triangular = [rate_at(step, 100, Schedule(name="triangular", warmup=0.2), 1.0) for step in range(100)]
     assert max(triangular) == triangular[20] == 1.0
     assert triangular[:21] == sorted(triangular[:21])
     assert triangular[20:] == sorted(triangular[20:], reverse=True)

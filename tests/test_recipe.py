@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from committee.config import recipe_parsing as recipes
+from committee.config.renames import RenamedFieldNote
 from committee.config.toml_files import shipped
 from committee.errors import RecipeError
 from committee.nn.summary import layer_table, totals
@@ -48,13 +49,13 @@ def test_digests_ignore_names_and_notice_every_setting() -> None:
 
 
 def test_all_faults_are_told_at_once_with_the_nearest_name() -> None:
-    changes = ["training.epoch=3", "training.batch=0", "optimiser.name=admw", "holdout.kind=fold"]
+    changes = ["training.epoch=3", "training.batch_size=0", "optimiser.name=admw", "holdout.kind=fold"]
     with pytest.raises(RecipeError) as caught:
         recipes.load("standard", changes)
     message = str(caught.value)
     assert message.startswith("recipe standard has 4 faults: ")
     assert "training.epoch is unknown (did you mean 'epochs'?), training has epochs, batch" in message
-    assert "training.batch: input should be greater than 0, got 0" in message
+    assert "training.batch_size: input should be greater than 0, got 0" in message
     assert "optimiser.name: input should be" in message
     assert "got 'admw' (did you mean 'adamw'?)" in message
     assert "(did you mean 'folds'?)" in message
@@ -67,7 +68,7 @@ def test_all_faults_are_told_at_once_with_the_nearest_name() -> None:
         (["network.backbone=compakt"], "did you mean 'compact'?"),
         (["epochs=3"], "--set expects section.field=value, such as training.epochs=3; got 'epochs=3'"),
         (["trainig.epochs=3"], "trainig is unknown (did you mean 'training'?)"),
-        (["holdout.kind=none", "training.patience=3"], "training.patience need held-out images"),
+        (["holdout.kind=none", "training.patience=3"], "training.patience need validation images"),
         (["network.widths=[1,2]"], "backbone compact takes three widths"),
         (
             ["network.layers=[{type='flatten'},{type='dense',units='classes'}]", "network.stem=whitening"],
@@ -88,7 +89,7 @@ def test_a_network_that_does_not_fit_the_images_names_the_layer() -> None:
 
 def test_faults_inside_stages_and_layers_are_told() -> None:
     with pytest.raises(RecipeError, match=r"schedule.stages.0.epoch is unknown .did you mean 'epochs'"):
-        recipes.load("standard", ["schedule.stages=[{epoch=1,rate=0.01}]", "schedule.name=stages"])
+        recipes.load("standard", ["schedule.stages=[{epoch=1,lr=0.01}]", "schedule.name=stages"])
     with pytest.raises(RecipeError, match=r"there is no layer type 'max_pool' .did you mean 'maxpool'"):
         recipes.load("ensemble-cnn", ["network.layers=[{type='max_pool'}]"])
     with pytest.raises(RecipeError, match=r"training.epochs is 3, but the schedule's stages have 2 epochs together"):
@@ -97,7 +98,7 @@ def test_faults_inside_stages_and_layers_are_told() -> None:
                 "name": "x",
                 "network": {"layers": [{"type": "flatten"}, {"type": "dense", "units": "classes"}]},
                 "training": {"epochs": 3},
-                "schedule": {"name": "stages", "stages": [{"epochs": 2, "rate": 0.1}]},
+                "schedule": {"name": "stages", "stages": [{"epochs": 2, "lr": 0.1}]},
             }
         )
 
@@ -119,4 +120,23 @@ def test_mirroring_takes_the_place_of_a_recipes_own_changes() -> None:
     assert "rotation" in plain.augmentation.changes
     assert mirrored.augmentation.changes == {"flip_horizontal": True, "shift": 0.05}
     assert mirrored.name == "best-mirror"
-    assert mirrored.committee == plain.committee.model_copy(update={"views": "mirror"})
+    assert mirrored.committee == plain.committee.model_copy(update={"tta": "horizontal_flip"})
+
+
+def test_names_of_version_0_4_are_still_read_with_a_note_and_the_same_digest(tmp_path: Path) -> None:
+    old = ["training.batch=32", "training.keep=best_held_out_loss", "optimiser.rate=0.01", "committee.views=mirror"]
+    old += ["schedule.warm_up=0.1", "pseudo_labels.accept=best_share"]
+    with pytest.warns(RenamedFieldNote) as notes:
+        recipe = recipes.load("standard", old)
+    assert str(notes[0].message) == "--set training.batch=32: training.batch is now called batch_size"
+    assert recipe.training.checkpoint == "best_validation_loss"
+    assert recipe.digest() == "ee98c3cf0d6d754a2e650f45b515a5c4a5bf4be9e4988de0da780e003b2d5443"
+    path = tmp_path / "stages.toml"
+    path.write_text(
+        'name = "old"\nnetwork.layers = [{ type = "dense", units = "classes" }]\n'
+        'schedule = { name = "stages", stages = [{ epochs = 2, rate = 0.1, augmented = false }] }\n'
+    )
+    with pytest.warns(
+        RenamedFieldNote, match="schedule.stages: rate is now called lr; .*augmented is now called augment"
+    ):
+        assert not recipes.load(str(path)).schedule.stages[0].augment

@@ -247,7 +247,7 @@ def test_the_headline_is_the_test_accuracy_with_its_interval(full: Path) -> None
 
 def test_the_protocol_says_what_chose_what_and_how_often_the_test_was_opened() -> None:
     run = synthetic()
-    recipe = {"holdout": {"kind": "fraction", "fraction": 0.2}, "training": {"keep": "best_held_out_accuracy"}}
+    recipe = {"holdout": {"kind": "fraction", "fraction": 0.2}, "training": {"keep": "best_validation_accuracy"}}
     twice = run["results"].model_copy(update={"test_openings": run["results"].test_openings * 2})
     text = " ".join(sentences.protocol(twice, {"recipe": recipe}))
     for words in (
@@ -410,5 +410,5 @@ def test_a_committee_that_only_guesses_is_told_so_at_the_top(
     head = page.partition("<nav")[0]
     assert verdict in head
     assert "always answering “cat” would be right on 50.00\u00a0%" in head
-    assert "--set training.batch=16" in head
+    assert "--set training.batch_size=16" in head
     assert "voting together" not in page

@@ -254,17 +254,17 @@ def test_the_report_is_written_again_from_the_folder_alone(run: Path) -> None:
 
 
 def test_when_every_member_fails_the_same_command_can_try_again(tmp_path: Path) -> None:
-    hopeless = ["--set", "optimiser.name=sgd", "--set", "optimiser.rate=1e30", "--set", "schedule.name=constant"]
+    hopeless = ["--set", "optimiser.name=sgd", "--set", "optimiser.lr=1e30", "--set", "schedule.name=constant"]
     for _ in range(2):
         result = call("train", "digits", *SMALL, *hopeless, "--workers", "1", "--out", tmp_path / "run")
         assert result.exit_code == 2
         assert "no member could be trained: the " in result.stderr
-        assert "a lower optimiser.rate may help" in result.stderr
+        assert "a lower optimiser.lr may help" in result.stderr
     assert list((tmp_path / "run").glob("members/*/member.json")) == []
 
 
 def test_members_with_their_own_kernels_and_views_come_back_as_they_were(tmp_path: Path, digits: Any) -> None:
-    changes = ["--set", "network.kernels=[3,5]", "--set", "committee.views=mirror", "--out", tmp_path / "run"]
+    changes = ["--set", "network.kernels=[3,5]", "--set", "committee.tta=horizontal_flip", "--out", tmp_path / "run"]
     result = call("train", "digits", *SMALL, *changes)
     assert result.exit_code == 0, result.output
     loaded = committee.load(tmp_path / "run")

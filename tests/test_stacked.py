@@ -45,9 +45,9 @@ def recipe_of(**sections: Any) -> Recipe:
         {
             "name": "stack",
             "network": NETWORK,
-            "training": {"epochs": 3, "batch": 96, "keep": "best_held_out_loss"},
+            "training": {"epochs": 3, "batch": 96, "keep": "best_validation_loss"},
             "optimiser": {"name": "adamw", "rate": 1e-3, "weight_decay": 0.05, "epsilon": 1e-3},
-            "schedule": {"name": "triangular", "warm_up": 0.3},
+            "schedule": {"name": "triangular", "warmup": 0.3},
             "augmentation": {"rotation": 10, "shift": 0.1, "cutout": 2},
             **sections,
         }
@@ -94,7 +94,7 @@ def test_a_stack_of_two_trains_the_members_that_fit_trains(
 
 def test_a_member_that_stopped_early_is_left_as_it_was(digits: ImageDataset) -> None:
     recipe = recipe_of(
-        training={"epochs": 12, "batch": 32, "patience": 1, "keep": "best_held_out_loss"},
+        training={"epochs": 12, "batch": 32, "patience": 1, "keep": "best_validation_loss"},
         optimiser={"name": "adam", "rate": 3e-2},
         schedule={"name": "constant"},
     )

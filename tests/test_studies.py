@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from committee.cli.main import main
+from committee.config import study as studies
 from committee.config.recipe import PseudoLabels
 from committee.config.toml_files import shipped
 from committee.data.dataset import ImageDataset
@@ -25,54 +26,54 @@ from committee.errors import RecipeError
 from committee.metrics.repeats import Judged, adjusted, difference, score
 from committee.nn.summary import layer_table, totals
 from committee.rng import numpy_generator
-from committee.studies import plan as studies
+from committee.studies import plan as plans
 from committee.studies.pseudo_labels import accepted, audit
 
 SMALL = """
 name = "small"
 title = "A small study"
-summary = "four rungs on digits"
+summary = "four rows on digits"
 published_protocol = "test_as_validation"
 seeds = 2
 [base]
 input = { scaling = "standardised" }
 network = { layers = [{ type = "flatten" }, { type = "dense", units = "classes" }] }
-training = { epochs = 3, batch = 32 }
-optimiser = { name = "adam", rate = 1e-2 }
+training = { epochs = 3, batch_size = 32 }
+optimiser = { name = "adam", lr = 1e-2 }
 holdout = { kind = "shared", fraction = 0.3 }
-[[rungs]]
+[[rows]]
 name = "linear"
 change = "a linear model"
 published = 0.90
-[[rungs]]
+[[rows]]
 name = "hidden"
 change = "a hidden layer & <b>more</b>"
 published = 0.90
-[rungs.recipe.network]
+[rows.recipe.network]
 layers = [
   { type = "flatten" }, { type = "dense", units = 32, activation = "relu" }, { type = "dense", units = "classes" },
 ]
-[rungs.recipe.schedule]
+[rows.recipe.schedule]
 name = "plateau"
 patience = 1
-[[rungs]]
+[[rows]]
 name = "voting"
-on = "hidden"
+extends = "hidden"
 change = "three together"
 members = 3
 seeds = 1
-[[rungs]]
+[[rows]]
 name = "labelled"
-on = "voting"
+extends = "voting"
 change = "pseudo-labels"
 members = 2
 seeds = 1
-labelled_by = "voting"
-[rungs.recipe.pseudo_labels]
+teacher = "voting"
+[rows.recipe.pseudo_labels]
 confidence = 0.5
-precision_limit = 0.5
+min_precision = 0.5
 [grid.axes]
-"optimiser.rate" = [0.01, 0.0001]
+"optimiser.lr" = [0.01, 0.0001]
 """
 
 
@@ -114,11 +115,11 @@ def results(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["conv-committee", "variants", "variants-grid", "ladder"])
 def test_every_published_parameter_count_is_met(name: str) -> None:
-    planned = studies.plan(studies.load(name))
+    planned = plans.plan(studies.load(name))
     networks = {model.name: model.recipe.network for model in planned.models}
     counts = {
-        rung.rung.name: (totals(layer_table(networks[rung.model], (28, 28, 1), 10))[0], rung.rung.published_parameters)
-        for rung in planned.rungs
+        row.row.name: (totals(layer_table(networks[row.model], (28, 28, 1), 10))[0], row.row.published_parameters)
+        for row in planned.rows
     }
     assert all(published in (None, counted) for counted, published in counts.values()), counts
     expected = {
@@ -130,49 +131,49 @@ def test_every_published_parameter_count_is_met(name: str) -> None:
             "max-pooling": 14_136, "vgg": 98_354, "batch-normalisation": 98_564, "pseudo-labels": 98_564,
         },
     }[name]  # fmt: skip
-    assert {rung: counts[rung][0] for rung in expected} == expected
+    assert {row: counts[row][0] for row in expected} == expected
 
 
 def test_the_shipped_studies_have_every_published_row() -> None:
     published = {
-        rung.rung.name: rung.rung.published
+        row.row.name: row.row.published
         for name in shipped("study")
-        for rung in studies.plan(studies.load(name)).rungs
-        if rung.rung.published is not None
+        for row in plans.plan(studies.load(name)).rows
+        if row.row.published is not None
     }
     assert len([name for name in published if name.startswith("cell-")]) == 8
-    assert len([rung for rung in studies.load("ladder").rungs if rung.published is not None]) == 13
+    assert len([row for row in studies.load("ladder").rows if row.published is not None]) == 13
     assert published["deep-committee"] == 0.9974
     assert published["pseudo-labels"] == 0.9958
 
 
 def test_rungs_with_one_recipe_share_its_members() -> None:
-    planned = studies.plan(studies.parse(tomllib.loads(SMALL)))
-    rungs = {rung.rung.name: rung for rung in planned.rungs}
-    assert rungs["hidden"].model == rungs["voting"].model == "hidden"
-    assert [list(r) for r in rungs["hidden"].repeats()] == [[0], [1], [2]]  # all that the committee needs anyway
-    assert [list(r) for r in rungs["voting"].repeats()] == [[0, 1, 2]]
+    planned = plans.plan(studies.parse(tomllib.loads(SMALL)))
+    rows = {row.row.name: row for row in planned.rows}
+    assert rows["hidden"].model == rows["voting"].model == "hidden"
+    assert [list(r) for r in rows["hidden"].repeats()] == [[0], [1], [2]]  # all that the committee needs anyway
+    assert [list(r) for r in rows["voting"].repeats()] == [[0, 1, 2]]
     assert {model.name: model.members for model in planned.models}["labelled"] == 2
-    more = studies.plan(planned.study, seeds=4)
+    more = plans.plan(planned.study, seeds=4)
     assert {model.name: model.members for model in more.models}["hidden"] == 12
 
 
 def test_faults_of_a_study_are_told() -> None:
     content = tomllib.loads(SMALL)
-    content["rungs"][1]["on"] = "nowhere"
-    with pytest.raises(RecipeError, match="on must be a rung before it; got 'nowhere'"):
+    content["rows"][1]["extends"] = "nowhere"
+    with pytest.raises(RecipeError, match="extends must be a row before it; got 'nowhere'"):
         studies.parse(content)
     content = tomllib.loads(SMALL)
-    content["rungs"][0]["recipe"] = {"training": {"epoch": 3}}
-    with pytest.raises(RecipeError, match=r"rung linear of study small.*did you mean"):
-        studies.plan(studies.parse(content))
+    content["rows"][0]["recipe"] = {"training": {"epoch": 3}}
+    with pytest.raises(RecipeError, match=r"row linear of study small.*did you mean"):
+        plans.plan(studies.parse(content))
     content = tomllib.loads(SMALL)
     content["base"]["holdout"] = {"kind": "fraction"}
-    with pytest.raises(RecipeError, match=r"rung labelled has labelled_by, but holdout.kind is 'fraction'"):
-        studies.plan(studies.parse(content))
+    with pytest.raises(RecipeError, match=r"row labelled has teacher, but holdout.kind is 'fraction'"):
+        plans.plan(studies.parse(content))
     content = tomllib.loads(SMALL)
-    content["rungs"][1]["chnage"] = "x"
-    with pytest.raises(RecipeError, match=r"rungs.1.chnage is unknown .did you mean 'change'"):
+    content["rows"][1]["chnage"] = "x"
+    with pytest.raises(RecipeError, match=r"rows.1.chnage is unknown .did you mean 'change'"):
         studies.parse(content)
     with pytest.raises(RecipeError, match=r"there is no study 'laddr' .did you mean 'ladder'"):
         studies.load("laddr")
@@ -202,8 +203,8 @@ def simulated(
 def test_a_null_study_reports_no_more_differences_than_it_states(seeds: int, images: int) -> None:
     rng, wrong, studies_run = numpy_generator(seeds, "null"), 0, 300
     for _ in range(studies_run):
-        rungs = [Judged(right) for right in simulated(5, seeds, images, rng)]
-        pairs = zip(rungs[1:], rungs[:-1], strict=True)
+        rows = [Judged(right) for right in simulated(5, seeds, images, rng)]
+        pairs = zip(rows[1:], rows[:-1], strict=True)
         compared = adjusted([difference(this, other, against="", on="test") for this, other in pairs])
         wrong += any(d is not None and d.verdict in ("better", "worse") for d in compared)
     assert wrong <= 0.05 * studies_run + 2 * np.sqrt(0.05 * 0.95 * studies_run)
@@ -213,8 +214,8 @@ def test_a_null_study_of_committees_trained_once_reports_no_more_either() -> Non
     rng, wrong, studies_run = numpy_generator(0, "null committees"), 0, 200
     for _ in range(studies_run):
         members = simulated(5, 5, 3000, rng)
-        rungs = [Judged((right.mean(axis=0, keepdims=True) > 0.5).astype(float), right) for right in members]
-        pairs = zip(rungs[1:], rungs[:-1], strict=True)
+        rows = [Judged((right.mean(axis=0, keepdims=True) > 0.5).astype(float), right) for right in members]
+        pairs = zip(rows[1:], rows[:-1], strict=True)
         compared = adjusted([difference(this, other, against="", on="test") for this, other in pairs])
         wrong += any(d is not None and d.verdict in ("better", "worse") for d in compared)
     assert wrong <= 0.05 * studies_run + 2 * np.sqrt(0.05 * 0.95 * studies_run)
@@ -247,12 +248,12 @@ def test_intervals_cover_the_true_mean_over_seeds_and_images() -> None:
 
 def test_a_study_ends_in_a_table_with_verdicts_and_a_page(finished: Path) -> None:
     found = results(finished)
-    rows = {row["name"]: row for row in found["rungs"]}
+    rows = {row["name"]: row for row in found["rows"]}
     assert list(rows) == ["linear", "hidden", "voting", "labelled"]
     assert rows["linear"]["test"]["repeats"] == 2
     assert rows["hidden"]["test"]["repeats"] == 3
     assert len(rows["voting"]["member_test"]) == 3
-    assert [row["difference"] and row["difference"]["against"] for row in found["rungs"]] == [
+    assert [row["difference"] and row["difference"]["against"] for row in found["rows"]] == [
         None, "linear", "hidden", "voting",
     ]  # fmt: skip
     assert [opening["purpose"] for opening in found["test_openings"]] == ['the end of the study "small"']
@@ -264,7 +265,7 @@ def test_a_study_ends_in_a_table_with_verdicts_and_a_page(finished: Path) -> Non
         assert any(number in finding["text"] for finding in found["discussion"] if finding["kind"] == "difference")
     page = (finished / "study.html").read_text()
     assert "<b>more</b>" not in page
-    assert page.count('class="rung"') == 4
+    assert page.count('class="row"') == 4
     assert (finished / "tables" / "study.csv").read_text().count("\n") == 1 + 4 + 2
 
 
@@ -336,24 +337,24 @@ def test_the_published_protocol_is_marked_everywhere(small: Path, tmp_path: Path
     result = call(*common)
     assert result.exit_code == 0, result.output
     found = results(out)
-    assert [row["name"] for row in found["rungs"]] == ["linear", "hidden", "voting"]  # held-out images are test images
-    for row in found["rungs"]:
+    assert [row["name"] for row in found["rows"]] == ["linear", "hidden", "voting"]  # held-out images are test images
+    for row in found["rows"]:
         assert row["validation"]["accuracies"] == row["test"]["accuracies"]
     purposes = [opening["purpose"] for opening in found["test_openings"]]
     assert purposes[0].startswith("published protocol")
     mark = "PUBLISHED PROTOCOL: the test images served as validation images"
     for text in (result.stdout, (out / "study.html").read_text(), (out / "tables" / "study.csv").read_text()):
         assert mark in text
-    assert mark in json.loads(call(*common, "--json").stdout)["marks"][0]
+    assert mark in json.loads(call(*common, "--json").stdout)["warnings"][0]
 
 
 def test_transductive_is_asked_for_and_marked(small: Path, finished: Path) -> None:
-    assert not any(row["transductive"] for row in results(finished)["rungs"])
+    assert not any(row["transductive"] for row in results(finished)["rows"])
     assert "TRANSDUCTIVE" not in (finished / "study.html").read_text()
     out = finished.parent / "transductive"
     result = call("study", small, "--data", "digits", "--workers", "1", "--out", out, "--transductive", "--seeds", "1")
     assert result.exit_code == 0, result.output
-    assert [row["transductive"] for row in results(out)["rungs"]] == [False, False, False, True]
+    assert [row["transductive"] for row in results(out)["rows"]] == [False, False, False, True]
     for text in (result.stdout, (out / "study.html").read_text(), (out / "tables" / "study.csv").read_text()):
         assert "TRANSDUCTIVE" in text
     assert (out / "models" / "labelled-transductive").is_dir()
@@ -366,18 +367,18 @@ def test_a_kept_seal_judges_by_validation_images(small: Path, tmp_path: Path) ->
     found = results(out)
     assert found["test_openings"] == []
     assert not list(out.glob("models/*/members/*/test_probabilities.npy"))
-    assert found["rungs"][1]["difference"]["on"] == "validation"
+    assert found["rows"][1]["difference"]["on"] == "validation"
 
 
 def test_the_ladder_climbs_on_a_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All thirteen rungs of the shipped ladder in the quick form, on fewer images still."""
+    """All thirteen rows of the shipped ladder in the quick form, on fewer images still."""
     shipped = studies.load("ladder")
     tiny = shipped.model_copy(update={"quick": studies.Quick(images=300, seeds=1, members=2)})
     monkeypatch.setattr(studies, "load", lambda name: tiny)
     out = tmp_path / "ladder"
     result = call("study", "ladder", "--data", "mnist-5k", "--quick", "--workers", "1", "--out", out)
     assert result.exit_code == 0, result.output
-    rows = results(out)["rungs"]
+    rows = results(out)["rows"]
     assert len(rows) == 14
     assert [row["parameters"] for row in rows[:3]] == [7850, 7850, 79510]
     assert rows[1]["test"]["mean"] > 0.6
@@ -390,12 +391,12 @@ def test_the_ladder_climbs_on_a_few_images(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_grid_is_chosen_by_validation_and_warns_of_noise(tmp_path: Path) -> None:
     arguments = ["--set", "network.widths=[8,8,8]", "--set", "training.epochs=2", "--seeds", "3"]
-    axes = ["--vary", "optimiser.rate=0.00001,0.01,0.02", "--vary", "optimiser.name=adamw,adam"]
+    axes = ["--vary", "optimiser.lr=0.00001,0.01,0.02", "--vary", "optimiser.name=adamw,adam"]
     out = tmp_path / "grid"
     result = call("grid", "digits", "--workers", "1", *arguments, *axes, "--out", out)
     assert result.exit_code == 0, result.output
     grid = results(out)["grid"]
-    assert grid["axes"] == ["optimiser.rate", "optimiser.name"]
+    assert grid["axes"] == ["optimiser.lr", "optimiser.name"]
     best = max(range(6), key=lambda number: grid["cells"][number]["validation"]["mean"])
     assert grid["best"] == best
     hopeless = [cell for cell in grid["cells"] if cell["values"][0] == "1e-05"]
@@ -409,7 +410,7 @@ def test_a_grid_is_chosen_by_validation_and_warns_of_noise(tmp_path: Path) -> No
 def test_what_is_sure_is_accepted_and_the_audit_counts_what_is_right() -> None:
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55], [0.99, 0.01]])
     assert accepted(probabilities, PseudoLabels(confidence=0.8)).tolist() == [0, 2, 4]
-    best = PseudoLabels(accept="best_share", best_share=0.5)
+    best = PseudoLabels(accept="top_fraction", top_fraction=0.5)
     assert accepted(probabilities, best).tolist() == [0, 2, 4]  # of class 0 two of three, of class 1 one of two
     found = audit(probabilities, probabilities, np.array([0, 0, 0, 1, 0]), PseudoLabels(confidence=0.8))
     assert (found.accepted, found.audit_accepted, found.audit_right) == (3, 3, 2)
@@ -429,11 +430,11 @@ def test_rounds_of_pseudo_labels_stop_at_a_low_precision(tmp_path: Path) -> None
     small = [*SMALL_ROUNDS, "--held-back", "0.3"]
     stopped = call("pseudo-labels", "digits", *small, "--keep-sealed", "--out", tmp_path / "a")
     assert stopped.exit_code == 0, stopped.output
-    assert "Stopped: the precision is below pseudo_labels.precision_limit" in " ".join(stopped.stdout.split())
+    assert "Stopped: the precision is below pseudo_labels.min_precision" in " ".join(stopped.stdout.split())
     assert "Round 0: out-of-fold accuracy" in stopped.stdout
     assert not (tmp_path / "a" / "round-0" / "test_probabilities.npy").exists()
     assert not (tmp_path / "a" / "round-1").exists()
-    trusting = [*small, "--set", "pseudo_labels.precision_limit=0"]
+    trusting = [*small, "--set", "pseudo_labels.min_precision=0"]
     joined = call("pseudo-labels", "digits", *trusting, "--out", tmp_path / "b", "--json")
     rounds = json.loads(joined.stdout)["rounds"]
     assert [each["round"] for each in rounds] == [0, 1]
@@ -445,11 +446,11 @@ def test_rounds_of_pseudo_labels_stop_at_a_low_precision(tmp_path: Path) -> None
 
 
 def test_a_transductive_committee_says_so(tmp_path: Path) -> None:
-    out, no_limit = tmp_path / "t", ["--set", "pseudo_labels.precision_limit=0"]
+    out, no_limit = tmp_path / "t", ["--set", "pseudo_labels.min_precision=0"]
     assert call("pseudo-labels", "digits", *SMALL_ROUNDS, "--transductive", "--keep-sealed").exit_code == 2
     result = call("pseudo-labels", "digits", *SMALL_ROUNDS, *no_limit, "--transductive", "--out", out)
     assert result.exit_code == 0, result.output
     assert "TRANSDUCTIVE" in result.stdout
     assert "TRANSDUCTIVE" in (out / "round-1" / "report.html").read_text()
-    assert "TRANSDUCTIVE" in json.loads((out / "round-1" / "run.json").read_text())["marks"][0]
+    assert "TRANSDUCTIVE" in json.loads((out / "round-1" / "run.json").read_text())["warnings"][0]
     assert "without labels" in (out / "test_record.jsonl").read_text()

@@ -19,6 +19,7 @@ from committee.version import version
 if TYPE_CHECKING:
     from committee.config.recipe import Recipe
     from committee.config.recipe_parsing import load as load_recipe
+    from committee.config.study import load as load_study
     from committee.data.catalog import load_dataset
     from committee.data.dataset import ImageDataset
     from committee.data.readers import read_images
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from committee.runs.comparison import compare_runs
     from committee.runs.run import Setting, evaluate, train
     from committee.sklearn import CommitteeClassifier
-    from committee.studies.plan import load as load_study
     from committee.studies.run import run_study
 
 __version__ = version
@@ -46,7 +46,7 @@ _PLACES = {
     "load": "ensemble.committee",
     "load_dataset": "data.catalog",
     "load_recipe": "config.recipe_parsing:load",
-    "load_study": "studies.plan:load",
+    "load_study": "config.study:load",
     "read_images": "data.readers",
     "run_study": "studies.run",
     "train": "runs.run",

@@ -112,7 +112,7 @@ def data_augment(
     dataset = load_dataset(name_or_path, data_dir=data_dir, image_size=image_size)
     picture = picture or Path(f"{dataset.name}-augmented.png")
     style.save(image_plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed)), picture)
-    on = chosen.augmentation.model_dump(exclude_defaults=True, exclude={"plain_epochs"})
+    on = chosen.augmentation.model_dump(exclude_defaults=True, exclude={"no_aug_epochs"})
     click.echo(f"Augmentation: {', '.join(f'{name} {value}' for name, value in on.items())}")
     click.echo(f"Picture: {picture}")
 

@@ -194,7 +194,7 @@ def show(folder: Path, results: Any, as_json: bool) -> None:
         summary = {name: value for name, value in manifest.items() if name != "files"}
         click.echo(json.dumps({"run": str(folder), "report": str(folder / "report.html"), **summary}))
         return
-    for mark in store.read_manifest(folder)["marks"]:
+    for mark in store.read_manifest(folder)["warnings"]:
         click.echo(mark)
     Console().print(terminal.members_table(results))
     for line in terminal.closing_lines(results):

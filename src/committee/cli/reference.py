@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from committee.cli.main import main
 from committee.config import recipe, recipe_parsing
-from committee.studies import plan as studies
+from committee.config import study as studies
 
 
 def pages(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
@@ -52,9 +52,9 @@ def file_reference() -> str:
         table("schedule.stages = [{ ... }, ...]", recipe.Stage),
         '## Layers\n\nIn `network.layers = [{ type = "...", ... }, ...]`.\n',
         *(table(name, layer) for name, layer in layers.items()),
-        "## A study\n\n`[base]` holds a recipe's sections; a rung's `recipe` holds what it changes of them.\n",
+        "## A study\n\n`[base]` holds a recipe's sections; a row's `recipe` holds what it changes of them.\n",
         table("the file", studies.Study),
-        table("[[rungs]]", studies.Rung),
+        table("[[rows]]", studies.Row),
         table("[grid]", studies.Grid),
         table("[quick]", studies.Quick),
     ]

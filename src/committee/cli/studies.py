@@ -67,7 +67,7 @@ def study(
     The same command again goes on where it stopped; members that are finished are kept. committee studies list names
     the shipped studies.
     """
-    from committee.studies import plan as studies
+    from committee.config import study as studies
 
     declared = studies.load(study)
     if not (data or declared.published_data):
@@ -91,7 +91,7 @@ def study(
 @study_options
 @click.option("--out", type=folder_type, help="The grid's folder.  [default: runs/DATA-study-grid-RECIPE-seedS]")
 @example(
-    "committee grid mnist-5k --vary optimiser.rate=0.001,0.003,0.01 --vary training.batch=32,64\n"
+    "committee grid mnist-5k --vary optimiser.lr=0.001,0.003,0.01 --vary training.batch_size=32,64\n"
     "committee grid photos/ --recipe mine.toml --vary augmentation.rotation=0,10,20 --seeds 5"
 )
 def grid(data: str, recipe: str, axes: Sequence[str], changes: Sequence[str], out: Path | None, **options: Any) -> None:
@@ -147,7 +147,7 @@ def pseudo_labels(
 
     The images are a folder (--unlabelled), a part of DATA whose labels are hidden (--held-back), or the test images
     (--transductive). An audit part of DATA takes no part in training and tells how many of the given labels are right;
-    below pseudo_labels.precision_limit nothing more is trained. OUT/round-0, OUT/round-1, ... are runs with reports.
+    below pseudo_labels.min_precision nothing more is trained. OUT/round-0, OUT/round-1, ... are runs with reports.
     """
     from committee.cli import terminal
     from committee.data.catalog import load_dataset
@@ -193,10 +193,10 @@ def run_study(study: Any, data: str, out: Path | None, form: dict[str, Any], opt
     prepared = run.prepare(study, dataset, folder, setting, chosen)
     work = run.work(prepared)
     total = sum(model.members for model in prepared.plan.models)
-    for mark in prepared.marks:
+    for mark in prepared.warnings:
         click.echo(mark, err=True)
     click.echo(
-        f"{study.title}, on {dataset.name}: {len(prepared.plan.rungs)} rows from {len(prepared.plan.models)} models, "
+        f"{study.title}, on {dataset.name}: {len(prepared.plan.rows)} rows from {len(prepared.plan.models)} models, "
         f"{total} trainings, {len(work)} of them still to do; into {folder}",
         err=True,
     )
@@ -226,8 +226,8 @@ def studies() -> None:
 @example("committee studies list")
 def studies_list() -> None:
     """The shipped studies."""
+    from committee.config import study as all_studies
     from committee.config.toml_files import shipped
-    from committee.studies import plan as all_studies
 
     for name in shipped("study"):
         click.echo(f"{name:16} {all_studies.load(name).summary}")
@@ -248,9 +248,10 @@ def studies_show(study: str) -> None:
 @example("committee studies check mine.toml")
 def studies_check(study: str) -> None:
     """Say whether STUDY and all its recipes are valid, and what it would train."""
-    from committee.studies import plan as all_studies
+    from committee.config.study import load
+    from committee.studies.plan import plan
 
-    planned = all_studies.plan(all_studies.load(study))
+    planned = plan(load(study))
     for model in planned.models:
         click.echo(f"{model.name}: {model.members} trainings of {model.recipe.training.epochs} epochs")
-    click.echo(f"{planned.study.name} is valid: {len(planned.rungs)} rows")
+    click.echo(f"{planned.study.name} is valid: {len(planned.rows)} rows")

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from committee.errors import counted
-from committee.metrics.results import GridResult, Judgement, Results, RungRow, StudyResults
+from committee.metrics.results import GridResult, Judgement, Results, RowResult, StudyResults
 from committee.nn.architectures import PlannedLayer
 from committee.nn.summary import spell, totals
 from committee.report.study_table import published, spread, verdict
@@ -286,7 +286,7 @@ def closing_lines(results: Results) -> list[str]:
     if found and no_better_than_guessing(found[1]):
         lines.append(
             "This committee learnt nothing beyond guessing: try more --epochs, smaller batches (--set "
-            "training.batch=16), or look at the labels with committee data info."
+            "training.batch_size=16), or look at the labels with committee data info."
         )
     openings = len(results.test_openings)
     times = {0: "are still sealed", 1: "were opened once, after training"}.get(
@@ -316,11 +316,11 @@ def layers_table(title: str, layers: Sequence[PlannedLayer]) -> Table:
 
 
 def show_study(results: StudyResults) -> None:
-    """A study on standard output: its marks, its table, its grid, and what of its discussion the table does not say."""
+    """A study on standard output: its warnings, table and grid, and the part of its discussion that the table lacks."""
     console = Console()
-    for mark in results.marks:
+    for mark in results.warnings:
         console.print(Text(mark, style="bold"))
-    if results.rungs:
+    if results.rows:
         console.print(study_rows(results, console.width))
     if results.grid:
         console.print(grid_rows(results.grid))
@@ -336,23 +336,23 @@ def show_study(results: StudyResults) -> None:
 
 def study_rows(results: StudyResults, width: int) -> Table:
     """The table of a study: accuracies in per cent, differences in points; validation where there is room."""
-    sealed = not any(row.test for row in results.rungs)
+    sealed = not any(row.test for row in results.rows)
     where = "validation" if sealed else "test"
     published_for = f"; published figures are for {results.published_on}" if results.published_on else ""
     title = f"Accuracies in %, 95 % intervals; difference on {where} images in points{published_for}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-    shown = ["rung", *(["valid."] if sealed or width >= 88 else []), *([] if sealed else ["test"])]
+    shown = ["row", *(["valid."] if sealed or width >= 88 else []), *([] if sealed else ["test"])]
     shown += ["publ.", "difference", "verdict"]
     for heading in shown:
-        table.add_column(heading, justify="left" if heading in ("rung", "verdict") else "right", overflow="fold")
+        table.add_column(heading, justify="left" if heading in ("row", "verdict") else "right", overflow="fold")
     before = None
-    for row in results.rungs:
+    for row in results.rows:
         main, d = row.test or row.validation, row.difference
         repeats = (f"n {main.repeats}" if row.members == 1 else f"n {main.repeats} × {row.members}") if main else "none"
         against = f", against {d.against}" if d and d.against != before else ""
         chance = ("p < .0001" if d.p_adjusted < 0.0001 else f"p = {d.p_adjusted:.2g}") + against if d else ""
         cells = {
-            "rung": f"{row.name}\n  {repeats}, {duration(row.seconds)}",
+            "row": f"{row.name}\n  {repeats}, {duration(row.seconds)}",
             "valid.": validation_cell(row, sealed) if row.validation else NOTHING,
             "test": NOTHING,
             "publ.": published(row).removesuffix("\u00a0%"),
@@ -369,8 +369,8 @@ def study_rows(results: StudyResults, width: int) -> Table:
     return table
 
 
-def validation_cell(row: RungRow, sealed: bool) -> str:
-    """A rung's validation accuracy; with its interval and number of images where it is all there is."""
+def validation_cell(row: RowResult, sealed: bool) -> str:
+    """A row's validation accuracy; with its interval and number of images where it is all there is."""
     assert row.validation is not None
     mean = f"{100 * row.validation.mean:.2f}"
     low, high = row.validation.interval.low, row.validation.interval.high
@@ -400,7 +400,7 @@ def grid_rows(grid: GridResult) -> Table:
 def show_rounds(found: Mapping[str, Any]) -> None:
     """Rounds of pseudo-labelling on standard output."""
     console = Console()
-    for mark in found["marks"]:
+    for mark in found["warnings"]:
         console.print(Text(mark, style="bold"))
     for each in found["rounds"]:
         part = "test" if each["test"] else "out_of_fold"

@@ -1,4 +1,4 @@
-"""Recipes: what to train and how, as a typed, frozen value; `recipe_reading` makes one from TOML.
+"""Recipes: what to train and how, as a typed, frozen value; `recipe_parsing` makes one from TOML.
 
 A recipe has nine sections besides its name and summary: `input`, `network`, `training`, `optimiser`, `schedule`,
 `augmentation`, `holdout`, `committee`, `pseudo_labels`. It selects from the enumerations below and never names an
@@ -14,7 +14,9 @@ import json
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from committee.config.renames import Table, to_digest_names
 
 Activation = Literal["linear", "relu", "sigmoid", "tanh", "gelu", "silu"]
 
@@ -107,9 +109,10 @@ class Network(_Section):
     )
     layers: tuple[Layer, ...] = ()
     initialiser: Literal["glorot_uniform", "he_uniform", "he_normal", "torch"] = "glorot_uniform"
-    stem: Literal["drawn", "whitening"] = Field(
-        default="drawn",
-        description="the first convolution's start: drawn as the others, or the filters that whiten training images",
+    stem: Literal["random", "whitening"] = Field(
+        default="random",
+        description="initial weights of the first convolution: random as in the others, or the filters that whiten "
+        "patches of the training images",
     )
 
     @model_validator(mode="after")
@@ -150,35 +153,38 @@ class Input(_Section):
 class Training(_Section):
     """The loop: how long, on what loss, when to stop, which epoch's weights to keep.
 
-    A batch has `batch` images, or a tenth of the member's images if that is less (but 8 at least): very small sets
-    have ten steps an epoch, too.
+    A batch has `batch_size` images, or a tenth of the member's training images where that is fewer (but at least 8), so
+    that very small data sets have ten steps an epoch, too.
     """
 
     epochs: int = Field(default=10, gt=0)
-    batch: int = Field(default=128, gt=0)
+    batch_size: int = Field(default=128, gt=0)
     loss: Literal["cross_entropy", "mean_squared_error"] = "cross_entropy"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     patience: int = Field(
-        default=0, ge=0, description="epochs without a lower held-out loss before stopping; 0 = never"
+        default=0, ge=0, description="epochs without a lower validation loss before early stopping; 0 = never"
     )
-    keep: Literal["last", "best_held_out_accuracy", "best_held_out_loss"] = "last"
+    checkpoint: Literal["last", "best_validation_accuracy", "best_validation_loss"] = Field(
+        default="last", description="the epoch whose weights are kept"
+    )
     ema: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="decay, a step, of a running average of the weights that is judged and kept instead; 0 = none",
+        description="decay per step of an exponential moving average of the weights, which is evaluated and kept "
+        "instead; 0 = none",
     )
 
 
 class Optimiser(_Section):
     """Adam, AdamW and Nadam use betas; SGD, RMSprop and Muon momentum; weight decay spares biases and normalisation.
 
-    Muon moves convolutions and dense layers by matrices with all singular values near 1; the output layer, biases and
-    normalisation follow AdamW at `other_rate` times the rate.
+    Muon updates convolutions and hidden dense layers by matrices whose singular values are all near 1; the output
+    layer, biases and normalisation follow AdamW at `adamw_lr_factor` times the learning rate.
     """
 
     name: Literal["sgd", "adam", "adamw", "nadam", "adagrad", "adadelta", "rmsprop", "muon"] = "adamw"
-    rate: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     nesterov: bool = False
@@ -186,41 +192,43 @@ class Optimiser(_Section):
     rho: float = Field(default=0.95, gt=0, lt=1, description="Adadelta's and RMSprop's decay")
     epsilon: float = Field(default=1e-7, gt=0)
     initial_accumulator: float = Field(default=0.1, ge=0, description="Adagrad: what its sums of squares begin with")
-    other_rate: float = Field(default=0.05, gt=0, description="Muon: the share of the rate for what is no inner matrix")
+    adamw_lr_factor: float = Field(
+        default=0.05, gt=0, description="Muon: what AdamW's parameters take of the learning rate"
+    )
 
 
 class Stage(_Section):
-    """Some epochs of a training with a rate of their own, a batch (else the recipe's), with or without augmentation."""
+    """Some epochs with a learning rate, and perhaps a batch size, of their own; with augmentation or without."""
 
     epochs: int = Field(gt=0)
-    rate: float = Field(gt=0)
-    batch: int | None = Field(default=None, gt=0)
-    augmented: bool = True
+    lr: float = Field(gt=0)
+    batch_size: int | None = Field(default=None, gt=0)
+    augment: bool = True
 
 
 class Schedule(_Section):
-    """The learning rate over the steps of a training, `optimiser.rate` being its peak.
+    """The learning rate over the steps of a training; `optimiser.lr` is its peak.
 
-    constant; triangular (a linear one-cycle): up over the share `warm_up` of all steps, then linearly to 0; cosine: up
-    likewise, then a half cosine to 0; plateau: multiplied by `factor` whenever what is watched has not bettered for
-    `patience` epochs, never below `floor`; stages: one after the other, each with its own rate, epochs, batch and
-    augmentation (training.epochs is their sum, optimiser.rate is not used).
+    constant; triangular (a linear one-cycle): up over the fraction `warmup` of all steps, then linearly to 0; cosine:
+    up likewise, then a half cosine to 0; plateau: multiplied by `factor` whenever the monitored figure has not improved
+    for `patience` epochs, never below `min_lr`; stages: one after the other, each with its own epochs, learning rate,
+    batch size and augmentation (training.epochs is their sum, optimiser.lr is not used).
     """
 
     name: Literal["constant", "triangular", "cosine", "plateau", "stages"] = "constant"
-    warm_up: float = Field(default=0.0, ge=0, lt=1)
-    watch: Literal["held_out_accuracy", "held_out_loss"] = "held_out_accuracy"
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    monitor: Literal["validation_accuracy", "validation_loss"] = "validation_accuracy"
     patience: int = Field(default=3, gt=0)
     factor: float = Field(default=0.5, gt=0, lt=1)
-    floor: float = Field(default=1e-5, ge=0)
+    min_lr: float = Field(default=1e-5, ge=0)
     stages: tuple[Stage, ...] = ()
 
     @model_validator(mode="after")
     def _stages_or_not(self) -> Schedule:
         if (self.name == "stages") != bool(self.stages):
             raise ValueError('stages = [...] and name = "stages" belong together; give both or neither')
-        if self.stages and self.warm_up:
-            raise ValueError("warm_up does not go with stages; make the warm-up a stage")
+        if self.stages and self.warmup:
+            raise ValueError("warmup does not go with stages; make the warm-up a stage of its own")
         return self
 
 
@@ -244,7 +252,7 @@ class Augmentation(_Section):
     flip_vertical: bool = False
     cutout: int = Field(default=0, ge=0, description="side of an erased square, pixels")
     fill: Literal["zero", "edge", "reflect"] = Field(default="zero", description="what comes in from outside")
-    plain_epochs: int = Field(default=0, ge=0, description="so many last epochs see the images as they are")
+    no_aug_epochs: int = Field(default=0, ge=0, description="the last epochs, this many, see the images unchanged")
 
     @property
     def active(self) -> bool:
@@ -252,9 +260,9 @@ class Augmentation(_Section):
         return bool(self.changes)
 
     @property
-    def changes(self) -> dict[str, Any]:
+    def changes(self) -> Table:
         """The changes that are switched on, with their strengths; the other fields only say how or when."""
-        return self.model_dump(exclude_defaults=True, exclude={"fill", "zoom_axes", "plain_epochs"})
+        return self.model_dump(exclude_defaults=True, exclude={"fill", "zoom_axes", "no_aug_epochs"})
 
     @property
     def moves(self) -> bool:
@@ -265,46 +273,47 @@ class Augmentation(_Section):
 class Holdout(_Section):
     """Which training images each member does not train on.
 
-    folds: balanced folds, so that every image is held out by members / folds members; fraction: a random share a
-    member; shared: one random share, stratified, the same for every member and every seed (`draw` gives another);
-    last: the last share of the images, the same for every member; none: every image is used, and nothing can be judged
-    without the test images.
+    folds: balanced folds, so that every image is held out by members / folds members; fraction: a random fraction
+    for each member; shared: one stratified random fraction, the same for every member and every run (`seed` gives
+    another); last: the last fraction of the images, the same for every member; none: every image is trained on, and
+    nothing can be evaluated without the test images.
     """
 
     kind: Literal["folds", "fraction", "shared", "last", "none"] = "folds"
     folds: int = Field(default=5, ge=2)
     fraction: float = Field(default=0.2, gt=0, lt=1)
-    draw: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 class CommitteeSection(_Section):
     """How many members, how their probabilities become one, and whether a temperature is fitted out-of-fold.
 
-    views: a member judges an image alone (plain), or the image and its mirror image, and means the two (mirror).
+    tta, test-time augmentation: none, or horizontal_flip, with which a member's prediction is the mean over the image
+    and its mirror image.
     """
 
     members: int = Field(default=5, gt=0)
     combination: Literal["mean", "geometric", "weighted", "vote"] = "mean"
     calibration: Literal["none", "temperature"] = "temperature"
-    views: Literal["plain", "mirror"] = "plain"
+    tta: Literal["none", "horizontal_flip"] = "none"
 
 
 class PseudoLabels(_Section):
-    """How images without labels join: what a committee is sure of becomes a label for the next round of training.
+    """Self-training: what a committee is confident of becomes a label for the next round of training.
 
-    Images are accepted whose most probable class has at least the `confidence`, or the `best_share` of each class by
-    that probability. They make up `share` of every batch. An `audit` share of the labelled images takes no part in any
-    training: accepted by the same rule, they tell how many of the accepted labels are right; below `precision_limit`
-    nothing more is trained.
+    Accepted are the images whose most probable class has at least the probability `confidence`, or the `top_fraction`
+    of each predicted class by that probability. They make up `batch_fraction` of every batch. A fraction of the
+    labelled images, `audit_fraction`, is kept out of all training: accepted by the same rule, they show how many
+    accepted labels are right; below `min_precision` nothing more is trained.
     """
 
-    share: float = Field(default=0.25, gt=0, lt=1)
-    accept: Literal["confidence", "best_share"] = "confidence"
+    batch_fraction: float = Field(default=0.25, gt=0, lt=1)
+    accept: Literal["confidence", "top_fraction"] = "confidence"
     confidence: float = Field(default=0.99, ge=0, le=1)
-    best_share: float = Field(default=0.9, gt=0, le=1)
+    top_fraction: float = Field(default=0.9, gt=0, le=1)
     rounds: int = Field(default=1, gt=0)
-    audit: float = Field(default=0.2, gt=0, lt=1)
-    precision_limit: float = Field(default=0.98, ge=0, le=1)
+    audit_fraction: float = Field(default=0.2, gt=0, lt=1)
+    min_precision: float = Field(default=0.98, ge=0, le=1)
 
 
 class Recipe(_Section):
@@ -339,13 +348,13 @@ class Recipe(_Section):
         if self.holdout.kind == "none":
             needs = {
                 "training.patience": self.training.patience > 0,
-                "training.keep": self.training.keep != "last",
+                "training.checkpoint": self.training.checkpoint != "last",
                 "schedule.name plateau": self.schedule.name == "plateau",
             }
             if faults := [name for name, wrong in needs.items() if wrong]:
                 raise ValueError(
-                    f"{' and '.join(faults)} need held-out images, but holdout.kind is none; set holdout.kind to "
-                    "folds, or patience to 0, keep to last and another schedule"
+                    f"{' and '.join(faults)} need validation images, but holdout.kind is none; set "
+                    "holdout.kind to folds, or patience to 0, checkpoint to last and another schedule"
                 )
         stages = sum(stage.epochs for stage in self.schedule.stages)
         if stages and stages != self.training.epochs:
@@ -361,36 +370,31 @@ class Recipe(_Section):
             if number < stage.epochs:
                 return stage
             number -= stage.epochs
-        return Stage(epochs=self.training.epochs, rate=self.optimiser.rate)
+        return Stage(epochs=self.training.epochs, lr=self.optimiser.lr)
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Table:
         """What differs from the defaults, as JSON values; name and summary do not count."""
         stated = _stated(self)
+        assert isinstance(stated, dict)
         return {name: value for name, value in stated.items() if name not in ("name", "summary")}
 
     def digest(self) -> str:
         """SHA-256 of everything that decides the training; name and summary do not count."""
-        return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(to_digest_names(self.content()), sort_keys=True).encode()).hexdigest()
 
     def to_toml(self) -> str:
         """The complete recipe as TOML, every default written out."""
-        return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def _stated(value: Any) -> Any:
+def _stated(value: object) -> JsonValue:
     """A section as a dictionary of the fields that differ from their defaults; a layer's type is always there."""
     if isinstance(value, BaseModel):
         fields = {name: (getattr(value, name), field) for name, field in type(value).model_fields.items()}
         return {
             name: _stated(each) for name, (each, field) in fields.items() if name == "type" or each != field.default
         }
-    return [_stated(each) for each in value] if isinstance(value, tuple) else value
-
-
-def _without_none(value: Any) -> Any:
-    """TOML has no null: fields that are None are left out."""
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_none(item) for item in value]
+    if isinstance(value, tuple):
+        return [_stated(each) for each in value]
+    assert value is None or isinstance(value, (bool, int, float, str))
     return value

@@ -1,4 +1,4 @@
-"""Recipes read: TOML and changes such as ``"training.epochs=3"`` -> Recipe; all faults in one message, in words."""
+"""TOML and changes such as ``"training.epochs=3"`` -> Recipe; one message lists all faults."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Any, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
 from committee.config import toml_files
 from committee.config.recipe import Layer, Recipe, Stage
+from committee.config.renames import Table, current_field, to_current_names
 from committee.errors import RecipeError, counted, nearest
 
 
@@ -21,33 +23,35 @@ def load(name_or_path: str, changes: Iterable[str] = (), *, mirror: bool = False
     Args:
         name_or_path: which recipe.
         changes: what to change in it.
-        mirror: whether the images may be mirrored, see `mirrored`; changes come after that.
+        mirror: whether the images may be mirrored, see `mirrored`; changes are applied after that.
 
     Raises:
         RecipeError: no such recipe, not TOML, or faults in it (all of them in one message).
     """
     content, where = toml_files.content_of("recipe", name_or_path)
+    content = to_current_names(content, where)
     return parse(with_changes(mirrored(content) if mirror else content, changes), where)
 
 
-def mirrored(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's nested dictionaries for upright things that may be mirrored: clothes, faces, parts; not characters.
+def mirrored(content: Mapping[str, JsonValue]) -> Table:
+    """A recipe's tables for objects that may be mirrored left to right: clothes, faces, parts; not characters.
 
-    Its random changes, which are made for characters, give way to mirror images (docs/log.md has what each was worth on
-    Fashion-MNIST), and every image is judged with its mirror image.
+    Its augmentation, which is made for characters, gives way to horizontal flips (docs/log.md says what each was worth
+    on Fashion-MNIST), and every prediction is the mean over the image and its mirror image.
     """
-    name = content.get("name", "recipe")
+    name, committee = content.get("name", "recipe"), content.get("committee", {})
+    assert isinstance(committee, dict)
     return {
         **content,
         "name": f"{name}-mirror",
-        "summary": f"{name} with mirror images in the place of its own random changes",
+        "summary": f"{name} with horizontal flips in place of its own augmentation",
         "augmentation": {"flip_horizontal": True},
-        "committee": {**content.get("committee", {}), "views": "mirror"},
+        "committee": {**committee, "tta": "horizontal_flip"},
     }
 
 
-def with_changes(content: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
-    """A recipe's nested dictionaries with changes such as ``"training.epochs=3"``; the given ones stay as they are.
+def with_changes(content: Mapping[str, JsonValue], changes: Iterable[str]) -> Table:
+    """A recipe's tables with changes such as ``"training.epochs=3"``; the given ones stay as they are.
 
     Raises:
         RecipeError: a change has no section, field or value.
@@ -58,20 +62,26 @@ def with_changes(content: Mapping[str, Any], changes: Iterable[str]) -> dict[str
     return changed
 
 
-def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """A recipe from nested dictionaries.
+def parse(content: Mapping[str, JsonValue], where: str = "recipe", *, note_old_names: bool = True) -> Recipe:
+    """A recipe from TOML tables.
+
+    Args:
+        content: the recipe's name, summary and sections.
+        where: what to call it in messages.
+        note_old_names: whether a field by its name of version 0.4 is worth a `RenamedFieldNote`.
 
     Raises:
         RecipeError: all faults at once, unknown fields with the nearest known name.
     """
+    current = to_current_names(content, where, note=note_old_names)
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(current)
     except ValidationError as error:
-        faults = [_fault(fault, content) for fault in error.errors()]
+        faults = [_fault(fault, current) for fault in error.errors()]
         raise RecipeError(f"{where} has {counted(len(faults), 'fault')}: {'; '.join(faults)}") from None
 
 
-def _apply(content: dict[str, Any], change: str) -> None:
+def _apply(content: Table, change: str) -> None:
     """Put ``section.field=value`` into the content; the value is read as TOML, else as a bare word."""
     target, equals, spelling = change.partition("=")
     section, dot, field = target.strip().partition(".")
@@ -81,12 +91,15 @@ def _apply(content: dict[str, Any], change: str) -> None:
         hint = f" (did you mean {meant[0]}?)" if len(meant) == 1 else ""
         raise RecipeError(f"--set expects section.field=value, such as training.epochs=3; got {change!r}{hint}")
     try:
-        value = tomllib.loads(f"value = {spelling}")["value"]
+        value: JsonValue = tomllib.loads(f"value = {spelling}")["value"]
     except tomllib.TOMLDecodeError:
         value = spelling.strip()
+    field, value = current_field(section, field, value, f"--set {change}")
     part = content.setdefault(section, {})
     if not isinstance(part, dict):
-        raise RecipeError(f"--set {change}: {section!r} is not a section; sections are {', '.join(sections())}")
+        raise RecipeError(
+            f"--set expects one of the sections {', '.join(sections())} before the dot; got {section!r} in {change!r}"
+        )
     part[field] = value
     if section == "network":
         for other in {"backbone": ["layers"], "layers": ["backbone", "widths"]}.get(field, []):
@@ -99,8 +112,8 @@ def sections() -> dict[str, type[BaseModel]]:
     return cast(dict[str, type[BaseModel]], fields)
 
 
-def _fault(fault: Any, content: Mapping[str, Any]) -> str:
-    """One fault of a recipe in words: where, what was expected, what was got."""
+def _fault(fault: ErrorDetails, content: Table) -> str:
+    """One fault of a recipe as a phrase: where, what was expected, what was got."""
     types = {"conv", "maxpool", "batchnorm", "dropout", "dense", "flatten", "global_pool", "activation"}
     location = [part for part in fault["loc"] if part not in types and part not in ("int", "constrained-int")]
     place = ".".join(str(part) for part in location) or "the recipe"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from committee.config.renames import Table
 from committee.errors import RecipeError, nearest
 
 Kind = Literal["recipe", "study"]
@@ -14,13 +15,13 @@ FOLDERS: dict[Kind, str] = {"recipe": "recipes", "study": "studies"}
 
 
 def shipped(kind: Kind) -> list[str]:
-    """Names of the shipped ones."""
+    """The names of the recipes or studies that come with the package."""
     folder = resources.files("committee.config") / FOLDERS[kind]
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
 def text_of(kind: Kind, name_or_path: str) -> tuple[str, str]:
-    """The text as it was written, comments included, and where it is from, in words.
+    """The file's text, comments included, and what to call it in messages, such as "recipe standard".
 
     Raises:
         RecipeError: there is none of this name, and no TOML file at this path.
@@ -39,8 +40,8 @@ def text_of(kind: Kind, name_or_path: str) -> tuple[str, str]:
     )
 
 
-def content_of(kind: Kind, name_or_path: str) -> tuple[dict[str, Any], str]:
-    """The content as nested dictionaries, and where it is from, in words.
+def content_of(kind: Kind, name_or_path: str) -> tuple[Table, str]:
+    """The file's content as nested TOML tables, and what to call it in messages.
 
     Raises:
         RecipeError: there is none of this name, or it is not TOML.

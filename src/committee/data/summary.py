@@ -20,8 +20,8 @@ def describe(dataset: ImageDataset) -> dict[str, Any]:
     Returns:
         ``images``, ``train_images``, ``test_images``, ``classes`` (their number), ``class_names``, ``shape`` (height,
         width, channels), ``bits``, ``counts`` (class name -> ``train``, ``test``), ``digest``, ``train_digest``,
-        ``test_digest``, ``test_images_also_in_train``, ``name``, ``source``, ``marks``, ``notes`` (the data set's own,
-        and what the counts and the copies of training images among the test images give cause to say).
+        ``test_digest``, ``test_images_also_in_train``, ``name``, ``source``, ``warnings``, ``notes`` (the data set's
+        own, and what the counts and the copies of training images among the test images give cause to say).
     """
     classes = len(dataset.class_names)
     train_counts, test_counts = dataset.train.counts(classes), dataset.test.counts(classes)
@@ -45,7 +45,7 @@ def describe(dataset: ImageDataset) -> dict[str, Any]:
         "test_digest": test_digest,
         "test_images_also_in_train": copies,
         "source": dataset.source,
-        "marks": list(dataset.marks),
+        "warnings": list(dataset.warnings),
         "notes": [
             *dataset.notes,
             *_untested(dataset.class_names, train_counts, test_counts),

@@ -40,7 +40,7 @@ class Committee:
         combination: "mean", "geometric", "weighted" or "vote"; see `committee.ensemble.combine`.
         weights: (member,) for "weighted".
         temperature: the fitted temperature; 1 changes nothing.
-        views: "mirror" lets members judge the mirror image, too; see `committee.config.recipe.CommitteeSection`.
+        tta: "horizontal_flip" averages over the mirror image, too; see `committee.config.recipe.CommitteeSection`.
     """
 
     networks: tuple[nn.Module, ...]
@@ -52,7 +52,7 @@ class Committee:
     temperature: float = 1.0
     device: str = "cpu"
     precision: str = "float32"
-    views: str = "plain"
+    tta: str = "none"
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.image_shape))
@@ -80,7 +80,7 @@ class Committee:
 
         def judged(judge: Step) -> NDArray[np.float32]:
             torch.set_flush_denormal(True)  # a thread's own setting; as in training
-            return member_probabilities(judge, pixels, self.device, self.views)
+            return member_probabilities(judge, pixels, self.device, self.tta)
 
         with one_thread():
             if self.device != "cpu" or len(pixels) < FEW_IMAGES:
@@ -155,7 +155,7 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
         temperature=facts["temperature"] or 1.0,
         device=where,
         precision=identity["precision"] if where == identity["device"] else devices.pick_precision("auto", where),
-        views=recipe.committee.views,
+        tta=recipe.committee.tta,
     )
 
 

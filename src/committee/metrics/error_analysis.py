@@ -153,7 +153,7 @@ def study_galleries(
     every_error: bool,
     slot_of: Callable[[int], int],
 ) -> tuple[Gallery, ...]:
-    """Galleries of one rung: random right and wrong answers, the surest right and wrong ones of each class.
+    """Galleries of one row: random right and wrong answers, the surest right and wrong ones of each class.
 
     Args:
         probabilities: (image, class); rows of NaN are passed over.
@@ -163,7 +163,7 @@ def study_galleries(
         part: "test" or "train".
         names: of the images.
         every_error: also all errors, in the data's order, up to `ERRORS_IN_GALLERY`.
-        slot_of: the slot of an image's picture, shared by all rungs.
+        slot_of: the slot of an image's picture, shared by all rows.
     """
     judged = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
     guesses, sure = probabilities[judged].argmax(axis=1), probabilities[judged].max(axis=1)

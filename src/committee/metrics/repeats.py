@@ -62,7 +62,7 @@ def score(right: Right) -> RepeatScore:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is compared: a rung's repeats on one set of images.
+    """What is compared: a row's repeats on one set of images.
 
     Attributes:
         right: (repeat, image).
@@ -82,7 +82,7 @@ class Judged:
 
 
 def difference(this: Judged, other: Judged, *, against: str, on: str) -> Difference:
-    """This rung less another on the same images; p is not adjusted yet and the verdict is for this pair alone.
+    """This row less another on the same images; p is not adjusted yet and the verdict is for this pair alone.
 
     Args:
         this, other: the same images.

@@ -174,7 +174,7 @@ class Results(_Value):
 
 
 class RepeatScore(_Value):
-    """The accuracy of a rung on one set of images, over its repeats."""
+    """The accuracy of a row on one set of images, over its repeats."""
 
     repeats: int
     images: int  # that each repeat was judged on
@@ -186,7 +186,7 @@ class RepeatScore(_Value):
 
 
 class Difference(_Value):
-    """A rung less the rung that it is compared with, on the same images."""
+    """A row less the row that it is compared with, on the same images."""
 
     against: str
     on: str  # "test" or "validation"
@@ -209,7 +209,7 @@ class RateReduction(_Value):
     rate: float
 
 
-class RungRow(_Value):
+class RowResult(_Value):
     """One row of a study's table."""
 
     name: str
@@ -273,8 +273,8 @@ class StudyResults(_Value):
     summary: str
     data: str
     protocol: str  # "honest", or "published" where the test images served as validation images
-    marks: tuple[str, ...]  # what every output must say: published protocol, transductive, quick
-    rungs: tuple[RungRow, ...]
+    warnings: tuple[str, ...]  # what every output must say: published protocol, transductive, quick
+    rows: tuple[RowResult, ...]
     grid: GridResult | None
     published_on: str  # what the published figures are for, where that is not this data; "" where it is
     discussion: tuple[Finding, ...]

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from committee.metrics.error_analysis import ConfusedPair
-from committee.metrics.results import ClassRow, Interval, ReliabilityBin, RungRow, SizePoint
+from committee.metrics.results import ClassRow, Interval, ReliabilityBin, RowResult, SizePoint
 from committee.report.style import (
     BLUE,
     DIFFERENCES,
@@ -126,8 +126,8 @@ def size_loss(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
     return finish(figure)
 
 
-def rungs(rows: Sequence[RungRow], *, published: bool) -> Figure:
-    """The accuracy of every rung of a study with its interval, committees' members, and published figures if asked.
+def row_accuracies(rows: Sequence[RowResult], *, published: bool) -> Figure:
+    """The accuracy of every row of a study with its interval, committees' members, and published figures if asked.
 
     An interval that goes far above all accuracies is cut there and ends in a tip, so that it does not stretch the axis.
     """
@@ -166,7 +166,7 @@ def rungs(rows: Sequence[RungRow], *, published: bool) -> Figure:
     return finish(figure)
 
 
-def compared_curves(rows: Sequence[RungRow]) -> Figure:
+def compared_curves(rows: Sequence[RowResult]) -> Figure:
     """Validation and training accuracy of every model against epochs, its test accuracy as a line across."""
     drawn = [row for row in rows if row.curve and row.members == 1] or [row for row in rows if row.curve]
     figure, axes = new_figure(9.6, 5.4, title="Accuracy")

@@ -48,14 +48,14 @@ def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
         choices.append("when a member stopped")
     if plateau:
         choices.append("when the learning rate was reduced")
-    if str(training.get("keep", "last")) != "last":
-        choices.append(f"which epoch's weights were kept (the one with the {words(str(training['keep']))})")
+    if str(training.get("checkpoint", "last")) != "last":
+        choices.append(f"which epoch's weights were kept (the one with the {words(str(training['checkpoint']))})")
     if choices:
         text = " and ".join(choices)
         sentences.append(
             f"Held-out images chose {text}; this makes held-out and out-of-fold figures slightly flattering."
         )
-    elif training.get("keep") == "last":
+    elif training.get("checkpoint") == "last":
         sentences.append(
             "Every member trained for the stated number of epochs and kept its last weights"
             f"{' (their running average)' if average else ''}: nothing was chosen."

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from committee.metrics.results import Gallery, RungRow, StudyResults
+from committee.metrics.results import Gallery, RowResult, StudyResults
 from committee.report import plots, study_table
 from committee.report.formatting import shown_command, spell, words
 from committee.report.pictures import data_uris, displayable, strips
@@ -38,8 +38,8 @@ def write_study_page(
         results: its figures.
         facts: dataset, environment, command, version, study_toml.
         class_names: one name a class.
-        layers: for each rung the name, output shape and parameters of its layers.
-        rates: for each rung the learning rate as a line, (epochs done, rate).
+        layers: for each row the name, output shape and parameters of its layers.
+        rates: for each row the learning rate as a line, (epochs done, rate).
         pictures: `samples`, `class_means`, and `test` or `train` (slot, height, width, channel) for the galleries.
 
     Returns:
@@ -61,12 +61,12 @@ def _figures(
     results: StudyResults, class_names: Sequence[str], rates: Mapping[str, Sequence[tuple[float, float]]]
 ) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
-    if results.rungs:
-        found["rungs"] = plots.rungs(results.rungs, published=not results.published_on)
-        found["curves"] = plots.compared_curves(results.rungs)
+    if results.rows:
+        found["row_accuracies"] = plots.row_accuracies(results.rows, published=not results.published_on)
+        found["curves"] = plots.compared_curves(results.rows)
         if any(len({rate for _, rate in line}) > 1 for line in rates.values()):
             found["rates"] = plots.rates(rates, width=9.6)
-        for row in results.rungs:
+        for row in results.rows:
             if row.confusion:
                 found[f"confusion_{row.name}"] = plots.confusion(row.confusion, class_names)
     if results.grid:
@@ -85,14 +85,14 @@ def _page(
     environment = templates()
     environment.filters["spread"] = spread
     samples, uris = _images(class_names, pictures, 3 * LARGEST)
-    sealed = not any(row.test for row in results.rungs) and not (results.grid and results.grid.cells[0].test)
+    sealed = not any(row.test for row in results.rows) and not (results.grid and results.grid.cells[0].test)
     short = [
         finding for finding in results.discussion if finding.kind in ("overall", "stopped", "committee", "published")
     ]
     contents = [("found", "In short")] if short else []
-    contents += [("table", "The table"), ("curves", "Learning curves")] if results.rungs else []
+    contents += [("table", "The table"), ("curves", "Learning curves")] if results.rows else []
     contents += [("grid", "The grid")] if results.grid else []
-    contents += [("rungs", "Rung by rung")] if results.rungs else []
+    contents += [("details", "Row by row")] if results.rows else []
     contents += [("discussion", "Discussion"), ("data", "The images"), ("record", "The record")]
     return environment.get_template("study.html").render(
         css=css(),
@@ -111,9 +111,9 @@ def _page(
                 "change": row.change,
                 "cells": study_table.cells(row),
             }
-            for row in results.rungs
+            for row in results.rows
         ],
-        rungs=[_rung(row, layers.get(row.name, ()), class_names, uris, pictures) for row in results.rungs],
+        details=[_details(row, layers.get(row.name, ()), class_names, uris, pictures) for row in results.rows],
         samples=samples,
         data_sentence=data_sentence(facts.get("dataset", {}), class_names),
         protocol=protocol(results),
@@ -137,8 +137,8 @@ def _images(
     return samples, {part: data_uris(list(displayable(pictures[part])), budget // 2) for part in parts}
 
 
-def _rung(
-    row: RungRow,
+def _details(
+    row: RowResult,
     layers: Sequence[tuple[str, str, int]],
     class_names: Sequence[str],
     uris: Mapping[str, list[str]],
@@ -185,12 +185,12 @@ def protocol(results: StudyResults) -> list[str]:
             "Honest protocol: schedules and choices saw a validation part of the training images; the test images "
             "chose nothing."
         )
-    if any(row.transductive for row in results.rungs):
+    if any(row.transductive for row in results.rows):
         sentences.append(
-            "Transductive: pseudo-labels were given to the test images. Rungs so marked were trained on them, without "
+            "Transductive: pseudo-labels were given to the test images. Rows so marked were trained on them, without "
             "their labels, before they were judged on them."
         )
-    elif any(row.audits for row in results.rungs):
+    elif any(row.audits for row in results.rows):
         sentences.append(
             "Pseudo-labels were given to validation images whose labels were hidden, never to test images."
         )

@@ -6,14 +6,14 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from committee.metrics.results import RepeatScore, RungRow, StudyResults
+from committee.metrics.results import RepeatScore, RowResult, StudyResults
 from committee.report.formatting import duration
 from committee.report.tables import NOTHING, percent
 
-HEADINGS = ("rung", "parameters", "time", "n", "validation", "test", "published", "difference", "verdict")
+HEADINGS = ("row", "parameters", "time", "n", "validation", "test", "published", "difference", "verdict")
 
 
-def cells(row: RungRow) -> list[tuple[str, str]]:
+def cells(row: RowResult) -> list[tuple[str, str]]:
     """The cells of a row after its name, in the order of `HEADINGS`: a figure, and what stands small below it."""
     main = row.test or row.validation
     return [
@@ -31,14 +31,14 @@ def cells(row: RungRow) -> list[tuple[str, str]]:
     ]
 
 
-def published_parameters(row: RungRow) -> str:
+def published_parameters(row: RowResult) -> str:
     """A remark where the parameters are not as many as published (on images of another shape they cannot be)."""
     other = row.published_parameters not in (None, row.parameters)
     return f"published {row.published_parameters:,}" if other else ""
 
 
-def validation_remark(row: RungRow) -> str:
-    """The spread; on how few images an audited rung's validation rests; the interval while there is no test."""
+def validation_remark(row: RowResult) -> str:
+    """The spread; on how few images an audited row's validation rests; the interval while there is no test."""
     if row.validation is None:
         return ""
     of = f"of {row.validation.images:,} images" if row.audits or row.test is None else ""
@@ -55,7 +55,7 @@ def interval(score: RepeatScore | None) -> str:
     return "" if score is None else f"{100 * score.interval.low:.2f} to {100 * score.interval.high:.2f}"
 
 
-def published(row: RungRow) -> str:
+def published(row: RowResult) -> str:
     """The published accuracy, or that of its members."""
     if row.published is not None:
         return percent(row.published)
@@ -65,15 +65,15 @@ def published(row: RungRow) -> str:
     return NOTHING
 
 
-def difference(row: RungRow) -> tuple[str, str]:
-    """Points more or less than another rung, and the interval."""
+def difference(row: RowResult) -> tuple[str, str]:
+    """Points more or less than another row, and the interval."""
     d = row.difference
     if d is None:
         return NOTHING, ""
     return f"{100 * d.points:+.2f}", f"{100 * d.interval.low:+.2f} to {100 * d.interval.high:+.2f}"
 
 
-def verdict(row: RungRow) -> tuple[str, str]:
+def verdict(row: RowResult) -> tuple[str, str]:
     """The verdict, and its p with what a reader must know about the row."""
     d, remarks = row.difference, []
     if d:
@@ -90,41 +90,41 @@ def spread(value: float | None) -> str:
 
 
 def write_csv(results: StudyResults, path: Path) -> None:
-    """A row a rung and a row a cell of the grid; accuracies as fractions."""
+    """A row a row and a row a cell of the grid; accuracies as fractions."""
     columns = (
         *("name", "change", "members", "repeats", "parameters", "multiply_adds", "epochs", "seconds"),
         *("validation", "validation_sd", "test", "test_sd", "test_low", "test_high", "interval_over"),
         *("published", "against", "difference", "difference_low", "difference_high", "p", "p_adjusted", "verdict"),
-        *("transductive", "marks"),
+        *("transductive", "warnings"),
     )
-    marks = "; ".join(results.marks)
+    warnings = "; ".join(results.warnings)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        for row in results.rungs:
+        for row in results.rows:
             main, d = row.test or row.validation, row.difference
             writer.writerow(
                 [row.name, row.change, row.members, main.repeats if main else 0, row.parameters, row.multiply_adds,
                  row.epochs, row.seconds, *_score(row.validation)[:2], *_score(row.test), row.published,
                  *((d.against, d.points, d.interval.low, d.interval.high, d.p, d.p_adjusted, d.verdict) if d
                    else (None,) * 7),
-                 row.transductive, marks]
+                 row.transductive, warnings]
             )  # fmt: skip
         for cell in results.grid.cells if results.grid else ():
             writer.writerow(
                 [", ".join(cell.values), "cell of the grid", 1, cell.validation.repeats, *(None,) * 4,
-                 *_score(cell.validation)[:2], *_score(cell.test), cell.published, *(None,) * 7, False, marks]
+                 *_score(cell.validation)[:2], *_score(cell.test), cell.published, *(None,) * 7, False, warnings]
             )  # fmt: skip
 
 
 def write_markdown(results: StudyResults, path: Path) -> None:
     """The table, the grid and the discussion as Markdown, to be put into a document."""
-    lines = [f"**{mark}**" for mark in results.marks]
-    if results.rungs:
-        headings = ("rung", "what changed", *HEADINGS[1:])
+    lines = [f"**{mark}**" for mark in results.warnings]
+    if results.rows:
+        headings = ("row", "what changed", *HEADINGS[1:])
         lines += ["", _line(headings), _line("---" for _ in headings)]
-        for row in results.rungs:
+        for row in results.rows:
             texts = [f"{text} ({small})" if small else text for text, small in cells(row)]
             lines.append(_line([row.name, row.change, *texts]))
     if results.grid:

@@ -166,7 +166,7 @@ def needed_seconds(recipe: Recipe, dataset: ImageDataset, speed: Speed, members:
     """How long a run takes from its start to its report."""
     images, tested = len(dataset.train), len(dataset.test)
     held_out = {"folds": 1 / recipe.holdout.folds, "none": 0.0}.get(recipe.holdout.kind, recipe.holdout.fraction)
-    views = 2 if recipe.committee.views == "mirror" else 1
+    views = 2 if recipe.committee.tta == "horizontal_flip" else 1
     epoch = images * (1 - held_out) + JUDGING * images * held_out
     judging = JUDGING * (images + tested) * views
     waves = math.ceil(members / speed.at_once)
@@ -183,11 +183,11 @@ def measured_speed(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> S
     """Train a few images for two short epochs, where and beside as many others as the run will; the second counts."""
     setting = settled(setting, MOST_MEMBERS)
     at_once = STACKED if setting.device == "cuda" else setting.workers
-    number = min(len(dataset.train), recipe.training.batch * TRIAL_STEPS)
+    number = min(len(dataset.train), recipe.training.batch_size * TRIAL_STEPS)
     chosen = numpy_generator(setting.seed, "trial").permutation(len(dataset.train))[:number]
     few = replace(dataset, train=dataset.train.part(np.sort(chosen)))
-    training = recipe.training.model_copy(update={"epochs": 2, "patience": 0, "keep": "last"})
-    changes = recipe.augmentation.model_copy(update={"plain_epochs": 0})
+    training = recipe.training.model_copy(update={"epochs": 2, "patience": 0, "checkpoint": "last"})
+    changes = recipe.augmentation.model_copy(update={"no_aug_epochs": 0})
     short = recipe.model_copy(update={"training": training, "schedule": Schedule(), "augmentation": changes})
     speeds = []
     with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as name:

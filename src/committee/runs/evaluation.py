@@ -176,7 +176,7 @@ def form_committee(
         temperature=temperature or 1.0,
         device=device,
         precision=identity["precision"],
-        views=recipe.committee.views,
+        tta=recipe.committee.tta,
     )
 
 
@@ -250,7 +250,7 @@ def out_of_fold_remark(recipe: Recipe, own: Evidence) -> str:
     remarks = [f"each of {judged:,} training images is judged only by members that did not train on it"]
     if judged < images:
         remarks.append(f"{images - judged:,} images were never held out and are left out")
-    if recipe.training.keep != "last" or recipe.training.patience or recipe.schedule.name == "plateau":
+    if recipe.training.checkpoint != "last" or recipe.training.patience or recipe.schedule.name == "plateau":
         remarks.append(
             "the members' epochs or rates were chosen on the same held-out images, so the figures flatter slightly"
         )
@@ -397,7 +397,7 @@ def summary(results: Results, data: dict[str, Any], identity: dict[str, Any], re
         "test": short(results.test),
         "out_of_fold": short(results.out_of_fold),
         "test_openings": len(results.test_openings),
-        "marks": data.get("marks", []),
+        "warnings": data.get("warnings", []),
         "seconds_training": results.seconds_training,
         "seconds_total": results.seconds_total,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from committee.metrics.results import Difference, Finding, Interval, RungRow, StudyResults
+from committee.metrics.results import Difference, Finding, Interval, RowResult, StudyResults
 from committee.report.tables import percent
 
 PUBLISHED_MARGIN = 0.001  # a measured accuracy counts as reaching a published one down to this much below it
@@ -28,22 +28,22 @@ def findings(results: StudyResults) -> Iterator[Finding]:
 
 
 def differences(results: StudyResults) -> Iterator[str]:
-    """Every rung against the one that it is compared with."""
-    for row in results.rungs:
+    """Every row against the one that it is compared with."""
+    for row in results.rows:
         if row.difference:
             yield difference_sentence(row, row.difference)
 
 
 def stopped(results: StudyResults) -> Iterator[str]:
-    """Rungs whose pseudo-labels were not to be trusted."""
-    for row in results.rungs:
+    """Rows whose pseudo-labels were not to be trusted."""
+    for row in results.rows:
         if row.stopped:
             yield f"{row.name}: nothing was trained, its pseudo-labels are not to be trusted. {' '.join(row.audits)}."
 
 
 def undecided(results: StudyResults) -> Iterator[str]:
     """What could not be told apart."""
-    compared = [row for row in results.rungs if row.difference]
+    compared = [row for row in results.rows if row.difference]
     names = [row.name for row in compared if row.difference and row.difference.verdict == "not distinguishable"]
     if names:
         yield (
@@ -54,9 +54,9 @@ def undecided(results: StudyResults) -> Iterator[str]:
 
 def method(results: StudyResults) -> Iterator[str]:
     """At what level the verdicts are."""
-    if number := sum(row.difference is not None for row in results.rungs):
+    if number := sum(row.difference is not None for row in results.rows):
         yield (
-            f"Verdicts and p are at the 5 % level for all {number} comparisons together (Holm): were all rungs equally "
+            f"Verdicts and p are at the 5 % level for all {number} comparisons together (Holm): were all rows equally "
             "good, at most one study in twenty would report any difference. The intervals are each for itself, so one "
             "may leave out 0 where the verdict is not distinguishable."
         )
@@ -64,7 +64,7 @@ def method(results: StudyResults) -> Iterator[str]:
 
 def ladder_ends(results: StudyResults) -> Iterator[str]:
     """The first row beside the last one, where their intervals are apart."""
-    scored = [(score, row) for row in results.rungs if (score := row.test or row.validation)]
+    scored = [(score, row) for row in results.rows if (score := row.test or row.validation)]
     if len(scored) < 2:
         return
     (start, first), (end, last) = scored[0], scored[-1]
@@ -82,8 +82,8 @@ def ladder_ends(results: StudyResults) -> Iterator[str]:
         yield f"{span}; their 95 % intervals overlap."
 
 
-def difference_sentence(row: RungRow, d: Difference) -> str:
-    """What a rung changed, by how much, how surely."""
+def difference_sentence(row: RowResult, d: Difference) -> str:
+    """What a row changed, by how much, how surely."""
     amount = f"{100 * d.points:+.2f} points (95 % interval {points(d.interval)}, p {chance(d.p_adjusted)})"
     what = f"{row.name} ({row.change}) against {d.against}"
     if d.verdict == "not distinguishable":
@@ -95,7 +95,7 @@ def difference_sentence(row: RungRow, d: Difference) -> str:
 
 def committees(results: StudyResults) -> Iterator[str]:
     """What voting together gives over the members."""
-    for row in results.rungs:
+    for row in results.rows:
         if row.test and row.member_test:
             low, mean, high = min(row.member_test), sum(row.member_test) / len(row.member_test), max(row.member_test)
             if mean < 1:
@@ -113,7 +113,7 @@ def published(results: StudyResults) -> Iterator[str]:
     """Measured beside published, where both are for the same data."""
     if results.published_on:
         return
-    known = [(row.name, row.test, row.published) for row in results.rungs]
+    known = [(row.name, row.test, row.published) for row in results.rows]
     if results.grid:
         known += [(", ".join(cell.values), cell.test, cell.published) for cell in results.grid.cells]
     both = [(name, score, figure) for name, score, figure in known if score and figure is not None]
@@ -139,7 +139,7 @@ def published(results: StudyResults) -> Iterator[str]:
 
 def remarked(results: StudyResults) -> Iterator[str]:
     """What is said about a published row, beside what was measured."""
-    for row in results.rungs:
+    for row in results.rows:
         if row.remark and (score := row.test or row.validation):
             low, high = percent(score.interval.low), percent(score.interval.high)
             printed = "" if row.published is None or results.published_on else f", published {percent(row.published)}"

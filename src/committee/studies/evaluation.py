@@ -1,4 +1,4 @@
-"""From a study's trained members to its table: what every rung reaches, and which differences are more than chance."""
+"""From a study's trained members to its table: what every row reaches, and which differences are more than chance."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from committee.metrics.results import (
     GridResult,
     RateReduction,
     RepeatScore,
-    RungRow,
+    RowResult,
     StudyResults,
 )
 from committee.nn.architectures import plan as plan_network
 from committee.rng import numpy_generator
 from committee.runs.evaluation import test_openings
 from committee.studies import discussion, grid
-from committee.studies.plan import Model, Plan, PlannedRung
+from committee.studies.plan import Model, Plan, PlannedRow
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a rung's repeats say about one set of images.
+    """What a row's repeats say about one set of images.
 
     Attributes:
         labels: (image,).
@@ -64,7 +64,7 @@ def judge(
     out: Path,
     test: LabelledImages | None,
     *,
-    marks: Sequence[str],
+    warnings: Sequence[str],
     protocol: str,
     transductive: bool,
     published_on: str,
@@ -76,23 +76,23 @@ def judge(
         dataset: what it was trained on.
         out: the study's folder.
         test: the opened test images, which all members have judged; None while they are sealed.
-        marks: what every output must say.
+        warnings: what every output must say.
         protocol: "honest" or "published".
         transductive: whether pseudo-labels were for the test images.
         published_on: what the published figures are for, where that is not this data; else "".
     """
     models = {model.name: model for model in plan.models}
-    trained = [planned for planned in plan.rungs if is_trained(out, models[planned.model])]
-    on_train = {p.rung.name: train_answers(p, models[p.model], dataset, out) for p in trained}
-    on_test = {p.rung.name: test_answers(p, models[p.model], test, out) for p in trained} if test else {}
+    trained = [planned for planned in plan.rows if is_trained(out, models[planned.model])]
+    on_train = {p.row.name: train_answers(p, models[p.model], dataset, out) for p in trained}
+    on_test = {p.row.name: test_answers(p, models[p.model], test, out) for p in trained} if test else {}
     shown_on = on_test or on_train
     part, images = ("test", test) if test else ("train", dataset.train)
     pictures: dict[int, int] = {}  # position in the part -> slot
-    compared = adjusted([compare(planned, on_test, on_train) for planned in plan.rungs if planned.cell is None])
+    compared = adjusted([compare(planned, on_test, on_train) for planned in plan.rows if planned.cell is None])
     rows = []
-    plain = [planned for planned in plan.rungs if planned.cell is None]
+    plain = [planned for planned in plan.rows if planned.cell is None]
     for planned, against in zip(plain, compared, strict=True):
-        name = planned.rung.name
+        name = planned.row.name
         answers = shown_on.get(name)
         galleries: tuple[Gallery, ...] = ()
         if answers:
@@ -117,8 +117,8 @@ def judge(
         summary=plan.study.summary,
         data=dataset.name,
         protocol=protocol,
-        marks=tuple(marks),
-        rungs=tuple(rows),
+        warnings=tuple(warnings),
+        rows=tuple(rows),
         grid=judge_grid(plan, on_train, on_test),
         published_on=published_on,
         discussion=(),
@@ -139,8 +139,8 @@ def member_folders(out: Path, model: Model, members: Sequence[int]) -> list[Path
     return [store.member_folder(out / "models" / model.name, member) for member in members]
 
 
-def train_answers(planned: PlannedRung, model: Model, dataset: ImageDataset, out: Path) -> Answers:
-    """What a rung's repeats say about the images that their members held out."""
+def train_answers(planned: PlannedRow, model: Model, dataset: ImageDataset, out: Path) -> Answers:
+    """What a row's repeats say about the images that their members held out."""
     repeats, first = [], None
     for members in planned.repeats():
         folders = member_folders(out, model, members)
@@ -152,8 +152,8 @@ def train_answers(planned: PlannedRung, model: Model, dataset: ImageDataset, out
     return Answers(dataset.train.labels, np.stack(repeats), first)
 
 
-def test_answers(planned: PlannedRung, model: Model, test: LabelledImages, out: Path) -> Answers:
-    """What a rung's repeats say about the test images."""
+def test_answers(planned: PlannedRow, model: Model, test: LabelledImages, out: Path) -> Answers:
+    """What a row's repeats say about the test images."""
     repeats, first = [], None
     for members in planned.repeats():
         folders = member_folders(out, model, members)
@@ -164,12 +164,12 @@ def test_answers(planned: PlannedRung, model: Model, test: LabelledImages, out: 
     return Answers(test.labels, np.stack(repeats), first)
 
 
-def compare(planned: PlannedRung, on_test: dict[str, Answers], on_train: dict[str, Answers]) -> Difference | None:
-    """A rung less the one that it is compared with: on the test images, or while they are sealed on validation images.
+def compare(planned: PlannedRow, on_test: dict[str, Answers], on_train: dict[str, Answers]) -> Difference | None:
+    """A row less the one that it is compared with: on the test images, or while they are sealed on validation images.
 
     On validation images, those are looked at that both may judge.
     """
-    name, other = planned.rung.name, planned.against
+    name, other = planned.row.name, planned.compare_with
     answers, on = (on_test, "test") if on_test else (on_train, "validation")
     if other is None or name not in answers or other not in answers:
         return None
@@ -194,7 +194,7 @@ def scored(answers: Answers | None) -> RepeatScore | None:
 
 
 def row(
-    planned: PlannedRung,
+    planned: PlannedRow,
     model: Model,
     dataset: ImageDataset,
     out: Path,
@@ -203,7 +203,7 @@ def row(
     against: Difference | None,
     galleries: tuple[Gallery, ...],
     transductive: bool,
-) -> RungRow:
+) -> RowResult:
     """One row of the table."""
     height, width, channels = dataset.image_shape
     layers = plan_network(model.recipe.network, (channels, height, width), len(dataset.class_names))
@@ -213,10 +213,10 @@ def row(
     facts = [store.read_json(folder / "member.json") for folder in folders]
     audits = out / "models" / f"{model.name}-audits.json"
     shown = on_test or on_train
-    rung = planned.rung
-    return RungRow(
-        name=rung.name,
-        change=rung.change,
+    row = planned.row
+    return RowResult(
+        name=row.name,
+        change=row.change,
         model=model.name,
         members=planned.members,
         parameters=sum(layer.parameters for layer in layers),
@@ -226,9 +226,9 @@ def row(
         validation=scored(on_train),
         test=scored(on_test),
         member_test=member_accuracies(planned, model, on_test, out) if on_test and planned.members > 1 else (),
-        published=rung.published,
-        published_members=rung.published_members,
-        published_parameters=rung.published_parameters,
+        published=row.published,
+        published_members=row.published_members,
+        published_parameters=row.published_parameters,
         difference=against,
         rate_reductions=tuple(
             RateReduction(member=member, epoch=line["epoch"], rate=line["rate_reduced_to"])
@@ -238,15 +238,15 @@ def row(
         ),
         audits=tuple(audit["in_words"] for audit in store.read_json(audits)) if audits.exists() else (),
         stopped=not trained,
-        transductive=transductive and model.labelled_by is not None,
-        remark=rung.remark,
+        transductive=transductive and model.teacher is not None,
+        remark=row.remark,
         confusion=confusion(shown) if shown else (),
         galleries=galleries,
         curve=curve(histories),
     )
 
 
-def member_accuracies(planned: PlannedRung, model: Model, on_test: Answers, out: Path) -> tuple[float, ...]:
+def member_accuracies(planned: PlannedRow, model: Model, on_test: Answers, out: Path) -> tuple[float, ...]:
     """Test accuracy of every member of every repeat."""
     folders = member_folders(out, model, range(planned.members * planned.seeds))
     said = (store.read_array(folder / "test_probabilities.npy") for folder in folders)
@@ -281,8 +281,8 @@ def judge_grid(plan: Plan, on_train: dict[str, Answers], on_test: dict[str, Answ
     """
     if plan.study.grid is None:
         return None
-    cells = [(planned.rung, planned.cell or ()) for planned in plan.rungs if planned.cell is not None]
-    names = [rung.name for rung, _ in cells]
+    cells = [(planned.row, planned.cell or ()) for planned in plan.rows if planned.cell is not None]
+    names = [row.name for row, _ in cells]
     validation = {}
     for name in names:
         rights = on_train[name].judged().right

@@ -5,12 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 
+from pydantic import JsonValue
+
 from committee.config.recipe import Recipe
+from committee.config.study import Grid, Row, Study, parse
 from committee.errors import RecipeError, counted
 from committee.metrics.repeats import LEVEL, Judged, difference
 from committee.metrics.results import GridCell, GridResult, RepeatScore
 from committee.report.tables import percent
-from committee.studies.plan import Grid, Rung, Study, parse
 
 FEW_SEEDS = 5
 
@@ -21,17 +23,17 @@ def study_of(recipe: Recipe, spellings: Sequence[str]) -> Study:
     Args:
         recipe: what every cell changes; single networks are trained. Where it holds folds or random parts out, all
             cells and repeats hold the same part out instead, so that they are judged by the same images.
-        spellings: axes such as ``"optimiser.rate=0.01,0.001"``; values are read as TOML, else as bare words.
+        spellings: axes such as ``"optimiser.lr=0.01,0.001"``; values are read as TOML, else as bare words.
 
     Raises:
         RecipeError: an axis is not of that form, or names no field.
     """
-    axes: dict[str, list[object]] = {}
+    axes: dict[str, JsonValue] = {}
     for spelling in spellings:
         field, equals, values = spelling.partition("=")
         if not equals or "." not in field or not values:
             raise RecipeError(
-                f"--vary expects section.field=value,value, such as optimiser.rate=0.01,0.001; got {spelling!r}"
+                f"--vary expects section.field=value,value, such as optimiser.lr=0.01,0.001; got {spelling!r}"
             )
         if field.strip() in axes:
             raise RecipeError(f"--vary {field.strip()} is given twice; put all its values into one, with commas")
@@ -58,7 +60,7 @@ def study_of(recipe: Recipe, spellings: Sequence[str]) -> Study:
 
 def conclude(
     grid: Grid,
-    cells: Sequence[tuple[Rung, Sequence[object]]],
+    cells: Sequence[tuple[Row, Sequence[object]]],
     validation: Mapping[str, tuple[Judged, RepeatScore]],
     test: Mapping[str, RepeatScore],
     confusion: Mapping[str, tuple[tuple[int, ...], ...]],
@@ -68,13 +70,13 @@ def conclude(
 
     Args:
         grid: as declared.
-        cells: each cell's rung and values.
-        validation: by the rung's name, what its repeats got right on validation images, and the score of that.
-        test: by the rung's name; empty while the test images are sealed.
-        confusion: by the rung's name, of the first repeat.
+        cells: each cell's row and values.
+        validation: by the row's name, what its repeats got right on validation images, and the score of that.
+        test: by the row's name; empty while the test images are sealed.
+        confusion: by the row's name, of the first repeat.
         confusion_on: "test" or "validation".
     """
-    names = [rung.name for rung, _ in cells]
+    names = [row.name for row, _ in cells]
     best = max(names, key=lambda name: validation[name][1].mean)
     others = [name for name in names if name != best]
     # not adjusted for their number: that would call more cells as good as the best, not fewer
@@ -86,12 +88,12 @@ def conclude(
     rows = tuple(
         GridCell(
             values=tuple(map(str, values)),
-            validation=validation[rung.name][1],
-            test=test.get(rung.name),
+            validation=validation[row.name][1],
+            test=test.get(row.name),
             published=grid.published.get(", ".join(map(str, values))),
-            within_noise=rung.name in noise,
+            within_noise=row.name in noise,
         )
-        for rung, values in cells
+        for row, values in cells
     )
     winner = rows[names.index(best)]
     seeds = counted(winner.validation.repeats, "seed")

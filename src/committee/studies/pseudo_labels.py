@@ -49,9 +49,11 @@ class Audit:
         if self.accepted == 0:
             return "no image was accepted; lower pseudo_labels.confidence, or train a better committee first"
         if self.precision is None:
-            return "no audit image was accepted, so nothing is known about the labels; raise pseudo_labels.audit"
+            return (
+                "no audit image was accepted, so nothing is known about the labels; raise pseudo_labels.audit_fraction"
+            )
         if self.precision < limit:
-            return f"the precision is below pseudo_labels.precision_limit, {100 * limit:.2f} %; raise the confidence"
+            return f"the precision is below pseudo_labels.min_precision, {100 * limit:.2f} %; raise the confidence"
         return ""
 
     def in_words(self) -> str:
@@ -71,7 +73,7 @@ def accepted(probabilities: Probabilities, settings: PseudoLabels) -> NDArray[np
 
     Args:
         probabilities: (image, class), a committee's.
-        settings: the rule; `best_share` takes that share of the images of each predicted class, the surest first.
+        settings: the rule; `top_fraction` takes that share of the images of each predicted class, the surest first.
     """
     given, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     if settings.accept == "confidence":
@@ -80,7 +82,7 @@ def accepted(probabilities: Probabilities, settings: PseudoLabels) -> NDArray[np
     for label in np.unique(given):
         own = np.flatnonzero(given == label)
         best = own[np.argsort(-sure[own], kind="stable")]
-        chosen.append(best[: max(1, round(settings.best_share * len(own)))])
+        chosen.append(best[: max(1, round(settings.top_fraction * len(own)))])
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
 
 

@@ -17,6 +17,8 @@ import tomli_w
 from pydantic import ValidationError
 
 from committee.config import recipe_parsing as recipes
+from committee.config.renames import Table
+from committee.config.study import Study
 from committee.data.dataset import ImageDataset, checked_images, open_test
 from committee.data.splits import stratified_part
 from committee.data.summary import describe, sample_pictures
@@ -30,7 +32,7 @@ from committee.report import study_page
 from committee.rng import numpy_generator
 from committee.runs.run import Setting, settled
 from committee.studies.evaluation import is_trained, judge
-from committee.studies.plan import Model, Plan, Study, plan
+from committee.studies.plan import Model, Plan, plan
 from committee.studies.training import identity_of as model_identity
 from committee.studies.training import judge_test, model_folder, train
 from committee.training.jobs import Event
@@ -42,7 +44,7 @@ class Form:
     """In which form a study is run.
 
     Attributes:
-        seeds: repeats of every rung, instead of what the study says.
+        seeds: repeats of every row, instead of what the study says.
         quick: at most so many images, repeats and members as the study's quick form says.
         protocol: "honest", or "published" (the test images serve as validation images where the write-up did so).
         transductive: pseudo-labels are given to the test images.
@@ -66,7 +68,7 @@ class Prepared:
     out: Path
     setting: Setting
     form: Form
-    marks: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def folder_name(study: Study, dataset: ImageDataset, form: Form, seed: int) -> str:
@@ -80,7 +82,7 @@ def prepare(study: Study, dataset: ImageDataset, out: Path, setting: Setting, fo
 
     Raises:
         RunError: the folder holds something else, or transductive is asked for while the test stays sealed.
-        RecipeError: a rung's recipe has faults, or does not fit the images.
+        RecipeError: a row's recipe has faults, or does not fit the images.
     """
     by_test = form.protocol == "published" and study.published_protocol == "test_as_validation"
     if form.protocol == "published" and not study.published_protocol:
@@ -103,7 +105,8 @@ def prepare(study: Study, dataset: ImageDataset, out: Path, setting: Setting, fo
     }
     if form.quick:
         dataset = fewer(dataset, study.quick.images, setting.seed)
-    holdout, declared = None, study
+    declared = study
+    holdout: Table | None = None
     if by_test:
         holdout = {"kind": "last", "fraction": len(dataset.test) / (len(dataset.train) + len(dataset.test))}
         if not form.transductive:  # the held-out images to label would be the test images
@@ -114,45 +117,47 @@ def prepare(study: Study, dataset: ImageDataset, out: Path, setting: Setting, fo
         try:
             plan_network(model.recipe.network, (channels, height, width), len(dataset.class_names))
         except RecipeError as error:
-            raise RecipeError(f"rung {model.name}: {error}") from None
+            raise RecipeError(f"row {model.name}: {error}") from None
     store.check_free(out, identity)
     for model in planned.models:
-        if model.labelled_by is None and not by_test:  # pseudo-labels, and the joined images, are not there yet
+        if model.teacher is None and not by_test:  # pseudo-labels, and the joined images, are not there yet
             store.check_free(model_folder(out, model), model_identity(model, dataset, chosen, None))
     store.begin(out, identity)
     described = dataset
     if by_test:
         dataset = with_test_held_out(dataset, out / "test_record.jsonl")
-    return Prepared(planned, dataset, described, out, chosen, form, marks_of(declared, form))
+    return Prepared(planned, dataset, described, out, chosen, form, warnings_of(declared, form))
 
 
-def marks_of(study: Study, form: Form) -> tuple[str, ...]:
+def warnings_of(study: Study, form: Form) -> tuple[str, ...]:
     """What every output of this form of a study, as it was declared, must say."""
-    marks = []
-    left_out = [rung.name for rung in study.rungs if rung.labelled_by is not None]
+    warnings = []
+    left_out = [row.name for row in study.rows if row.teacher is not None]
     if form.protocol == "published" and study.published_protocol == "test_as_validation":
-        marks.append(
+        warnings.append(
             "PUBLISHED PROTOCOL: the test images served as validation images, as in the write-up, so these figures "
             "flatter"
         )
         if left_out and not form.transductive:
-            marks.append(
+            warnings.append(
                 f"LEFT OUT: {', '.join(left_out)}, since the images to label would be the test images (give "
                 "--transductive to train them)"
             )
     elif form.protocol == "published":
-        marks.append("PUBLISHED PROTOCOL: the write-up held out a part of the training images, as the honest form does")
+        warnings.append(
+            "PUBLISHED PROTOCOL: the write-up held out a part of the training images, as the honest form does"
+        )
     if form.transductive:
-        marks.append(
-            "TRANSDUCTIVE: pseudo-labels were given to the test images, so rungs trained with them have seen these "
+        warnings.append(
+            "TRANSDUCTIVE: pseudo-labels were given to the test images, so rows trained with them have seen these "
             "without labels"
         )
     if form.quick:
-        marks.append(
+        warnings.append(
             f"QUICK FORM: at most {study.quick.images:,} training images, {study.quick.seeds} repeats and "
             f"{study.quick.members} members a committee; published figures are for more"
         )
-    return tuple(marks)
+    return tuple(warnings)
 
 
 def fewer(dataset: ImageDataset, images: int, seed: int) -> ImageDataset:
@@ -166,8 +171,8 @@ def fewer(dataset: ImageDataset, images: int, seed: int) -> ImageDataset:
 
 
 def without_pseudo_labels(study: Study) -> Study:
-    """The study without the rungs that label held-out images."""
-    return study.model_copy(update={"rungs": tuple(rung for rung in study.rungs if rung.labelled_by is None)})
+    """The study without the rows that label held-out images."""
+    return study.model_copy(update={"rows": tuple(row for row in study.rows if row.teacher is None)})
 
 
 def with_test_held_out(dataset: ImageDataset, record: Path) -> ImageDataset:
@@ -184,7 +189,7 @@ def work(prepared: Prepared) -> dict[tuple[str, int], tuple[int, float]]:
     shape, found = (height, width, channels), {}
     for model in prepared.plan.models:
         layers = layer_table(model.recipe.network, shape, len(prepared.dataset.class_names))
-        cost = sum(layer.multiply_adds for layer in layers) + 2e7 / model.recipe.training.batch + 5e5
+        cost = sum(layer.multiply_adds for layer in layers) + 2e7 / model.recipe.training.batch_size + 5e5
         for member in range(model.members):
             if not store.member_file(model_folder(prepared.out, model), member).exists():
                 found[model.name, member] = (model.recipe.training.epochs, cost)
@@ -221,7 +226,7 @@ def conduct(
         dataset,
         out,
         test,
-        marks=prepared.marks,
+        warnings=prepared.warnings,
         protocol=form.protocol,
         transductive=form.transductive,
         published_on=published_on(prepared),
@@ -257,7 +262,7 @@ def run_study(
 
     Raises:
         RunError: the folder holds something else.
-        RecipeError: a rung's recipe has faults, or does not fit the images.
+        RecipeError: a row's recipe has faults, or does not fit the images.
         TrainingError: a member failed.
     """
     setting = setting or Setting()
@@ -268,9 +273,9 @@ def run_study(
 def asked_for(prepared: Prepared) -> dict[str, Any]:
     """What results rest on: with the same answer, stored results are still right."""
     return {
-        "rungs": [
-            [rung.rung.model_dump(mode="json"), rung.model, rung.members, rung.seeds, rung.against]
-            for rung in prepared.plan.rungs
+        "rows": [
+            [row.row.model_dump(mode="json"), row.model, row.members, row.seeds, row.compare_with]
+            for row in prepared.plan.rows
         ],
         "models": [[model.name, model.recipe.digest(), model.members] for model in prepared.plan.models],
         "keep_sealed": prepared.form.keep_sealed,
@@ -291,7 +296,7 @@ def finished(out: Path, asked: dict[str, Any]) -> StudyResults | None:
 def published_on(prepared: Prepared) -> str:
     """What the published figures are for, where they are not for what was trained here; else ""."""
     study = prepared.plan.study
-    figures = [rung.published for rung in study.rungs] + list(study.grid.published.values() if study.grid else ())
+    figures = [row.published for row in study.rows] + list(study.grid.published.values() if study.grid else ())
     if not any(figures) or (study.published_data in ("", prepared.dataset.name) and not prepared.form.quick):
         return ""
     return f"{study.published_data or prepared.dataset.name}, all of it"
@@ -317,7 +322,7 @@ def write_page(out: Path) -> Path:
     data, environment = store.read_json(out / "data.json"), store.read_json(out / "environment.json")
     height, width, channels = data["shape"]
     layers, rates = {}, {}
-    for row in results.rungs:
+    for row in results.rows:
         recipe_file = out / "models" / row.model / "recipe.toml"
         if recipe_file.exists():
             recipe = recipes.load(str(recipe_file))
@@ -341,5 +346,5 @@ def write_page(out: Path) -> Path:
         rates=rates,
         pictures=store.read_arrays(out / "pictures.npz"),
     )
-    store.write_manifest(out, {"study": results.name, "data": results.data, "marks": list(results.marks)})
+    store.write_manifest(out, {"study": results.name, "data": results.data, "warnings": list(results.warnings)})
     return page

@@ -80,7 +80,7 @@ def train(
 
     Returns:
         ``rounds`` (round, folder, test, out_of_fold, audit, stopped), ``verdict`` (the last against the first, in
-        words), ``marks``.
+        words), ``warnings``.
 
     Raises:
         DataError: the source is not one, or a part would be empty.
@@ -96,9 +96,9 @@ def train(
         folder = out / f"round-{number}"
         noted = labelled
         if pseudo is not None:
-            note = f"{len(pseudo):,} pseudo-labelled images make up {settings.share:.0%} of every batch; "
+            note = f"{len(pseudo):,} pseudo-labelled images make up {settings.batch_fraction:.0%} of every batch; "
             note += str(told[-1]["audit"])
-            noted = replace(labelled, notes=(*labelled.notes, note), marks=(TRANSDUCTIVE,) * source.transductive)
+            noted = replace(labelled, notes=(*labelled.notes, note), warnings=(TRANSDUCTIVE,) * source.transductive)
         with watch(number) as watcher:
             runs.train(noted, recipe, folder, setting, keep_sealed=True, pseudo=pseudo, on_event=watcher)
         told.append({"round": number, "folder": folder.name, "audit": None, "stopped": ""})
@@ -109,7 +109,7 @@ def train(
             committee.combine(committee.member_probabilities(pixels)) for pixels in (unlabelled, audited.pixels)
         )
         found = audit(given, known, audited.labels, settings)
-        told[-1] |= {"audit": found.in_words(), "stopped": found.why_stopped(settings.precision_limit)}
+        told[-1] |= {"audit": found.in_words(), "stopped": found.why_stopped(settings.min_precision)}
         if told[-1]["stopped"]:
             break
         chosen = accepted(given, settings)
@@ -125,8 +125,8 @@ def train(
     if len(told) > 1 and all(each[on.replace("-", "_")] for each in told):
         compared = compare_runs(out / "round-0", out / told[-1]["folder"], on)
         verdict = f"A is the first round, B the last. {compared.verdict}"
-    marks = [TRANSDUCTIVE] if source.transductive and len(told) > 1 else []
-    result = {"rounds": told, "verdict": verdict, "marks": marks}
+    warnings = [TRANSDUCTIVE] if source.transductive and len(told) > 1 else []
+    result = {"rounds": told, "verdict": verdict, "warnings": warnings}
     store.write_json(out / "rounds.json", result)
     return result
 
@@ -156,7 +156,7 @@ def parts(
     if out.exists() and any(out.iterdir()) and not (out / "round-0").exists():
         raise RunError(f"{out} exists and holds no rounds of pseudo-labels; give another --out")
     labels = dataset.train.labels
-    aside = stratified_part(labels, recipe.pseudo_labels.audit, numpy_generator(seed, "audit"))
+    aside = stratified_part(labels, recipe.pseudo_labels.audit_fraction, numpy_generator(seed, "audit"))
     rest = np.setdiff1d(np.arange(len(labels)), aside)
     hidden = np.empty(0, dtype=np.int64)
     if source.held_back is not None:
@@ -164,8 +164,8 @@ def parts(
         rest = np.setdiff1d(rest, hidden)
     if not len(aside) or not len(rest):
         raise DataError(
-            f"{len(labels):,} training images are too few to set {recipe.pseudo_labels.audit:.0%} aside for the audit; "
-            "add images, or change pseudo_labels.audit"
+            f"{len(labels):,} training images are too few for an audit on {recipe.pseudo_labels.audit_fraction:.0%} of "
+            "them; add images, or change pseudo_labels.audit_fraction"
         )
     note = f"{len(aside):,} training images were set aside to audit pseudo-labels"
     note += f", and the labels of {len(hidden):,} hidden" if len(hidden) else ""

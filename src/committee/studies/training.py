@@ -26,7 +26,7 @@ from committee.nn.forward import judge_of
 from committee.rng import numpy_generator
 from committee.runs import run as runs
 from committee.runs.run import Setting, pick_runner
-from committee.studies.plan import Model, Plan, rung_named, trained_content
+from committee.studies.plan import Model, Plan, row_named, trained_content
 from committee.studies.pseudo_labels import accepted, audit, labelled
 from committee.training.jobs import Event, Failed, Job, member_probabilities, one_thread, share
 
@@ -57,10 +57,12 @@ def parts_of(model: Model, dataset: ImageDataset, seed: int, *, transductive: bo
     """
     labels = dataset.train.labels
     held_out = held_out_parts(labels, model.recipe.holdout, model.members, seed, dataset.class_names)
-    if model.labelled_by is None or transductive:
+    if model.teacher is None or transductive:
         return Parts(held_out, np.empty(0, dtype=np.int64))
     hidden = held_out[0]
-    audited = hidden[stratified_part(labels[hidden], model.recipe.pseudo_labels.audit, numpy_generator("audit"))]
+    audited = hidden[
+        stratified_part(labels[hidden], model.recipe.pseudo_labels.audit_fraction, numpy_generator("audit"))
+    ]
     return Parts([audited] * model.members, np.setdiff1d(hidden, audited))
 
 
@@ -90,10 +92,10 @@ def train(
     with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
         shared = Path(folder)
         share(dataset.train, shared)
-        plain = [model for model in plan.models if model.labelled_by is None]
+        plain = [model for model in plan.models if model.teacher is None]
         execute(list(jobs_of(plain, dataset, out, setting, shared)), setting, on_event)
         for model in plan.models:
-            if model.labelled_by is not None:
+            if model.teacher is not None:
                 train_rounds(model, plan, dataset, out, setting, shared, transductive, on_event)
 
 
@@ -171,10 +173,10 @@ def train_rounds(
 
     Where an audit says that the labels are not to be trusted, nothing more is trained, and audits.json says so.
     """
-    assert model.labelled_by is not None
+    assert model.teacher is not None
     settings = model.recipe.pseudo_labels
-    labelled_by = rung_named(plan.rungs, model.labelled_by)
-    labeller, members = next(m for m in plan.models if m.name == labelled_by.model), list(labelled_by.repeats()[0])
+    teacher = row_named(plan.rows, model.teacher)
+    labeller, members = next(m for m in plan.models if m.name == teacher.model), list(teacher.repeats()[0])
     parts = parts_of(model, dataset, setting.seed, transductive=transductive)
     audited, rounds = parts.held_out[0], []
     for number in range(1, settings.rounds + 1):
@@ -188,7 +190,7 @@ def train_rounds(
         else:
             unlabelled, given = dataset.train.part(parts.left_out).pixels, answers[parts.left_out]
         found = audit(given, answers[audited], dataset.train.labels[audited], settings)
-        stopped = found.stops(settings.precision_limit)
+        stopped = found.stops(settings.min_precision)
         rounds.append({"round": number, "stopped": stopped, **asdict(found), "in_words": found.in_words()})
         rounds[-1]["interval"] = found.interval and found.interval.model_dump()
         store.write_json(out / "models" / f"{model.name}-audits.json", rounds)
@@ -222,7 +224,7 @@ def judged(
     network = load_network(model_folder(out, model), member, model.recipe, shape, classes, setting.device)
     with one_thread():
         judge = judge_of(network, setting.device, setting.precision)
-        return member_probabilities(judge, pixels, setting.device, model.recipe.committee.views)
+        return member_probabilities(judge, pixels, setting.device, model.recipe.committee.tta)
 
 
 # --- the test images --------------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def execute(job: Job) -> Iterator[Event]:
             store_member(job, task, end.value, pixels, labels)
             yield Finished(job.member, len(end.value.history), job.model)
         except NonFiniteLossError as error:
-            why = f"{error}; a lower optimiser.rate may help"
+            why = f"{error}; a lower optimiser.lr may help"
             (job.folder / "checkpoint.safetensors").unlink(missing_ok=True)
             yield Failed(job.member, why, job.model)
 
@@ -168,9 +168,9 @@ def one_thread() -> Iterator[None]:
 
 def store_member(job: Job, task: Task, fitted: Fitted, pixels: Pixels, labels: Labels) -> None:
     """The files of a trained member; member.json last."""
-    views = job.recipe.committee.views
+    tta = job.recipe.committee.tta
     judge = judge_of(fitted.network, job.device, job.precision)
-    probabilities = member_probabilities(judge, pixels, job.device, views)
+    probabilities = member_probabilities(judge, pixels, job.device, tta)
     parts = {"train": task.train, "held_out": task.held_out}
     store.write_tensors(job.folder / "weights.safetensors", fitted.network.state_dict())
     store.write_array(job.folder / "held_out.npy", job.held_out)
@@ -189,18 +189,18 @@ def store_member(job: Job, task: Task, fitted: Fitted, pixels: Pixels, labels: L
     (job.folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
-def member_probabilities(judge: Step, pixels: Pixels, device: str, views: str) -> NDArray[np.float32]:
+def member_probabilities(judge: Step, pixels: Pixels, device: str, tta: str) -> NDArray[np.float32]:
     """One member's probabilities for images (image, height, width, channel): (image, class) float32.
 
     Args:
         judge: its network as `committee.nn.forward.judge_of` gives it, on the device.
         pixels: not empty; may be memory-mapped, since a batch is fetched at a time.
         device: where they are judged.
-        views: with "mirror" they are the mean over the images and their mirror images.
+        tta: with "horizontal_flip" they are the mean over the images and their mirror images.
     """
 
     def of_batch(batch: Pixels) -> Tensor:
-        seen = [batch, batch[:, :, ::-1]] if views == "mirror" else [batch]
+        seen = [batch, batch[:, :, ::-1]] if tta == "horizontal_flip" else [batch]
         logits = [judge(as_float(on_device(each.copy(), device))).cpu() for each in seen]
         return torch.stack([each.softmax(1) for each in logits]).mean(0)
 

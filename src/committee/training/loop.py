@@ -151,8 +151,8 @@ def history_line(
 
 def peak_rate(task: Task, epoch: int, state: State) -> float:
     """The rate that the schedule starts from in an epoch: the stage's, less what plateaus have taken."""
-    rate = task.stage(epoch).rate
-    return max(rate * state.rate_factor, task.recipe.schedule.floor) if state.rate_factor < 1 else rate
+    rate = task.stage(epoch).lr
+    return max(rate * state.rate_factor, task.recipe.schedule.min_lr) if state.rate_factor < 1 else rate
 
 
 class Average:
@@ -267,20 +267,20 @@ def after_epoch(
     epoch, loss, accuracy = line["epoch"], line["validation_loss"], line["validation_accuracy"]
     merits = {
         "last": float(epoch),
-        "held_out_accuracy": accuracy,
-        "held_out_loss": None if loss is None else -loss,
+        "validation_accuracy": accuracy,
+        "validation_loss": None if loss is None else -loss,
     }
-    now, watched = merits[training.keep.removeprefix("best_")], merits[schedule.watch]
+    now, watched = merits[training.checkpoint.removeprefix("best_")], merits[schedule.monitor]
     better = now > state.best
     lower = loss is not None and loss < state.lowest_loss
     factor, best_watched, since = state.rate_factor, state.best_watched, 0
     if schedule.name == "plateau":
-        rate = max(recipe.optimiser.rate * factor, schedule.floor)
+        rate = max(recipe.optimiser.lr * factor, schedule.min_lr)
         best_watched, since = max(best_watched, watched), state.epochs_since_watched + 1
         since = 0 if watched > state.best_watched else since
-        if since >= schedule.patience and rate > schedule.floor:
+        if since >= schedule.patience and rate > schedule.min_lr:
             factor, since = factor * schedule.factor, 0
-            line["rate_reduced_to"] = max(recipe.optimiser.rate * factor, schedule.floor)
+            line["rate_reduced_to"] = max(recipe.optimiser.lr * factor, schedule.min_lr)
     return State(
         epoch=epoch,
         network=network.state_dict(),

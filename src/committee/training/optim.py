@@ -86,7 +86,7 @@ class Muon(torch.optim.Optimizer):
     scaled by the square root of its height over its width where that is more than 1.
 
     Args:
-        settings: rate, other_rate, momentum (0 means .95), weight_decay, betas, epsilon.
+        settings: lr, adamw_lr_factor, momentum (0 means .95), weight_decay, betas, epsilon.
         matrices: a network's convolutions and dense layers in order; the last is the output layer.
         others: biases and normalisation.
         members: networks in one; with more than one every parameter has them along its first axis.
@@ -107,15 +107,15 @@ class Muon(torch.optim.Optimizer):
         self.sizes = [p.numel() // members for p in inner for _ in range(members)]
         self.heights = [p.shape[0 if members == 1 else 1] for p in inner for _ in range(members)]
         shared: dict[str, Any] = {
-            "lr": torch.tensor(settings.rate, device=output.device) if captured else settings.rate,
+            "lr": torch.tensor(settings.lr, device=output.device) if captured else settings.lr,
             "weight_decay": settings.weight_decay,
             "momentum": settings.momentum or 0.95,
             "betas": settings.betas,
             "epsilon": settings.epsilon,
         }
         groups: list[dict[str, Any]] = [{"params": joined(inner), "share": None}] if inner else []
-        groups.append({"params": joined([output]), "share": settings.other_rate})
-        groups += [{"params": joined(others), "share": settings.other_rate, "weight_decay": 0.0}] if others else []
+        groups.append({"params": joined([output]), "share": settings.adamw_lr_factor})
+        groups += [{"params": joined(others), "share": settings.adamw_lr_factor, "weight_decay": 0.0}] if others else []
         super().__init__(groups, shared)
 
     @torch.no_grad()
@@ -224,10 +224,10 @@ def optimiser_over(
     if settings.name == "muon":
         return Muon(settings, decayed, spared, members=members, captured=captured)
     make, fields = OPTIMISERS[settings.name]
-    options = {**fields(settings), "lr": settings.rate}
+    options = {**fields(settings), "lr": settings.lr}
     if captured:
         device = (decayed or spared)[0].device
-        options |= {"lr": torch.tensor(settings.rate, device=device), "capturable": True}
+        options |= {"lr": torch.tensor(settings.lr, device=device), "capturable": True}
     groups = [
         {"params": joined(decayed), "weight_decay": settings.weight_decay},
         {"params": joined(spared), "weight_decay": 0.0},
@@ -262,11 +262,11 @@ def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
         steps: of the whole training.
         schedule: its shape; see `committee.config.recipe.Schedule`. Stages and plateaus are constant here: what the
             rate depends on besides the step is in `peak`.
-        peak: the largest rate: the recipe's `optimiser.rate`, or the stage's, or what the plateaus have left of it.
+        peak: the largest rate: the recipe's `optimiser.lr`, or the stage's, or what the plateaus have left of it.
     """
-    if schedule.name not in ("triangular", "cosine") and not schedule.warm_up:
+    if schedule.name not in ("triangular", "cosine") and not schedule.warmup:
         return peak
-    rising = schedule.warm_up * steps
+    rising = schedule.warmup * steps
     if step < rising:
         return peak * (step + 1) / (rising + 1)
     left = (steps - step) / max(steps - rising, 1)  # 1 at the peak, towards 0 after the last step
@@ -302,5 +302,5 @@ def rate_lines(
         return found
     steps = recipe.training.epochs * points
     places = [(step, recipe.stage_at(step // points)) for step in range(steps)]
-    line = [(step / points, rate_at(step, steps, recipe.schedule, stage.rate)) for step, stage in places]
+    line = [(step / points, rate_at(step, steps, recipe.schedule, stage.lr)) for step, stage in places]
     return {"every member": [*line, (float(recipe.training.epochs), line[-1][1])]}

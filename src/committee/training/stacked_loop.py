@@ -123,7 +123,7 @@ def fit_stacked(
         augmented = tasks[0].augmented(epoch)
         before = steps_before[epoch - first - 1]
         for number, chosen in enumerate(torch.split(positions, size, dim=1)):
-            rate = rate_at(before + number, steps_before[-1], recipe.schedule, tasks[0].stage(epoch).rate)
+            rate = rate_at(before + number, steps_before[-1], recipe.schedule, tasks[0].stage(epoch).lr)
             set_rate(optimiser, rate)
             run_step(chosen, augmented)
             seen += chosen.shape[1]

@@ -29,7 +29,8 @@ class Task:
         precision: "bfloat16" (autocast; parameters and sums stay float32) or "float32".
         first_epoch: epochs that the start weights have behind them; numbers the history and keys the draws.
         start: weights to begin from instead of fresh ones.
-        pseudo: images with labels that a committee gave them; they make up `pseudo_labels.share` of every batch.
+        pseudo: images with labels that a committee gave them; they make up `pseudo_labels.batch_fraction` of every
+            batch.
     """
 
     recipe: Recipe
@@ -51,17 +52,17 @@ class Task:
     def augmented(self, epoch: int) -> bool:
         """Whether images are changed in an epoch."""
         settings, number = self.recipe.augmentation, epoch - self.first_epoch
-        early = number <= self.recipe.training.epochs - settings.plain_epochs
-        return settings.active and early and self.stage(epoch).augmented
+        early = number <= self.recipe.training.epochs - settings.no_aug_epochs
+        return settings.active and early and self.stage(epoch).augment
 
     def batch(self, epoch: int) -> int:
         """Images a step; see `committee.config.recipe.Training`."""
-        return min(self.stage(epoch).batch or self.recipe.training.batch, max(8, len(self.train) // 10))
+        return min(self.stage(epoch).batch_size or self.recipe.training.batch_size, max(8, len(self.train) // 10))
 
     def batch_parts(self, epoch: int) -> tuple[int, int]:
         """How many images of a batch have labels of their own, and how many a committee's."""
         batch = self.batch(epoch)
-        pseudo = round(batch * self.recipe.pseudo_labels.share) if self.pseudo else 0
+        pseudo = round(batch * self.recipe.pseudo_labels.batch_fraction) if self.pseudo else 0
         return batch - pseudo, pseudo
 
     def steps(self, epoch: int) -> int:
@@ -78,11 +79,11 @@ class State:
     optimiser: dict[str, Any]
     kept: dict[str, Tensor]
     kept_epoch: int
-    best: float = -math.inf  # of what `keep` looks at, greater is better
+    best: float = -math.inf  # of what `checkpoint` looks at, greater is better
     lowest_loss: float = math.inf  # held-out; what patience looks at
     epochs_since_lowest: int = 0
     rate_factor: float = 1.0  # what the plateaus have left of the rate
-    best_watched: float = -math.inf  # of what the plateau schedule watches, greater is better
+    best_watched: float = -math.inf  # of what the plateau schedule monitors, greater is better
     epochs_since_watched: int = 0  # since it last bettered, or since the last reduction
     average: dict[str, Tensor] = field(default_factory=dict)  # the running average of the weights, where asked for
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -48,4 +48,4 @@ def run_together(jobs: Sequence[Job]) -> Iterator[Event]:
                     store_member(job, task, fitted, pixels, labels)
                     yield Finished(job.member, len(fitted.history), job.model)
                 else:
-                    yield Failed(job.member, f"{fitted}; a lower optimiser.rate may help", job.model)
+                    yield Failed(job.member, f"{fitted}; a lower optimiser.lr may help", job.model)
