@@ -10,9 +10,10 @@ import pytest
 from committee.config.recipe import Optimiser, Recipe
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError
-from committee.folders import files as store
+from committee.folders.run_folder import RunFolder
 from committee.runs import budget, run
 from committee.runs.budget import Speed
+from committee.training.setting import Setting
 
 
 @pytest.mark.parametrize(("spelling", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400)])
@@ -32,31 +33,32 @@ def test_more_time_buys_fewer_foretold_errors_and_never_more_than_fits(
     monkeypatch.setattr(budget, "measured_speed", lambda *_: Speed(400.0, 2))
     errors = []
     for seconds in (60, 120, 600, 3600):
-        plan = budget.plan(digits, small_recipe, seconds)
+        plan = budget.plan_budget(digits, small_recipe, seconds)
         planned = plan.recipe
         members, epochs = planned.committee.members, planned.training.epochs
         assert members % 2 == 0
         assert budget.needed_seconds(planned, digits, Speed(400.0, 2), members, epochs) <= 0.9 * seconds
-        numbers = f"{members} members of {planned.training.epochs} epochs should be done in"
+        numbers = f"{members} members of {planned.training.epochs} epochs should take"
         assert numbers in plan.note
-        assert int(plan.note.partition(" in ")[2].split()[0]) <= seconds
-        errors.append(budget.foretold_error(members, epochs, len(digits.train)))
+        assert int(plan.note.partition(" should take ")[2].split()[0]) <= seconds
+        errors.append(budget.expected_error(members, epochs, len(digits.train)))
     assert errors == sorted(errors, reverse=True)
     assert len(set(errors)) == 4
     assert "never planned" in plan.note  # an hour is more than digits can use
-    fixed = budget.plan(digits, small_recipe, 600, members=4, epochs=3).recipe
+    fixed = budget.plan_budget(digits, small_recipe, 600, members=4, epochs=3).recipe
     assert (fixed.committee.members, fixed.training.epochs) == (4, 3)
     with pytest.raises(RecipeError, match="the budget is too short"):
-        budget.plan(digits, small_recipe, 10)
+        budget.plan_budget(digits, small_recipe, 10)
 
 
 def test_the_speed_is_this_machines(digits: ImageDataset, small_recipe: Recipe, tmp_path: Path) -> None:
-    speed = budget.measured_speed(digits, small_recipe, run.Setting(workers=1))
+    speed = budget.measured_speed(digits, small_recipe, Setting(workers=1))
     assert speed.at_once == 1
     began = time.monotonic()
     recipe = budget.with_numbers(small_recipe, 1, 6)
-    run.train(digits, recipe, tmp_path / "run", run.Setting(workers=1), keep_sealed=True)
-    trained = sum(line["seconds"] for line in store.read_history(tmp_path / "run" / "members" / "00"))
+    run.train(digits, recipe, tmp_path / "run", Setting(workers=1), keep_sealed=True)
+    history = RunFolder(tmp_path / "run").member(0).history
+    trained = sum(epoch.seconds for epoch in history)
     images = 6 * len(digits.train) / 2  # two folds
     assert trained < time.monotonic() - began
     assert 0.2 < trained / (images / speed.images_per_second) < 5
@@ -66,13 +68,13 @@ def test_members_past_the_deadline_are_left_out_and_the_others_are_a_committee(
     digits: ImageDataset, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = budget.with_numbers(small_recipe, 3, 1)
-    results = run.train(digits, recipe, tmp_path / "run", run.Setting(workers=1), deadline=time.monotonic())
+    results = run.train(digits, recipe, tmp_path / "run", Setting(workers=1), deadline=time.monotonic())
     assert [member.status for member in results.members] == ["finished"]
     assert results.left_out == 2
     assert "2 of 3 planned members were not ready" in (tmp_path / "run" / "report.html").read_text()
     assert results.test is not None
     assert results.test.accuracy > 0.1
-    assert budget.planned_before(tmp_path / "run", small_recipe, None, 1) == recipe
-    assert budget.planned_before(tmp_path / "run", small_recipe, 4, None) is None  # asked for, not planned
+    assert budget.planned_before(RunFolder(tmp_path / "run"), small_recipe, None, 1) == recipe
+    assert budget.planned_before(RunFolder(tmp_path / "run"), small_recipe, 4, None) is None  # asked for, not planned
     other = small_recipe.model_copy(update={"optimiser": Optimiser(lr=1.0)})
-    assert budget.planned_before(tmp_path / "run", other, None, None) is None
+    assert budget.planned_before(RunFolder(tmp_path / "run"), other, None, None) is None

@@ -7,9 +7,11 @@ import pytest
 
 from committee.config.recipe import Holdout
 from committee.data.splits import held_out_parts
-from committee.ensemble.calibrate import extrapolate, fit_temperature, temper, temperatures_by_size
-from committee.ensemble.combine import combine, out_of_fold
-from committee.ensemble.select import fit_weights, size_curve
+from committee.ensemble.combine import combine
+from committee.ensemble.member_predictions import MemberPredictions
+from committee.ensemble.size_curve import size_curve
+from committee.ensemble.temperature import extrapolate, fit_temperature, temper, temperatures_by_size
+from committee.ensemble.weights import fit_weights
 from committee.errors import DataError
 from committee.metrics.scores import accuracy
 
@@ -26,6 +28,11 @@ def simulated(sharpness: list[float], images: int = 4000, classes: int = 5) -> t
     return (powers / powers.sum(2, keepdims=True)).astype(np.float32), labels
 
 
+def out_of_fold(members: np.ndarray, validation: list[np.ndarray]) -> np.ndarray:
+    """(member, image, class) with rows of NaN where a member trained on the image."""
+    return MemberPredictions(members, tuple(validation)).honest
+
+
 def test_combinations_by_hand() -> None:
     members = np.array([[[0.5, 0.5, 0.0]], [[0.1, 0.2, 0.7]], [[0.6, 0.3, 0.1]]])
     assert combine(members)[0] == pytest.approx([0.4, 1 / 3, 0.8 / 3])
@@ -35,7 +42,7 @@ def test_combinations_by_hand() -> None:
     assert two == pytest.approx(np.sqrt([0.06, 0.06, 0.07]) / np.sqrt([0.06, 0.06, 0.07]).sum())
 
 
-def test_an_image_is_judged_only_by_members_that_may() -> None:
+def test_an_image_is_predicted_only_by_members_that_may() -> None:
     members, _ = simulated([1.0, 1.0, 1.0], images=6)
     honest = out_of_fold(members, [np.array([0, 1]), np.array([1, 2]), np.array([2])])
     for how in ("mean", "geometric", "vote", "weighted"):

@@ -27,9 +27,9 @@ def test_rows_of_pixels_and_images_are_the_same_to_it() -> None:
     flat = CommitteeClassifier(members=2, epochs=6).fit(train, y_train)
     assert flat.score(test, y_test) > 0.95
     honest = flat.out_of_fold_probabilities_
-    judged = ~np.isnan(honest[:, 0])
-    assert judged.mean() == pytest.approx(0.4, abs=0.01)  # two members, five folds
-    assert (honest[judged].argmax(1) == y_train[judged]).mean() > 0.9
+    predicted = ~np.isnan(honest[:, 0])
+    assert predicted.mean() == pytest.approx(0.4, abs=0.01)  # two members, five folds
+    assert (honest[predicted].argmax(1) == y_train[predicted]).mean() > 0.9
     assert np.array_equal(pickle.loads(pickle.dumps(flat)).predict_proba(test), flat.predict_proba(test))
     square = CommitteeClassifier(members=2, epochs=6).fit(train.reshape(-1, 8, 8), y_train)
     assert np.array_equal(square.predict_proba(test.reshape(-1, 8, 8)), flat.predict_proba(test))

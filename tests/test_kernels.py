@@ -7,8 +7,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from committee.training.jobs import member_probabilities, one_thread
-from committee.training.optim import Adadelta, Nadam
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,7 +15,10 @@ from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Augmentation
 from committee.data import augment
 from committee.nn.architectures import build, set_dropout_generator
-from committee.nn.forward import forward_of, judge_of
+from committee.nn.devices import single_threaded
+from committee.nn.forward import inference_forward, training_forward
+from committee.nn.inference import member_probabilities
+from committee.training.optim import Adadelta, Nadam
 
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="this CPU has no AVX-512 bfloat16, or no compiler")
 
@@ -209,8 +210,8 @@ def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
         for module in own.modules():
             if hasattr(module, "rate"):
                 module.rate = 0.0  # its masks depend on the precision
-        with one_thread():
-            logits = forward_of(own, "cpu", precision)(pixels).float()
+        with single_threaded():
+            logits = training_forward(own, "cpu", precision)(pixels).float()
             functional.cross_entropy(logits, labels).backward()
         return own, logits
 
@@ -243,12 +244,12 @@ def test_an_images_logits_do_not_depend_on_its_company(name: str, changes: list[
     draws = torch.Generator().manual_seed(0)
     network = build(recipe.network, (1, 28, 28), 10, draws).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = np.random.default_rng(0).integers(0, 256, (100, 28, 28, 1), dtype=np.uint8)
-    judge = judge_of(network, "cpu", precision)
-    with one_thread():
-        together = member_probabilities(judge, images, "cpu", "plain")
+    judge = inference_forward(network, "cpu", precision)
+    with single_threaded():
+        together = member_probabilities(judge, images, "cpu", "none")
         alone = [slice(image, image + 1) for image in range(40)]
         for part in [slice(number) for number in (2, 3, 16, 17, 33, 63, 64, 65)] + alone:
-            assert np.array_equal(member_probabilities(judge, images[part], "cpu", "plain"), together[part])
+            assert np.array_equal(member_probabilities(judge, images[part], "cpu", "none"), together[part])
 
 
 def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,8 +257,8 @@ def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch
     network = build(recipes.load("standard").network, (1, 12, 12), 3, torch.Generator().manual_seed(0)).eval()
     pixels = torch.rand(4, 1, 12, 12) * 255
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(forward_of(network, "cpu", "bfloat16")(pixels), network(pixels))
-    assert torch.equal(forward_of(network, "cpu", "float32")(pixels), network(pixels))
+        assert torch.equal(training_forward(network, "cpu", "bfloat16")(pixels), network(pixels))
+    assert torch.equal(training_forward(network, "cpu", "float32")(pixels), network(pixels))
 
 
 @needs_kernels
@@ -267,9 +268,9 @@ def test_a_trained_network_judges_as_in_float32_and_follows_its_weights(name: st
     recipe, draws = recipes.load(name), torch.Generator().manual_seed(3)
     network = build(recipe.network, (1, 28, 28), 10, draws).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = torch.randint(0, 256, (8, 1, 28, 28), generator=draws).float() / 255
-    forward, exact = forward_of(network.eval(), "cpu", "bfloat16"), forward_of(network, "cpu", "float32")
+    forward, exact = training_forward(network.eval(), "cpu", "bfloat16"), training_forward(network, "cpu", "float32")
     for _ in range(2):
-        with one_thread(), torch.no_grad():
+        with single_threaded(), torch.no_grad():
             assert off(forward(pixels), exact(pixels)) < 0.03
             for tensor in network.state_dict().values():
                 if tensor.is_floating_point() and tensor.ndim:

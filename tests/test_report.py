@@ -12,7 +12,7 @@ import pytest
 
 from committee.metrics import error_analysis, scores
 from committee.metrics import results as values
-from committee.metrics.results import Calibration, MemberRow, PartScore, Results, SizePoint, SizeTemperature
+from committee.metrics.results import Calibration, MemberResult, PartScore, Results, SizePoint, SizeTemperature
 from committee.report import plots, run_page, sentences, style, tables
 from committee.report.formatting import shown_command
 from committee.report.pictures import data_uris, displayable
@@ -51,7 +51,7 @@ def synthetic(
     shown += [error_analysis.galleries(honest, asked, labels, part="train", limit=limit)] if held_out else []
     score = PartScore(images=images, loss=0.1, accuracy=0.97)
     rows = [
-        MemberRow(
+        MemberResult(
             member=number,
             status="finished",
             remark="ran all epochs",
@@ -80,7 +80,7 @@ def synthetic(
         nothing = {"train": None, "held_out": None, "test": None}
         remark = "the loss was nan in epoch 1"
         rows.append(
-            MemberRow(member=members, status="failed", remark=remark, epochs=0, kept_epoch=0, seconds=0, **nothing)
+            MemberResult(member=members, status="failed", remark=remark, epochs=0, kept_epoch=0, seconds=0, **nothing)
         )
         histories = [*histories, [{**history[0], "train_loss": float("nan")}]]
     sizes = tuple(
@@ -102,8 +102,8 @@ def synthetic(
         )
         if held_out
         else None,
-        sizes_out_of_fold=sizes if held_out else (),
-        sizes_test=() if sealed else sizes,
+        size_curve_out_of_fold=sizes if held_out else (),
+        size_curve_test=() if sealed else sizes,
         agreement=error_analysis.agreement(asked if sealed else test, on="train" if sealed else "test"),
         galleries=tuple(gallery for each in shown for gallery in each.galleries),
         test_openings=()
@@ -142,7 +142,7 @@ def synthetic(
     return {"results": results, "facts": facts, "class_names": names, "histories": histories, "pictures": pictures}
 
 
-def judged(rights: tuple[int, ...], wrongs: tuple[int, ...]) -> values.Judgement:
+def judged(rights: tuple[int, ...], wrongs: tuple[int, ...]) -> values.Scores:
     """A judgement of so many right and wrong answers of each class; a wrong one is always the first other class."""
     labels = np.repeat(np.arange(len(rights)), np.add(rights, wrongs))
     answers = np.concatenate(
@@ -161,9 +161,9 @@ def perfect(images: int = 10) -> dict[str, Any]:
     results = run["results"]
     sizes = tuple(
         point.model_copy(update={"accuracy": 1.0, "accuracy_low": 1.0, "accuracy_high": 1.0, "log_loss": 1e-5 / n})
-        for n, point in enumerate(results.sizes_test, start=1)
+        for n, point in enumerate(results.size_curve_test, start=1)
     )
-    change = {"test": judgement, "out_of_fold": judgement, "sizes_test": sizes, "sizes_out_of_fold": sizes}
+    change = {"test": judgement, "out_of_fold": judgement, "size_curve_test": sizes, "size_curve_out_of_fold": sizes}
     change |= {"members": tuple(member.model_copy(update=every) for member in results.members)}
     epochs = [{**line, "validation_accuracy": min(1.0, 0.4 + 0.3 * line["epoch"])} for line in run["histories"][0]]
     return run | {"results": results.model_copy(update=change), "histories": [epochs] * 3}

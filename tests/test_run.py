@@ -19,7 +19,7 @@ import committee
 from committee.cli.main import main
 from committee.data.dataset import open_test
 from committee.data.formats import files
-from committee.folders import files as store
+from committee.folders.run_folder import RunFolder
 
 SMALL = ["--recipe", "standard", "--members", "2", "--epochs", "2"]
 SMALL += ["--set", "holdout.folds=2", "--set", "network.widths=[8,8,8]"]
@@ -46,14 +46,15 @@ def test_a_run_folder_holds_what_scripts_rely_on(run: Path) -> None:
     for name in ("run.json", "recipe.toml", "report.html", "results.json", "tables/members.csv"):
         assert (run / name).is_file(), name
     assert list((run / "figures").glob("*.png"))
-    lines = store.read_history(run / "members" / "01")
+    history = RunFolder(run).member(1).history
+    assert [epoch.epoch for epoch in history] == [1, 2]
+    line = json.loads((run / "members" / "01" / "history.jsonl").read_text().splitlines()[0])
     names = {"epoch", "images_per_second", "seconds", "train_loss", "validation_loss", "validation_accuracy"}
-    assert [line["epoch"] for line in lines] == [1, 2]
-    assert all(names | {"learning_rate"} <= set(line) for line in lines)
-    files = store.read_manifest(run)["files"]
+    assert names | {"learning_rate"} <= set(line)
+    listed = RunFolder(run).manifest.files
     on_disk = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} - {"run.json"}
-    assert set(files) == on_disk
-    assert all((run / name).stat().st_size == facts["bytes"] for name, facts in files.items())
+    assert set(listed) == on_disk
+    assert all((run / name).stat().st_size == record.bytes for name, record in listed.items())
 
 
 def test_processes_and_this_process_give_the_same_bytes(run: Path, tmp_path: Path) -> None:
@@ -68,13 +69,13 @@ def test_processes_and_this_process_give_the_same_bytes(run: Path, tmp_path: Pat
     assert weights(tmp_path / "three") != weights(run)
 
 
-def test_members_never_train_on_what_they_are_judged_on(run: Path) -> None:
-    held_out = [np.load(run / "members" / member / "held_out.npy") for member in ("00", "01")]
+def test_members_never_train_on_what_they_are_validated_on(run: Path) -> None:
+    validation = [RunFolder(run).member(member).validation for member in (0, 1)]
     images = len(np.load(run / "train_labels.npy"))
-    assert np.array_equal(np.sort(np.concatenate(held_out)), np.arange(images))
+    assert np.array_equal(np.sort(np.concatenate(validation)), np.arange(images))
     probabilities = np.load(run / "out_of_fold_probabilities.npy")
     own = np.load(run / "members" / "00" / "train_probabilities.npy")
-    assert np.array_equal(probabilities[held_out[0]], own[held_out[0]].astype(float))
+    assert np.array_equal(probabilities[validation[0]], own[validation[0]].astype(float))
 
 
 def test_a_kept_seal_is_opened_once_by_evaluate_and_recorded(run: Path, tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_kept_seal_is_opened_once_by_evaluate_and_recorded(run: Path, tmp_path
     assert not (sealed / "test_probabilities.npy").exists()
     assert "sealed" in (sealed / "report.html").read_text()
     answer = json.loads(call("evaluate", sealed, "--json").stdout)
-    manifest = store.read_manifest(run)
+    manifest = RunFolder(run).manifest.model_dump(mode="json")
     assert answer["test"] == manifest["test"]
     assert answer["out_of_fold"] == manifest["out_of_fold"]
     record = [json.loads(line) for line in (sealed / "test_record.jsonl").read_text().splitlines()]
@@ -99,7 +100,9 @@ def test_a_kept_seal_is_opened_once_by_evaluate_and_recorded(run: Path, tmp_path
 def test_every_misclassified_test_image_is_listed_with_both_probabilities(run: Path) -> None:
     rows = (run / "tables" / "misclassified_test.csv").read_text().splitlines()
     assert rows[0] == "image,true,predicted,probability_true,probability_predicted,file"
-    assert len(rows) - 1 == store.read_manifest(run)["test"]["errors"]
+    summary = RunFolder(run).manifest.test
+    assert summary is not None
+    assert len(rows) - 1 == summary.errors
     image, true, predicted, own, chosen, _ = rows[1].split(",")
     probabilities = np.load(run / "test_probabilities.npy")[int(image)]
     assert true == str(np.load(run / "test_labels.npy")[int(image)]) != predicted
@@ -163,7 +166,7 @@ def test_ctrl_c_keeps_finished_members_and_says_how_to_go_on(tmp_path: Path) -> 
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "Give the same command again to go on." in stderr
+    assert "Give the same command again to continue." in stderr
     assert "Traceback" not in stderr
 
 
@@ -171,10 +174,10 @@ def test_going_on_from_a_run_keeps_its_held_out_images(run: Path, tmp_path: Path
     more = tmp_path / "more"
     result = call("train", "digits", "--from", run, "--epochs", "1", "--out", more)
     assert result.exit_code == 0, result.output
-    assert [line["epoch"] for line in store.read_history(more / "members" / "00")] == [3]
+    assert [epoch.epoch for epoch in RunFolder(more).member(0).history] == [3]
     for member in ("00", "01"):
-        held_out = "members/" + member + "/held_out.npy"
-        assert (more / held_out).read_bytes() == (run / held_out).read_bytes()
+        validation = "members/" + member + "/validation.npy"
+        assert (more / validation).read_bytes() == (run / validation).read_bytes()
     before, after = (np.load(folder / "members" / "00" / "train_probabilities.npy") for folder in (run, more))
     labels = np.load(run / "train_labels.npy")
     rows = np.arange(len(labels))
@@ -195,8 +198,9 @@ def test_a_member_that_diverges_is_named_and_the_others_go_on(tmp_path: Path, mo
     result = call("train", "digits", *SMALL, "--workers", "1", "--out", tmp_path / "half")
     assert result.exit_code == 0, result.output
     assert "Member 00 failed and is left out: the training loss became nan in epoch 1" in result.stdout
-    assert store.read_json(tmp_path / "half" / "committee.json")["members"] == [1]
-    assert store.read_manifest(tmp_path / "half")["failed_members"] == [0]
+    half = RunFolder(tmp_path / "half")
+    assert half.committee.members == (1,)
+    assert half.manifest.failed_members == (0,)
     loaded = committee.load(tmp_path / "half")
     assert len(loaded.networks) == 1
 
@@ -273,7 +277,7 @@ def test_members_with_their_own_kernels_and_views_come_back_as_they_were(tmp_pat
     pixels = open_test(digits, tmp_path / "record.jsonl", "a test").pixels[:50]
     mine, mirrored = (loaded.member_probabilities(each) for each in (pixels, pixels[:, :, ::-1]))
     assert np.allclose(mine, mirrored, atol=1e-6)
-    stored = [store.read_array(tmp_path / "run" / "members" / m / "test_probabilities.npy") for m in ("00", "01")]
+    stored = [RunFolder(tmp_path / "run").member(member).test_probabilities for member in (0, 1)]
     assert np.array_equal(mine, np.stack(stored)[:, :50])
 
 

@@ -23,11 +23,12 @@ from committee.config.recipe import PseudoLabels
 from committee.config.toml_files import shipped
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError
-from committee.metrics.repeats import Judged, adjusted, difference, score
+from committee.folders.run_folder import RunFolder
+from committee.metrics.repeats import Correctness, adjust_for_multiplicity, difference, score_repeats
 from committee.nn.summary import layer_table, totals
 from committee.rng import numpy_generator
 from committee.studies import plan as plans
-from committee.studies.pseudo_labels import accepted, audit
+from committee.studies.pseudo_labels import TeacherPredictions, accepted, audit
 
 SMALL = """
 name = "small"
@@ -147,7 +148,7 @@ def test_the_shipped_studies_have_every_published_row() -> None:
     assert published["pseudo-labels"] == 0.9958
 
 
-def test_rungs_with_one_recipe_share_its_members() -> None:
+def test_rows_with_one_recipe_share_its_members() -> None:
     planned = plans.plan(studies.parse(tomllib.loads(SMALL)))
     rows = {row.row.name: row for row in planned.rows}
     assert rows["hidden"].model == rows["voting"].model == "hidden"
@@ -169,7 +170,10 @@ def test_faults_of_a_study_are_told() -> None:
         plans.plan(studies.parse(content))
     content = tomllib.loads(SMALL)
     content["base"]["holdout"] = {"kind": "fraction"}
-    with pytest.raises(RecipeError, match=r"row labelled has teacher, but holdout.kind is 'fraction'"):
+    with pytest.raises(
+        RecipeError,
+        match=r"row labelled has a teacher, which needs a hold-out that all members share, but holdout.kind is 'fraction'",
+    ):
         plans.plan(studies.parse(content))
     content = tomllib.loads(SMALL)
     content["rows"][1]["chnage"] = "x"
@@ -203,9 +207,9 @@ def simulated(
 def test_a_null_study_reports_no_more_differences_than_it_states(seeds: int, images: int) -> None:
     rng, wrong, studies_run = numpy_generator(seeds, "null"), 0, 300
     for _ in range(studies_run):
-        rows = [Judged(right) for right in simulated(5, seeds, images, rng)]
+        rows = [Correctness(right) for right in simulated(5, seeds, images, rng)]
         pairs = zip(rows[1:], rows[:-1], strict=True)
-        compared = adjusted([difference(this, other, against="", on="test") for this, other in pairs])
+        compared = adjust_for_multiplicity([difference(this, other, against="", on="test") for this, other in pairs])
         wrong += any(d is not None and d.verdict in ("better", "worse") for d in compared)
     assert wrong <= 0.05 * studies_run + 2 * np.sqrt(0.05 * 0.95 * studies_run)
 
@@ -214,9 +218,9 @@ def test_a_null_study_of_committees_trained_once_reports_no_more_either() -> Non
     rng, wrong, studies_run = numpy_generator(0, "null committees"), 0, 200
     for _ in range(studies_run):
         members = simulated(5, 5, 3000, rng)
-        rows = [Judged((right.mean(axis=0, keepdims=True) > 0.5).astype(float), right) for right in members]
+        rows = [Correctness((right.mean(axis=0, keepdims=True) > 0.5).astype(float), right) for right in members]
         pairs = zip(rows[1:], rows[:-1], strict=True)
-        compared = adjusted([difference(this, other, against="", on="test") for this, other in pairs])
+        compared = adjust_for_multiplicity([difference(this, other, against="", on="test") for this, other in pairs])
         wrong += any(d is not None and d.verdict in ("better", "worse") for d in compared)
     assert wrong <= 0.05 * studies_run + 2 * np.sqrt(0.05 * 0.95 * studies_run)
 
@@ -226,8 +230,8 @@ def test_a_real_difference_is_found_and_one_training_each_claims_nothing_about_r
     found = []
     for _ in range(20):
         worse, better = simulated(2, 3, 10000, rng, better=1.3)
-        found.append(difference(Judged(better), Judged(worse), against="worse", on="test").verdict)
-        once = difference(Judged(better[:1]), Judged(worse[:1]), against="worse", on="test")
+        found.append(difference(Correctness(better), Correctness(worse), against="worse", on="test").verdict)
+        once = difference(Correctness(better[:1]), Correctness(worse[:1]), against="worse", on="test")
         assert once.method == "exact McNemar"
         assert once.verdict in ("not distinguishable", "these two trainings differ")
     assert found.count("better") >= 18
@@ -237,7 +241,7 @@ def test_intervals_cover_the_true_mean_over_seeds_and_images() -> None:
     rng, covered = numpy_generator(2, "coverage"), 0
     for _ in range(200):
         right = simulated(1, 3, 1500, rng)[0]
-        interval = score(right).interval
+        interval = score_repeats(right).interval
         truth = 0.05 * (1 - (1 - 0.8 / 1.2) * np.exp(0.15**2 / 2)) + 0.95 * (1 - 0.0005)
         covered += interval.low <= truth <= interval.high
     assert covered >= 0.92 * 200
@@ -257,9 +261,9 @@ def test_a_study_ends_in_a_table_with_verdicts_and_a_page(finished: Path) -> Non
         None, "linear", "hidden", "voting",
     ]  # fmt: skip
     assert [opening["purpose"] for opening in found["test_openings"]] == ['the end of the study "small"']
-    labels = np.load(finished / "models" / "hidden" / "members" / "00" / "held_out.npy")
+    labels = RunFolder(finished / "models" / "hidden").member(0).validation
     assert rows["hidden"]["validation"]["images"] == len(labels)
-    assert rows["labelled"]["validation"]["images"] < len(labels)  # judged by the audit images alone
+    assert rows["labelled"]["validation"]["images"] < len(labels)  # scored on the audit images alone
     assert "images were accepted" in rows["labelled"]["audits"][0]
     for number in (f"{100 * rows[name]['difference']['points']:+.2f}" for name in ("hidden", "voting")):
         assert any(number in finding["text"] for finding in found["discussion"] if finding["kind"] == "difference")
@@ -283,7 +287,7 @@ def test_a_committee_of_a_study_can_be_used_like_a_run(finished: Path, digits: I
     for command, folder, told in [
         (["predict"], finished, "is the folder of a study; give one of its models"),
         (["evaluate"], finished, "is the folder of a study"),
-        (["evaluate"], finished / "models" / "hidden", "is a model of a study, and judged there"),
+        (["evaluate"], finished / "models" / "hidden", "is a model of a study and is evaluated there"),
         (["report"], finished / "models" / "hidden", "is a model of a study"),
     ]:
         more = [tmp_path / "images.npy"] if command == ["predict"] else []
@@ -318,7 +322,7 @@ def test_a_killed_study_ends_in_the_same_table(small: Path, finished: Path, tmp_
     assert results(out) == results(finished)
 
 
-def test_the_published_protocol_is_marked_everywhere(small: Path, tmp_path: Path) -> None:
+def test_the_published_protocol_is_stated_everywhere(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "published"
     common = [
         "study",
@@ -342,13 +346,13 @@ def test_the_published_protocol_is_marked_everywhere(small: Path, tmp_path: Path
         assert row["validation"]["accuracies"] == row["test"]["accuracies"]
     purposes = [opening["purpose"] for opening in found["test_openings"]]
     assert purposes[0].startswith("published protocol")
-    mark = "PUBLISHED PROTOCOL: the test images served as validation images"
+    warning = "PUBLISHED PROTOCOL: the test images served as validation images"
     for text in (result.stdout, (out / "study.html").read_text(), (out / "tables" / "study.csv").read_text()):
-        assert mark in text
-    assert mark in json.loads(call(*common, "--json").stdout)["warnings"][0]
+        assert warning in text
+    assert warning in json.loads(call(*common, "--json").stdout)["warnings"][0]
 
 
-def test_transductive_is_asked_for_and_marked(small: Path, finished: Path) -> None:
+def test_transductive_is_asked_for_and_stated(small: Path, finished: Path) -> None:
     assert not any(row["transductive"] for row in results(finished)["rows"])
     assert "TRANSDUCTIVE" not in (finished / "study.html").read_text()
     out = finished.parent / "transductive"
@@ -360,7 +364,7 @@ def test_transductive_is_asked_for_and_marked(small: Path, finished: Path) -> No
     assert (out / "models" / "labelled-transductive").is_dir()
 
 
-def test_a_kept_seal_judges_by_validation_images(small: Path, tmp_path: Path) -> None:
+def test_a_kept_seal_compares_on_validation_images(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "sealed"
     result = call("study", small, "--data", "digits", "--workers", "1", "--out", out, "--keep-sealed", "--seeds", "1")
     assert result.exit_code == 0, result.output
@@ -407,17 +411,18 @@ def test_a_grid_is_chosen_by_validation_and_warns_of_noise(tmp_path: Path) -> No
     assert "0 of them still to do" in call("grid", "digits", "--workers", "1", *arguments, *axes, "--out", out).stderr
 
 
-def test_what_is_sure_is_accepted_and_the_audit_counts_what_is_right() -> None:
+def test_confident_predictions_are_accepted_and_the_audit_counts_the_right_ones() -> None:
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55], [0.99, 0.01]])
     assert accepted(probabilities, PseudoLabels(confidence=0.8)).tolist() == [0, 2, 4]
     best = PseudoLabels(accept="top_fraction", top_fraction=0.5)
     assert accepted(probabilities, best).tolist() == [0, 2, 4]  # of class 0 two of three, of class 1 one of two
-    found = audit(probabilities, probabilities, np.array([0, 0, 0, 1, 0]), PseudoLabels(confidence=0.8))
+    both, labels = TeacherPredictions(probabilities, probabilities), np.array([0, 0, 0, 1, 0])
+    found = audit(both, labels, PseudoLabels(confidence=0.8))
     assert (found.accepted, found.audit_accepted, found.audit_right) == (3, 3, 2)
     assert found.precision == pytest.approx(2 / 3)
-    assert found.stops(0.7)
-    assert not found.stops(0.6)
-    assert audit(probabilities, probabilities, np.array([0, 0, 0, 1, 0]), PseudoLabels(confidence=1)).stops(0)
+    assert "the precision is below pseudo_labels.min_precision, 98.00" in found.stopped
+    assert not audit(both, labels, PseudoLabels(confidence=0.8, min_precision=0.6)).stopped
+    assert "no image was accepted" in audit(both, labels, PseudoLabels(confidence=1)).stopped
 
 
 SMALL_ROUNDS = [
@@ -426,7 +431,7 @@ SMALL_ROUNDS = [
 ]
 
 
-def test_rounds_of_pseudo_labels_stop_at_a_low_precision(tmp_path: Path) -> None:
+def test_self_training_stops_at_a_low_precision(tmp_path: Path) -> None:
     small = [*SMALL_ROUNDS, "--held-back", "0.3"]
     stopped = call("pseudo-labels", "digits", *small, "--keep-sealed", "--out", tmp_path / "a")
     assert stopped.exit_code == 0, stopped.output

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from committee.errors import CommitteeError
     from committee.metrics.results import Results
     from committee.runs.comparison import compare_runs
-    from committee.runs.run import Setting, evaluate, train
+    from committee.runs.run import evaluate, train
     from committee.sklearn import CommitteeClassifier
     from committee.studies.run import run_study
+    from committee.training.setting import Setting
 
 __version__ = version
 
@@ -40,7 +41,7 @@ _PLACES = {
     "ImageDataset": "data.dataset",
     "Recipe": "config.recipe",
     "Results": "metrics.results",
-    "Setting": "runs.run",
+    "Setting": "training.setting",
     "compare_runs": "runs.comparison",
     "evaluate": "runs.run",
     "load": "ensemble.committee",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,23 +12,27 @@ from numpy.typing import ArrayLike, NDArray
 
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Augmentation, Recipe
+from committee.config.renames import Table
 from committee.data.dataset import ImageDataset, LabelledImages, Pixels, SealedTest
-from committee.ensemble.committee import Committee
+from committee.ensemble.committee import Committee, form_committee
+from committee.ensemble.member_predictions import MemberPredictions
 from committee.errors import DataError, require
-from committee.folders import files as store
-from committee.runs.evaluation import form_committee, trained_members
-from committee.runs.run import Setting, checked_parts, identity_of, settled, train_members
+from committee.training.executors import executor_for
+from committee.training.jobs import shared
+from committee.training.pipeline import train_members
+from committee.training.plan import plan_training
+from committee.training.setting import Setting
 
 _base = require("sklearn.base", extra="sklearn", purpose="CommitteeClassifier")
 _validation = require("sklearn.utils.validation", extra="sklearn", purpose="CommitteeClassifier")
 _multiclass = require("sklearn.utils.multiclass", extra="sklearn", purpose="CommitteeClassifier")
 
-SMALLEST_SIDE = 8  # rows of fewer than 8 * 8 numbers are taken for a table, not for an image
+SMALLEST_SIDE = 8  # rows of fewer than 8 * 8 numbers are taken for a table, not an image
 
 
 @dataclass(frozen=True)
 class _Images:
-    """How rows of X become images: their shape, and the range that 16 bits span (None where X has 8 or 16 bits)."""
+    """How rows of X become images: their shape, and the range that 16 bits cover (None where X has 8 or 16 bits)."""
 
     shape: tuple[int, int, int]
     low: float | None
@@ -62,8 +65,8 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
     Attributes:
         classes_: (class,), the labels.
         committee_: the trained `committee.Committee`.
-        out_of_fold_probabilities_: (image, class), of the training images, each judged only by members that did not
-            train on it; rows of NaN without a hold-out. A class with a single image leaves no hold-out.
+        out_of_fold_probabilities_: (image, class), of the training images, each predicted only by members that did
+            not train on it; rows of NaN without a hold-out. With a class of a single image there is no hold-out.
     """
 
     def __init__(
@@ -171,30 +174,43 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
     def _recipe(self, counts: NDArray[np.int64]) -> Recipe:
         """The recipe with this estimator's changes; folds no more than the smallest class allows."""
         recipe = self.recipe if isinstance(self.recipe, Recipe) else recipes.load(self.recipe)
-        parts: dict[str, Any] = {
+        parts: dict[str, Table] = {
             "committee": {"members": self.members} if self.members is not None else {},
             "training": {"epochs": self.epochs} if self.epochs is not None else {},
         }
         smallest = int(counts.min())
         if recipe.holdout.kind == "folds" and smallest < recipe.holdout.folds:
             parts["holdout"] = {"folds": smallest} if smallest >= 2 else {"kind": "none"}
-        content = recipe.model_dump()
+        content: Table = recipe.model_dump(mode="json", exclude_none=True)
         if self.mirror:
             content = recipes.mirrored(content)
         if self.image_shape is None and self._images.shape[0] == 1:
-            content["augmentation"] = Augmentation().model_dump()
+            content["augmentation"] = Augmentation().model_dump(mode="json")
         for section, fields in parts.items():
-            content[section] |= fields
+            stated = content.get(section, {})
+            content[section] = {**(stated if isinstance(stated, Mapping) else {}), **fields}
         return recipes.parse(content, "the recipe of CommitteeClassifier")
 
     def _train(self, dataset: ImageDataset, recipe: Recipe, seed: int) -> tuple[Committee, NDArray[np.float64]]:
-        """Train in a folder that is removed afterwards; the committee, and the out-of-fold probabilities."""
-        setting = settled(Setting(seed, self.device, self.precision, self.workers), recipe.committee.members)
-        parts = checked_parts(dataset, recipe, setting)
-        with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
-            run = Path(folder) / "run"
-            store.begin(run, identity_of(dataset, recipe, setting, None))
-            train_members(dataset, recipe, run, setting, parts, None, None, math.inf, lambda event: None)
-            _, used, _, honest = trained_members(run, recipe.committee.members)
-            committee = form_committee(run, recipe, dataset, used, honest)
-        return committee, committee.combine(honest)
+        """Train in memory: the committee, and the out-of-fold probabilities (image, class)."""
+        plan = plan_training(dataset, recipe, Setting(seed, self.device, self.precision, self.workers))
+        setting = plan.setting
+        with shared(dataset.train) as (images,):
+            assert images is not None
+            outcomes = train_members(
+                plan.jobs(images, None, None), executor_for(setting.device, setting.workers), "leave_out"
+            )
+        members = {outcome.record.member: outcome.trained for outcome in outcomes if outcome.trained}
+        predictions = MemberPredictions.for_training_images(list(members.values()))
+        rule, _ = predictions.fit_rule(dataset.train.labels, recipe.committee)
+        committee = form_committee(
+            {number: member.weights for number, member in members.items()},
+            recipe,
+            rule,
+            class_names=dataset.class_names,
+            image_shape=dataset.image_shape,
+            pixel_range=dataset.pixel_range,
+            device=setting.device,
+            precision=setting.precision,
+        )
+        return committee, predictions.combined(rule)

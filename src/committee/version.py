@@ -1,3 +1,7 @@
-"""The version, in one place: a change of it says that the same recipe may train other weights."""
+"""The version, and since which one the weights are the same."""
 
-version = "0.4.1"
+version = "0.5.0"
+
+trains_like = "0.4.1"
+"""The oldest version that trains the same members bit for bit; part of a run's identity. Set it to `version` whenever a
+change may give a recipe other weights."""

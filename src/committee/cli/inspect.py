@@ -41,7 +41,7 @@ def data() -> None:
 def data_info(
     name_or_path: str, data_dir: Path | None, image_size: int | None, picture: Path | None, as_json: bool
 ) -> None:
-    """Shapes, counts a class and a digest of DATA, and a picture of samples and class means."""
+    """Shapes, counts for each class and a digest of DATA, and a picture of samples and class means."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -51,26 +51,26 @@ def data_info(
     from committee.report import image_plots, style
 
     dataset = load_dataset(name_or_path, data_dir=data_dir, image_size=image_size)
-    facts = describe(dataset)
+    summary = describe(dataset)
     picture = picture or Path(f"{dataset.name}-samples.png")
     samples, means = sample_pictures(dataset)
     style.save(image_plots.samples_and_means(samples, means, dataset.class_names), picture)
     if as_json:
-        click.echo(json.dumps({**facts, "picture": str(picture)}))
+        click.echo(json.dumps({**summary.model_dump(mode="json"), "picture": str(picture)}))
         return
     height, width, channels = dataset.image_shape
     table = Table(
-        title=f"{dataset.name}: {facts['images']:,} images of {height}x{width}x{channels}, {facts['bits']} bits"
+        title=f"{dataset.name}: {summary.images:,} images of {height}x{width}x{channels}, {summary.bits} bits"
     )
     for heading in ("class", "training images", "sealed test images"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    for name, count in facts["counts"].items():
-        table.add_row(Text(name), f"{count['train']:,}", f"{count['test']:,}")
+    for name, count in summary.counts.items():
+        table.add_row(Text(name), f"{count.train:,}", f"{count.test:,}")
     Console().print(table)
     click.echo(f"Source: {dataset.source}")
-    for note in facts["notes"]:
+    for note in summary.notes:
         click.echo(f"Note: {note}")
-    click.echo(f"Digest: {facts['digest']}")
+    click.echo(f"Digest: {summary.digest}")
     click.echo(f"Picture: {picture}")
 
 
@@ -98,7 +98,7 @@ def data_augment(
     seed: int,
     picture: Path | None,
 ) -> None:
-    """A picture of what RECIPE's random changes do to images of DATA: all together, then each alone."""
+    """A picture of what RECIPE's augmentation does to images of DATA: everything together, then each change alone."""
     from committee.config import recipe_parsing
     from committee.data.catalog import load_dataset
     from committee.data.summary import augmented_pictures
@@ -107,7 +107,7 @@ def data_augment(
     chosen = recipe_parsing.load(recipe, changes, mirror=mirror)
     if not chosen.augmentation.active:
         raise CommitteeError(
-            f"recipe {chosen.name} changes no image; give one that does, or --set augmentation.rotation=10"
+            f"recipe {chosen.name} has no augmentation; give one that has, or --set augmentation.rotation=10"
         )
     dataset = load_dataset(name_or_path, data_dir=data_dir, image_size=image_size)
     picture = picture or Path(f"{dataset.name}-augmented.png")
@@ -180,7 +180,7 @@ def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int)
     """The layers of RECIPE's network: output shapes, parameters, multiply-adds."""
     from rich.console import Console
 
-    from committee.cli.terminal import layers_table
+    from committee.cli.tables import layers_table
     from committee.config import recipe_parsing
     from committee.nn.summary import layer_table
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +17,8 @@ from committee import __version__
 from committee.cli import inspect, studies
 from committee.cli.options import (
     Group,
-    chosen_recipe,
-    command_line,
+    RecipeOptions,
+    TrainingOptions,
     data_dir_option,
     device_option,
     example,
@@ -30,6 +30,13 @@ from committee.cli.options import (
     training_options,
 )
 from committee.errors import CommitteeError, counted
+
+if TYPE_CHECKING:
+    from committee.config.recipe import Recipe
+    from committee.data.dataset import ImageDataset
+    from committee.folders.run_folder import RunFolder
+    from committee.training.plan import TrainingPlan
+    from committee.training.setting import Setting
 
 
 @click.group(cls=Group)
@@ -76,17 +83,8 @@ for command in (
 )
 def train(
     data: str,
-    recipe: str | None,
-    members: int | None,
-    epochs: int | None,
-    mirror: bool,
-    changes: Sequence[str],
-    seed: int,
-    workers: int,
-    device: str,
-    precision: str,
-    data_dir: Path | None,
-    image_size: int | None,
+    recipe_options: RecipeOptions,
+    training_options: TrainingOptions,
     budget: float | None,
     out: Path | None,
     continued: Path | None,
@@ -95,82 +93,78 @@ def train(
 ) -> None:
     """Train a committee on DATA: a catalogue name or a path.
 
-    The same command again goes on where it stopped: members that are finished are kept. DATA may be a folder of class
-    folders, IDX files, NPZ, CSV, Parquet, or a zip of any of these; without a test part, a fifth is set aside.
+    The same command again continues where it stopped: members that are finished are kept. DATA may be a folder of class
+    folders, IDX files, NPZ, CSV, Parquet, or a zip of any of these; without a test part, a fifth of the images is set
+    aside.
 
     With --budget, the first seconds measure this machine's speed; members and epochs are chosen so that everything, the
-    report included, is done in that time. A member that a slower machine would make late is left out.
+    report included, is done in that time. A member that would be late because the machine became slower is left out.
     """
-    began = time.monotonic()
-    from committee.cli import terminal
-    from committee.data.catalog import load_dataset
-    from committee.folders import files as store
-    from committee.runs import budget as budgets
-    from committee.runs import run as runs
+    from committee.cli import progress
+    from committee.folders.run_folder import RunFolder, free_folder
+    from committee.runs.run import train_plan
+    from committee.training.plan import plan_training
 
+    began, before = time.monotonic(), None
     if continued is not None:
         if budget is not None:
-            raise CommitteeError("--from goes on for --epochs more epochs and takes no --budget; give one of the two")
-        store.verify(continued)
-        recipe = recipe or str(continued / "recipe.toml")
-        seed = store.read_json(continued / "identity.json")["seed"]
-    chosen = chosen_recipe(recipe, members, epochs, mirror, changes)
-    dataset = load_dataset(data, data_dir=data_dir, image_size=image_size)
-    reload = {
-        "data": data,
-        "data_dir": str(data_dir.resolve()) if data_dir else None,
-        "image_size": image_size,
-    }
-    setting = runs.Setting(seed, device, precision, workers, command_line(), tuple(reload.items()))
-    name, deadline = f"{dataset.name}-{chosen.name}-seed{seed}", math.inf
+            raise CommitteeError("--from trains for --epochs more epochs and takes no --budget; give one of the two")
+        before = RunFolder.finished(continued)
+        before.verify_weights()
+        recipe_options = replace(recipe_options, recipe=recipe_options.recipe or str(continued / "recipe.toml"))
+        training_options = replace(training_options, seed=before.identity.seed)
+    recipe, dataset = recipe_options.load(), training_options.load(data)
+    setting = training_options.setting(data)
+    name, deadline = f"{dataset.name}-{recipe.name}-seed{setting.seed}", math.inf
     if budget is not None:
-        name = f"{dataset.name}-{chosen.name}-{budget:.0f}s-seed{seed}"
-        deadline = began + budget - budgets.end_seconds(len(dataset.train))
-        left = budget - (time.monotonic() - began)
-        run = out or Path("runs") / name
-        click.echo(f"Budget {budget:.0f} seconds: planning for this machine ...", err=True)
-        plan = budgets.plan(dataset, chosen, left, setting, members=members, epochs=epochs, run=run)
-        click.echo(plan.note, err=True)
-        chosen = plan.recipe
-        numbers = f"--members {chosen.committee.members} --epochs {chosen.training.epochs}"  # give the same again
-        setting = replace(setting, command=re.sub(r"--budget[ =]\S+", numbers, setting.command))
-    settled = runs.settled(setting, chosen.committee.members)
-    runs.checked_parts(dataset, chosen, settled)
-    identity = runs.identity_of(dataset, chosen, settled, continued)
-    folder = out or store.free_folder(Path("runs"), name, identity)
-    missing = [m for m in range(chosen.committee.members) if not store.member_file(folder, m).exists()]
-    work = {("", member): (chosen.training.epochs, 1.0) for member in missing}
-    watcher = terminal.watcher(work, may_stop_early=chosen.training.patience > 0)
-    store.check_free(folder, identity)
-    if (folder / store.MANIFEST).exists():
+        name = f"{dataset.name}-{recipe.name}-{budget:.0f}s-seed{setting.seed}"
+        folder = RunFolder(out or Path("runs") / name)
+        recipe, setting, deadline = within(budget, began, dataset, recipe_options, setting, folder)
+    plan = plan_training(dataset, recipe, setting, continued=before)
+    folder = RunFolder(out) if out else free_folder(Path("runs"), name, plan.identity)
+    folder.check_free(plan.identity)
+    if folder.is_finished:
         click.echo(f"{folder} already holds this training; showing its results.", err=True)
     else:
-        click.echo(announcement(dataset, chosen, settled, folder), err=True)
+        click.echo(announcement(plan, folder), err=True)
+    epochs = recipe.training.epochs
+    work = {("", member): (epochs, 1.0) for member in plan.missing(folder)}
     try:
-        with watcher:
-            results = runs.train(
-                dataset,
-                chosen,
-                folder,
-                setting,
-                keep_sealed=keep_sealed,
-                continued=continued,
-                deadline=deadline,
-                on_event=watcher,
-            )
+        with progress.monitor(work, may_stop_early=recipe.training.patience > 0) as monitor:
+            train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=monitor)
     except KeyboardInterrupt:
-        kept = len(list(folder.glob("members/*/member.json")))
+        members = recipe.committee.members
         click.echo(
-            f"Interrupted; {kept} of {chosen.committee.members} members are finished and kept in {folder}. "
-            "Give the same command again to go on.",
+            f"Interrupted; {members - len(plan.missing(folder))} of {members} members are finished and kept in "
+            f"{folder}. Give the same command again to continue.",
             err=True,
         )
         raise SystemExit(130) from None
-    show(folder, results, as_json)
+    show(folder, as_json)
 
 
-def announcement(dataset: Any, recipe: Any, setting: Any, folder: Path) -> str:
+def within(
+    budget: float, began: float, dataset: ImageDataset, options: RecipeOptions, setting: Setting, folder: RunFolder
+) -> tuple[Recipe, Setting, float]:
+    """What a budget allows: the recipe with members and epochs, the setting with the command that repeats the run, and
+    the deadline.
+    """
+    from committee.runs.budget import end_seconds, plan_budget
+
+    left = budget - (time.monotonic() - began)
+    click.echo(f"Budget {budget:.0f} seconds: planning for this machine ...", err=True)
+    plan = plan_budget(
+        dataset, options.load(), left, setting, members=options.members, epochs=options.epochs, run=folder
+    )
+    click.echo(plan.note, err=True)
+    numbers = f"--members {plan.recipe.committee.members} --epochs {plan.recipe.training.epochs}"
+    repeatable = replace(setting, command=re.sub(r"--budget[ =]\S+", numbers, setting.command))
+    return plan.recipe, repeatable, began + budget - end_seconds(len(dataset.train))
+
+
+def announcement(plan: TrainingPlan, folder: RunFolder) -> str:
     """What is about to be trained, in two lines, and remarks on the data."""
+    dataset, recipe, setting = plan.dataset, plan.recipe, plan.setting
     height, width, channels = dataset.image_shape
     members, epochs = counted(recipe.committee.members, "member"), counted(recipe.training.epochs, "epoch")
     notes = "".join(f"Note: {note}\n" for note in dataset.notes)
@@ -182,24 +176,24 @@ def announcement(dataset: Any, recipe: Any, setting: Any, folder: Path) -> str:
     )
 
 
-def show(folder: Path, results: Any, as_json: bool) -> None:
+def show(folder: RunFolder, as_json: bool) -> None:
     """The end of a training or an evaluation."""
     from rich.console import Console
 
-    from committee.cli import terminal
-    from committee.folders import files as store
+    from committee.cli import tables
 
+    manifest = folder.manifest
     if as_json:
-        manifest = store.read_manifest(folder)
-        summary = {name: value for name, value in manifest.items() if name != "files"}
-        click.echo(json.dumps({"run": str(folder), "report": str(folder / "report.html"), **summary}))
+        summary = manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
+        click.echo(json.dumps({"run": str(folder), "report": str(folder.report), **summary}))
         return
-    for mark in store.read_manifest(folder)["warnings"]:
-        click.echo(mark)
-    Console().print(terminal.members_table(results))
-    for line in terminal.closing_lines(results):
+    for warning in manifest.warnings:
+        click.echo(warning)
+    results = folder.results
+    Console().print(tables.members_table(results))
+    for line in tables.closing_lines(results):
         click.echo(line)
-    click.echo(f"Report: {folder / 'report.html'}")
+    click.echo(f"Report: {folder.report}")
 
 
 # --- using runs -------------------------------------------------------------------------------------------------------
@@ -223,7 +217,7 @@ def predict(run: Path, paths: Sequence[Path], form: str, out: Path | None, devic
     """Classify images with the committee of RUN.
 
     PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet or IDX files. Each image
-    gets its class, the committee's probabilities, and the disagreement: the share of members whose own choice differs.
+    gets its class, the committee's probabilities, and the disagreement: the fraction of members whose choice differs.
     """
     from committee.data.readers import read_images
     from committee.ensemble.committee import load
@@ -231,38 +225,46 @@ def predict(run: Path, paths: Sequence[Path], form: str, out: Path | None, devic
 
     committee = load(run, device=device)
     names, pixels = read_images(paths, image_shape=committee.image_shape, pixel_range=committee.pixel_range)
-    predictions.write(predictions.judge(committee, names, pixels), form, out)
+    predictions.write(predictions.predict(committee, names, pixels), form, out)
 
 
 @main.command()
 @run_argument
 @click.argument("data", required=False)
 @data_dir_option
-@click.option("--again", is_flag=True, help="Judge again although the test images are open already.")
+@click.option("--again", is_flag=True, help="Evaluate again, although the test images are open already.")
 @json_option
 @example("committee train mnist-5k --keep-sealed --out runs/a\ncommittee evaluate runs/a")
 def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as_json: bool) -> None:
-    """Judge RUN on its sealed test images.
+    """Evaluate RUN on its sealed test images.
 
-    Do it once training and all choices are done: it opens the seal, notes that in the record, and writes the report
-    anew. A run whose test images are open already is only shown, unless --again is given.
+    Do this once training and all choices are done: it opens the seal, notes that in the record, and writes the report
+    again. A run whose test images are open already is only shown, unless --again is given.
 
-    DATA is where its data set is now, if not where it was.
+    DATA says where the data set is now, if it was moved.
     """
     from committee.data.catalog import load_dataset
-    from committee.folders import files as store
+    from committee.data.summary import DataSource
+    from committee.folders.run_folder import RunFolder
     from committee.runs import run as runs
-    from committee.runs.evaluation import read_results
 
-    if store.read_manifest(run)["test_openings"] and not again:
-        click.echo(f"The test images of {run} are open already; showing its results (--again judges anew).", err=True)
-        show(run, read_results(run), as_json)
+    folder = RunFolder.finished(run)
+    if folder.manifest.test_openings and not again:
+        click.echo(
+            f"The test images of {run} are open already; showing its results (--again evaluates again).", err=True
+        )
+        show(folder, as_json)
         return
-    where = store.read_json(run / "data.json")["reload"]
-    where.pop("seed", None)  # of runs from when the seed drew the test part
-    where |= {"data": data} if data else {}
-    where["data_dir"] = data_dir or (Path(where["data_dir"]) if where.get("data_dir") else None)
-    show(run, runs.evaluate(run, load_dataset(**where)), as_json)
+    source = folder.data.reload
+    if source is None and data is None:
+        raise CommitteeError(
+            f"{run} was trained from Python on arrays; give its DATA, or call committee.evaluate(run, dataset)"
+        )
+    where = source or DataSource(data=str(data))
+    known = where.data_dir and Path(where.data_dir)
+    dataset = load_dataset(data or where.data, data_dir=data_dir or known or None, image_size=where.image_size)
+    runs.evaluate(run, dataset)
+    show(RunFolder(run), as_json)
 
 
 @main.command()
@@ -279,25 +281,30 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
     Prints the difference with its interval, the exact McNemar test, and a verdict in words.
     """
     from committee.runs.comparison import as_json as to_json
-    from committee.runs.comparison import compare_runs, in_words
+    from committee.runs.comparison import as_text, compare_runs
 
     comparison = compare_runs(run_a, run_b, on)
-    click.echo(to_json(comparison) if as_json else in_words(comparison, run_a, run_b, on))
+    click.echo(to_json(comparison) if as_json else as_text(comparison, run_a, run_b, on))
 
 
 @main.command()
 @run_argument
 @example("committee report runs/mnist-5k-standard-seed0\ncommittee report runs/mnist-study-ladder-seed0")
 def report(run: Path) -> None:
-    """Write the report of RUN, or the page of a study's folder, anew.
+    """Write the report of RUN, or the page of a study's folder, again.
 
     Tables, figures and the page come from the folder's own files; nothing is trained or opened.
     """
-    from committee.folders import files as store
-    from committee.runs import evaluation
-    from committee.studies import run as study_run
+    from committee.folders.run_folder import RunFolder, kind_of
+    from committee.folders.study_folder import StudyFolder
+    from committee.runs.evaluation import write_report
+    from committee.studies.run import write_page
 
-    write = (
-        study_run.write_page if "study" in store.read_manifest(run, kinds=("run", "study")) else evaluation.write_report
-    )
-    click.echo(f"Report: {write(run)}")
+    if kind_of(run) == "study":
+        study = StudyFolder(run)
+        write_page(study)
+        click.echo(f"Report: {study.page}")
+    else:
+        folder = RunFolder.finished(run)
+        write_report(folder)
+        click.echo(f"Report: {folder.report}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,8 @@ from committee.errors import CommitteeError
 
 if TYPE_CHECKING:
     from committee.config.recipe import Recipe
+    from committee.data.dataset import ImageDataset
+    from committee.training.setting import Setting
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -24,7 +29,8 @@ class Group(click.Group):
     """Prints an error of this package as one sentence, without a traceback, and exits with status 2."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the command."""
+        """Run the command; warnings of this package are printed as notes."""
+        warnings.showwarning = functools.partial(_note, warnings.showwarning)
         try:
             return super().invoke(context)
         except CommitteeError as error:
@@ -47,6 +53,14 @@ class Group(click.Group):
                 f"there is no command {name!r}{nearest(name, commands)}; there are {', '.join(commands)}"
             )
         return super().resolve_command(context, args)
+
+
+def _note(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A note on standard error for a field by an old name; anything else as Python shows it."""
+    if category.__name__ == "RenamedFieldNote":
+        click.echo(f"Note: {message}", err=True)
+    else:
+        otherwise(message, category, *where)
 
 
 def example(text: str) -> Decorator:
@@ -97,13 +111,77 @@ def together(options: Sequence[Decorator], function: Callable[..., Any]) -> Call
 mirror_option = click.option(
     "--mirror",
     is_flag=True,
-    help="The images show upright things that may be mirrored (clothes, faces, parts; not characters): mirror images "
-    "take the place of the recipe's own random changes, and each image is judged with its mirror image.",
+    help="The images show upright objects that may be mirrored (clothes, faces, parts; not characters): horizontal "
+    "flips replace the recipe's own augmentation, and predictions are averaged over the image and its mirror image.",
 )
 
 
+@dataclass(frozen=True)
+class RecipeOptions:
+    """The options of everything that trains one committee by one recipe."""
+
+    recipe: str | None
+    members: int | None
+    epochs: int | None
+    mirror: bool
+    changes: tuple[str, ...]
+
+    def load(self) -> Recipe:
+        """The recipe that they ask for.
+
+        Raises:
+            RecipeError: there is no such recipe, or a change does not fit it.
+        """
+        from committee.config.recipe_parsing import load
+
+        numbers = {"committee.members": self.members, "training.epochs": self.epochs}
+        given = [f"{field}={number}" for field, number in numbers.items() if number]
+        return load(self.recipe or "standard", [*self.changes, *given], mirror=self.mirror)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The options of everything that trains: where its images are, where and from what seed it runs."""
+
+    seed: int
+    workers: int
+    device: str
+    precision: str
+    data_dir: Path | None
+    image_size: int | None
+
+    def load(self, data: str) -> ImageDataset:
+        """The data set of a catalogue name or a path."""
+        from committee.data.catalog import load_dataset
+
+        return load_dataset(data, data_dir=self.data_dir, image_size=self.image_size)
+
+    def setting(self, data: str) -> Setting:
+        """Where and how it trains, and how the data set is loaded again."""
+        from committee.data.summary import DataSource
+        from committee.training.setting import Setting
+
+        folder = str(self.data_dir.resolve()) if self.data_dir else None
+        reload = DataSource(data=data, data_dir=folder, image_size=self.image_size)
+        return Setting(self.seed, self.device, self.precision, self.workers, command_line(), reload)
+
+
+def gathered(kind: type[RecipeOptions] | type[TrainingOptions], name: str) -> Decorator:
+    """Hand a command the options of a kind as one value, under this name."""
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(**options: Any) -> Any:
+            own = {field.name: options.pop(field.name) for field in fields(kind)}
+            return function(**options, **{name: kind(**own)})
+
+        return call
+
+    return wrap
+
+
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of everything that trains one committee by one recipe; `chosen_recipe` reads them."""
+    """The options of `RecipeOptions`; the command gets them as `recipe_options`."""
     options: list[Decorator] = [
         click.option(
             "--recipe", help="A shipped recipe or a TOML file; see committee recipes list.  [default: standard]"
@@ -111,38 +189,25 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--members", type=click.IntRange(1), help="Members of the committee, instead of the recipe's number."
         ),
-        click.option("--epochs", type=click.IntRange(1), help="Epochs a member, instead of the recipe's number."),
+        click.option("--epochs", type=click.IntRange(1), help="Epochs of each member, instead of the recipe's number."),
         mirror_option,
         changes_option,
+        gathered(RecipeOptions, "recipe_options"),
     ]
     return together(options, function)
 
 
-def chosen_recipe(
-    recipe: str | None, members: int | None, epochs: int | None, mirror: bool, changes: Sequence[str]
-) -> Recipe:
-    """The recipe that `recipe_options` ask for.
-
-    Raises:
-        RecipeError: there is no such recipe, or a change does not fit it.
-    """
-    from committee.config.recipe_parsing import load
-
-    numbers = {"committee.members": members, "training.epochs": epochs}
-    given = [f"{field}={number}" for field, number in numbers.items() if number]
-    return load(recipe or "standard", [*changes, *given], mirror=mirror)
-
-
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of everything that trains: where its images are, where and from what seed it runs."""
+    """The options of `TrainingOptions`; the command gets them as `training_options`."""
     workers = click.option(
         "--workers",
         type=click.IntRange(0),
         default=0,
-        help="Processes on the CPU; changes no result.  [default: one a core]",
+        help="Processes on the CPU; changes no result.  [default: one for each core]",
     )
     precision = click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
-    return together([seed_option, workers, device_option, precision, data_dir_option, image_size_option], function)
+    options = [seed_option, workers, device_option, precision, data_dir_option, image_size_option]
+    return together([*options, gathered(TrainingOptions, "training_options")], function)
 
 
 def command_line() -> str:

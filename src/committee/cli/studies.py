@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from committee.cli.options import (
     Decorator,
     Group,
+    RecipeOptions,
+    TrainingOptions,
     changes_option,
-    chosen_recipe,
-    command_line,
     example,
     folder_type,
     json_option,
@@ -23,6 +24,10 @@ from committee.cli.options import (
     training_options,
 )
 from committee.errors import RecipeError
+
+if TYPE_CHECKING:
+    from committee.config.study import Study
+    from committee.studies.run import Form
 
 
 def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,7 +39,7 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Repeats of every row, committees too.  [default: the study's own; 3 for a grid]",
         ),
         training_options,
-        click.option("--keep-sealed", is_flag=True, help="Do not open the test images; judge by validation images."),
+        click.option("--keep-sealed", is_flag=True, help="Do not open the test images; compare on validation images."),
         json_option,
     ]
     return together(options, function)
@@ -43,13 +48,13 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("study")
 @click.option("--data", help="A catalogue name or a path.  [default: the data of the published figures]")
-@click.option("--quick", is_flag=True, help="Fewer images, repeats and members: minutes on mnist-5k.")
+@click.option("--quick", is_flag=True, help="Fewer images, repeats and members: a few minutes on mnist-5k.")
 @click.option(
     "--protocol",
     type=click.Choice(["honest", "published"]),
     default="honest",
     show_default=True,
-    help="published: choices by the test images where the write-up did so.",
+    help="published: choices on the test images where the write-up made them so.",
 )
 @click.option("--transductive", is_flag=True, help="Give pseudo-labels to the test images; every output says so.")
 @study_options
@@ -60,25 +65,30 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "committee study mine.toml --data photos/ --seeds 5"
 )
 def study(
-    study: str, data: str | None, quick: bool, protocol: str, transductive: bool, out: Path | None, **options: Any
+    study: str,
+    data: str | None,
+    quick: bool,
+    protocol: Literal["honest", "published"],
+    transductive: bool,
+    training_options: TrainingOptions,
+    seeds: int | None,
+    keep_sealed: bool,
+    as_json: bool,
+    out: Path | None,
 ) -> None:
     """Train the rows of STUDY (a shipped one or a TOML file) and compare them in one table and page.
 
-    The same command again goes on where it stopped; members that are finished are kept. committee studies list names
-    the shipped studies.
+    The same command again continues where it stopped; members that are finished are kept. committee studies list
+    names the shipped studies.
     """
-    from committee.config import study as studies
+    from committee.config.study import load
+    from committee.studies.run import Form
 
-    declared = studies.load(study)
+    declared = load(study)
     if not (data or declared.published_data):
         raise RecipeError(f"study {declared.name} names no published_data; say what to train on with --data")
-    run_study(
-        declared,
-        data or declared.published_data,
-        out,
-        {"quick": quick, "protocol": protocol, "transductive": transductive},
-        options,
-    )
+    form = Form(seeds, quick, protocol, transductive, keep_sealed)
+    run_study(declared, data or declared.published_data, out, form, training_options, as_json)
 
 
 @click.command()
@@ -94,15 +104,27 @@ def study(
     "committee grid mnist-5k --vary optimiser.lr=0.001,0.003,0.01 --vary training.batch_size=32,64\n"
     "committee grid photos/ --recipe mine.toml --vary augmentation.rotation=0,10,20 --seeds 5"
 )
-def grid(data: str, recipe: str, axes: Sequence[str], changes: Sequence[str], out: Path | None, **options: Any) -> None:
-    """Train every combination of recipe fields on DATA; the best is chosen by validation images.
+def grid(
+    data: str,
+    recipe: str,
+    axes: Sequence[str],
+    changes: Sequence[str],
+    training_options: TrainingOptions,
+    seeds: int | None,
+    keep_sealed: bool,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Train every combination of recipe fields on DATA; the best is chosen by validation accuracy.
 
-    A cell is one network, repeated with --seeds. A warning says which cells the best cannot be told from.
+    A cell is one network, repeated with --seeds. A warning says which other cells may be as good as the best.
     """
     from committee.config import recipe_parsing as recipes
     from committee.studies.grid import study_of
+    from committee.studies.run import Form
 
-    run_study(study_of(recipes.load(recipe, changes), axes), data, out, {}, options)
+    form = Form(seeds, keep_sealed=keep_sealed)
+    run_study(study_of(recipes.load(recipe, changes), axes), data, out, form, training_options, as_json)
 
 
 @click.command("pseudo-labels")
@@ -110,14 +132,14 @@ def grid(data: str, recipe: str, axes: Sequence[str], changes: Sequence[str], ou
 @click.option(
     "--unlabelled", type=click.Path(path_type=Path, exists=True), multiple=True, help="Images without labels."
 )
-@click.option("--held-back", type=click.FloatRange(0, 1, True, True), help="Hide the labels of this share of DATA.")
+@click.option("--held-back", type=click.FloatRange(0, 1, True, True), help="Hide the labels of this fraction of DATA.")
 @click.option("--transductive", is_flag=True, help="Label the test images; every output says so.")
 @recipe_options
 @training_options
 @click.option(
     "--out", type=folder_type, help="The folder of all rounds.  [default: runs/DATA-RECIPE-pseudo-labels-seedS]"
 )
-@click.option("--keep-sealed", is_flag=True, help="Do not open the test images; rounds are judged out of fold.")
+@click.option("--keep-sealed", is_flag=True, help="Do not open the test images; rounds are compared out of fold.")
 @json_option
 @example(
     "committee pseudo-labels photos/ --unlabelled more-photos/\n"
@@ -128,92 +150,79 @@ def pseudo_labels(
     unlabelled: tuple[Path, ...],
     held_back: float | None,
     transductive: bool,
-    recipe: str | None,
-    members: int | None,
-    epochs: int | None,
-    mirror: bool,
-    changes: Sequence[str],
-    seed: int,
-    workers: int,
-    device: str,
-    precision: str,
-    data_dir: Path | None,
-    image_size: int | None,
+    recipe_options: RecipeOptions,
+    training_options: TrainingOptions,
     out: Path | None,
     keep_sealed: bool,
     as_json: bool,
 ) -> None:
-    """Train a committee on DATA, let it label images without labels, and train again with these.
+    """Self-training: train a committee on DATA, let it label images without labels, and train again with these.
 
-    The images are a folder (--unlabelled), a part of DATA whose labels are hidden (--held-back), or the test images
-    (--transductive). An audit part of DATA takes no part in training and tells how many of the given labels are right;
-    below pseudo_labels.min_precision nothing more is trained. OUT/round-0, OUT/round-1, ... are runs with reports.
+    The images without labels are a folder (--unlabelled), a part of DATA whose labels are hidden (--held-back), or the
+    test images (--transductive). An audit part of DATA is kept out of training and shows how many of the pseudo-labels
+    are right; below pseudo_labels.min_precision nothing more is trained. OUT/round-0, OUT/round-1, ... are runs with
+    reports.
     """
-    from committee.cli import terminal
-    from committee.data.catalog import load_dataset
+    from committee.cli import progress, tables
     from committee.data.readers import read_images
-    from committee.runs import run as runs
     from committee.studies import self_training
 
-    chosen = chosen_recipe(recipe, members, epochs, mirror, changes)
-    dataset = load_dataset(data, data_dir=data_dir, image_size=image_size)
+    recipe, dataset = recipe_options.load(), training_options.load(data)
     pixels, names = None, None
     if unlabelled:
         shape, largest = dataset.image_shape, dataset.pixel_range
         names, pixels = read_images(list(unlabelled), image_shape=shape, pixel_range=largest)
-    folder = out or Path("runs") / f"{dataset.name}-{chosen.name}-pseudo-labels-seed{seed}"
-    setting = runs.Setting(seed, device, precision, workers, command_line())
+    setting = replace(training_options.setting(data), reload=None)
+    folder = out or Path("runs") / f"{dataset.name}-{recipe.name}-pseudo-labels-seed{setting.seed}"
     source = self_training.Source(unlabelled=pixels, names=names, held_back=held_back, transductive=transductive)
 
-    def watch(number: int) -> Any:
-        click.echo(f"Round {number}: {chosen.committee.members} members into {folder / f'round-{number}'}", err=True)
-        work = {("", member): (chosen.training.epochs, 1.0) for member in range(chosen.committee.members)}
-        return terminal.watcher(work, may_stop_early=chosen.training.patience > 0)
+    def monitor(number: int) -> progress.Monitor:
+        members, epochs = recipe.committee.members, recipe.training.epochs
+        click.echo(f"Round {number}: {members} members into {folder / f'round-{number}'}", err=True)
+        work = {("", member): (epochs, 1.0) for member in range(members)}
+        return progress.monitor(work, may_stop_early=recipe.training.patience > 0)
 
-    found = self_training.train(dataset, chosen, folder, setting, source, keep_sealed=keep_sealed, watch=watch)
+    found = self_training.train_rounds(
+        dataset, recipe, folder, setting, source, keep_sealed=keep_sealed, monitor=monitor
+    )
     if as_json:
-        click.echo(json.dumps({"rounds": str(folder), **found}))
+        click.echo(json.dumps({"folder": str(folder), **found.model_dump(mode="json")}))
         return
-    terminal.show_rounds(found)
-    click.echo(f"Reports: {', '.join(str(folder / round_['folder'] / 'report.html') for round_ in found['rounds'])}")
+    tables.show_self_training(found)
+    click.echo(f"Reports: {', '.join(str(folder / each.folder / 'report.html') for each in found.rounds)}")
 
 
-def run_study(study: Any, data: str, out: Path | None, form: dict[str, Any], options: dict[str, Any]) -> None:
+def run_study(study: Study, data: str, out: Path | None, form: Form, options: TrainingOptions, as_json: bool) -> None:
     """Run a study to its end and show it."""
-    from committee.cli import terminal
-    from committee.data.catalog import load_dataset
-    from committee.runs import run as runs
-    from committee.studies import run
+    from committee.cli import progress, tables
+    from committee.studies.run import folder_name, prepare, run_prepared, work
 
-    seed, seeds, as_json = options["seed"], options["seeds"], options["as_json"]
-    dataset = load_dataset(data, data_dir=options["data_dir"], image_size=options["image_size"])
-    chosen = run.Form(seeds=seeds, keep_sealed=options["keep_sealed"], **form)
-    setting = runs.Setting(seed, options["device"], options["precision"], options["workers"], command_line())
-    folder = out or Path("runs") / run.folder_name(study, dataset, chosen, seed)
-    prepared = run.prepare(study, dataset, folder, setting, chosen)
-    work = run.work(prepared)
+    dataset, setting = options.load(data), options.setting(data)
+    folder = out or Path("runs") / folder_name(study, dataset, form, setting.seed)
+    prepared = prepare(study, dataset, folder, setting, form)
+    missing = work(prepared)
     total = sum(model.members for model in prepared.plan.models)
-    for mark in prepared.warnings:
-        click.echo(mark, err=True)
+    for warning in prepared.warnings:
+        click.echo(warning, err=True)
     click.echo(
         f"{study.title}, on {dataset.name}: {len(prepared.plan.rows)} rows from {len(prepared.plan.models)} models, "
-        f"{total} trainings, {len(work)} of them still to do; into {folder}",
+        f"{total} trainings, {len(missing)} of them still to do; into {folder}",
         err=True,
     )
     try:
-        with terminal.watcher(work, may_stop_early=False, whole="study") as watcher:
-            results = run.conduct(prepared, command=command_line(), on_event=watcher)
+        with progress.monitor(missing, may_stop_early=False, whole="study") as monitor:
+            results = run_prepared(prepared, monitor)
     except KeyboardInterrupt:
         click.echo(
-            f"Interrupted; finished trainings are kept in {folder}. Give the same command again to go on.", err=True
+            f"Interrupted; finished trainings are kept in {folder}. Give the same command again to continue.", err=True
         )
         raise SystemExit(130) from None
+    page = prepared.training.folder.page
     if as_json:
-        page = str(folder / "study.html")
-        click.echo(json.dumps({"study": str(folder), "page": page, **results.model_dump(mode="json")}))
+        click.echo(json.dumps({"study": str(folder), "page": str(page), **results.model_dump(mode="json")}))
         return
-    terminal.show_study(results)
-    click.echo(f"Page: {folder / 'study.html'}")
+    tables.show_study(results)
+    click.echo(f"Page: {page}")
 
 
 @click.group(cls=Group)

@@ -1,6 +1,6 @@
 """Recipes: what to train and how, as a typed, frozen value; `recipe_parsing` makes one from TOML.
 
-A recipe has nine sections besides its name and summary: `input`, `network`, `training`, `optimiser`, `schedule`,
+A recipe has a name, a summary, a citation and nine sections: `input`, `network`, `training`, `optimiser`, `schedule`,
 `augmentation`, `holdout`, `committee`, `pseudo_labels`. It selects from the enumerations below and never names an
 import path. Fields that a recipe leaves out take the defaults written here; `committee recipes show NAME --complete`
 prints every one of them. A default never changes: a digest counts only what differs from the defaults, so that
@@ -14,21 +14,18 @@ import json
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, Field, JsonValue, model_validator
 
+from committee.config.record import Record
 from committee.config.renames import Table, to_digest_names
 
 Activation = Literal["linear", "relu", "sigmoid", "tanh", "gelu", "silu"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 # --- network: a list of layers, or a named backbone -------------------------------------------------------------------
 
 
-class Conv(_Section):
+class Conv(Record):
     """A convolution with stride 1; "same" keeps the image size, "valid" loses kernel - 1 pixels."""
 
     type: Literal["conv"] = "conv"
@@ -39,14 +36,14 @@ class Conv(_Section):
     bias: bool = True
 
 
-class MaxPool(_Section):
+class MaxPool(Record):
     """The largest value of each window; the stride is the window, an odd last row or column is dropped."""
 
     type: Literal["maxpool"] = "maxpool"
     size: int | tuple[int, int] = 2
 
 
-class BatchNorm(_Section):
+class BatchNorm(Record):
     """Batch normalisation of each channel (or unit), with scale and shift."""
 
     type: Literal["batchnorm"] = "batchnorm"
@@ -54,14 +51,14 @@ class BatchNorm(_Section):
     epsilon: float = Field(default=1e-5, gt=0)
 
 
-class Dropout(_Section):
+class Dropout(Record):
     """Each value becomes 0 with this probability while training; the others are scaled up."""
 
     type: Literal["dropout"] = "dropout"
     rate: float = Field(ge=0, lt=1)
 
 
-class Dense(_Section):
+class Dense(Record):
     """A fully connected layer; units = "classes" makes it the output layer (its softmax is part of the loss)."""
 
     type: Literal["dense"] = "dense"
@@ -69,20 +66,20 @@ class Dense(_Section):
     activation: Activation = "linear"
 
 
-class Flatten(_Section):
+class Flatten(Record):
     """All values of an image in one row."""
 
     type: Literal["flatten"] = "flatten"
 
 
-class GlobalPool(_Section):
+class GlobalPool(Record):
     """One value a channel: the largest, or the mean."""
 
     type: Literal["global_pool"] = "global_pool"
     kind: Literal["max", "mean"] = "max"
 
 
-class ActivationLayer(_Section):
+class ActivationLayer(Record):
     """An activation on its own, for orders such as convolution, batch normalisation, relu."""
 
     type: Literal["activation"] = "activation"
@@ -94,7 +91,7 @@ Layer = Annotated[
 ]
 
 
-class Network(_Section):
+class Network(Record):
     """Either `layers`, or a named `backbone` with `widths`, the filters of its three blocks.
 
     compact: one convolution at full size, then blocks of a pooling and two convolutions; vgg: blocks of three
@@ -139,7 +136,7 @@ class Network(_Section):
 # --- the other sections -----------------------------------------------------------------------------------------------
 
 
-class Input(_Section):
+class Input(Record):
     """How pixels enter the network; the constants are computed on the member's own training images and stored with it.
 
     none: as they are (0 to 255); unit: divided by the largest possible value; standardised: one mean and one standard
@@ -150,7 +147,7 @@ class Input(_Section):
     scaling: Literal["none", "unit", "standardised", "unit_twice"] = "unit"
 
 
-class Training(_Section):
+class Training(Record):
     """The loop: how long, on what loss, when to stop, which epoch's weights to keep.
 
     A batch has `batch_size` images, or a tenth of the member's training images where that is fewer (but at least 8), so
@@ -176,7 +173,7 @@ class Training(_Section):
     )
 
 
-class Optimiser(_Section):
+class Optimiser(Record):
     """Adam, AdamW and Nadam use betas; SGD, RMSprop and Muon momentum; weight decay spares biases and normalisation.
 
     Muon updates convolutions and hidden dense layers by matrices whose singular values are all near 1; the output
@@ -197,7 +194,7 @@ class Optimiser(_Section):
     )
 
 
-class Stage(_Section):
+class Stage(Record):
     """Some epochs with a learning rate, and perhaps a batch size, of their own; with augmentation or without."""
 
     epochs: int = Field(gt=0)
@@ -206,7 +203,7 @@ class Stage(_Section):
     augment: bool = True
 
 
-class Schedule(_Section):
+class Schedule(Record):
     """The learning rate over the steps of a training; `optimiser.lr` is its peak.
 
     constant; triangular (a linear one-cycle): up over the fraction `warmup` of all steps, then linearly to 0; cosine:
@@ -232,7 +229,7 @@ class Schedule(_Section):
         return self
 
 
-class Augmentation(_Section):
+class Augmentation(Record):
     """Random changes of every training image, drawn anew each epoch; 0 or false switches one off."""
 
     rotation: float = Field(default=0.0, ge=0, le=180, description="degrees, either way")
@@ -270,7 +267,7 @@ class Augmentation(_Section):
         return any((self.rotation, self.zoom, self.shear, self.shift, self.elastic, self.flip_vertical))
 
 
-class Holdout(_Section):
+class Holdout(Record):
     """Which training images each member does not train on.
 
     folds: balanced folds, so that every image is held out by members / folds members; fraction: a random fraction
@@ -285,7 +282,7 @@ class Holdout(_Section):
     seed: int = Field(default=0, ge=0)
 
 
-class CommitteeSection(_Section):
+class CommitteeSection(Record):
     """How many members, how their probabilities become one, and whether a temperature is fitted out-of-fold.
 
     tta, test-time augmentation: none, or horizontal_flip, with which a member's prediction is the mean over the image
@@ -298,7 +295,7 @@ class CommitteeSection(_Section):
     tta: Literal["none", "horizontal_flip"] = "none"
 
 
-class PseudoLabels(_Section):
+class PseudoLabels(Record):
     """Self-training: what a committee is confident of becomes a label for the next round of training.
 
     Accepted are the images whose most probable class has at least the probability `confidence`, or the `top_fraction`
@@ -316,11 +313,15 @@ class PseudoLabels(_Section):
     min_precision: float = Field(default=0.98, ge=0, le=1)
 
 
-class Recipe(_Section):
+NOT_TRAINED = ("name", "summary", "citation")  # fields that say something about a recipe and decide nothing
+
+
+class Recipe(Record):
     """Everything that decides what is trained; equal recipes have equal digests."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     summary: str = ""
+    citation: str = ""
     input: Input = Input()
     network: Network
     training: Training = Training()
@@ -373,13 +374,13 @@ class Recipe(_Section):
         return Stage(epochs=self.training.epochs, lr=self.optimiser.lr)
 
     def content(self) -> Table:
-        """What differs from the defaults, as JSON values; name and summary do not count."""
+        """What differs from the defaults, as JSON values; name, summary and citation do not count."""
         stated = _stated(self)
         assert isinstance(stated, dict)
-        return {name: value for name, value in stated.items() if name not in ("name", "summary")}
+        return {name: value for name, value in stated.items() if name not in NOT_TRAINED}
 
     def digest(self) -> str:
-        """SHA-256 of everything that decides the training; name and summary do not count."""
+        """SHA-256 of everything that decides the training; name, summary and citation do not count."""
         return hashlib.sha256(json.dumps(to_digest_names(self.content()), sort_keys=True).encode()).hexdigest()
 
     def to_toml(self) -> str:

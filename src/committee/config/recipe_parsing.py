@@ -12,7 +12,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from committee.config import toml_files
-from committee.config.recipe import Layer, Recipe, Stage
+from committee.config.recipe import NOT_TRAINED, Layer, Recipe, Stage
 from committee.config.renames import Table, current_field, to_current_names
 from committee.errors import RecipeError, counted, nearest
 
@@ -108,7 +108,7 @@ def _apply(content: Table, change: str) -> None:
 
 def sections() -> dict[str, type[BaseModel]]:
     """The sections of a recipe: name -> its type."""
-    fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in ("name", "summary")}
+    fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in NOT_TRAINED}
     return cast(dict[str, type[BaseModel]], fields)
 
 

@@ -10,19 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from committee.config import toml_files
+from committee.config.record import Record
 from committee.config.renames import Table, study_to_current_names
 from committee.errors import RecipeError, counted, nearest
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Row(_Part):
+class Row(Record):
     """One row of a study: a recipe, trained as often as `members` and `seeds` say.
 
     Attributes:
@@ -43,7 +40,7 @@ class Row(_Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     change: str
     extends: str | None = None
-    recipe: Table = {}
+    recipe: Table = Field(default_factory=dict)
     members: int = Field(default=1, gt=0)
     seeds: int | None = Field(default=None, gt=0)
     compare_with: str | None = None
@@ -52,10 +49,10 @@ class Row(_Part):
     published_members: tuple[float, float] | None = None
     published_parameters: int | None = None
     remark: str = ""
-    quick: Table = {}
+    quick: Table = Field(default_factory=dict)
 
 
-class Grid(_Part):
+class Grid(Record):
     """Every combination of recipe fields; the best cell is chosen by validation accuracy.
 
     Attributes:
@@ -64,7 +61,7 @@ class Grid(_Part):
     """
 
     axes: dict[str, tuple[JsonValue, ...]]
-    published: dict[str, float] = {}
+    published: dict[str, float] = Field(default_factory=dict)
     remark: str = ""
 
     @model_validator(mode="after")
@@ -77,7 +74,7 @@ class Grid(_Part):
         return self
 
 
-class Quick(_Part):
+class Quick(Record):
     """The quick form: at most this many training images, repeats, and members of a committee."""
 
     images: int = Field(default=4000, gt=0)
@@ -85,7 +82,7 @@ class Quick(_Part):
     members: int = Field(default=3, gt=0)
 
 
-class Study(_Part):
+class Study(Record):
     """A declared study.
 
     Attributes:
@@ -103,7 +100,7 @@ class Study(_Part):
     published_protocol: Literal["", "validation", "test_as_validation"] = ""
     published_data: str = ""
     seeds: int = Field(default=3, gt=0)
-    base: Table = {}
+    base: Table = Field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     grid: Grid | None = None
     quick: Quick = Quick()

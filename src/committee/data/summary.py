@@ -2,56 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
+from pydantic import ConfigDict
 
 from committee.config.recipe import Augmentation
+from committee.config.record import Record
 from committee.data.augment import augment
 from committee.data.dataset import ImageDataset, Pixels
 from committee.rng import torch_generator
 
 
-def describe(dataset: ImageDataset) -> dict[str, Any]:
-    """A data set in plain values, ready for JSON; the test images count but are not shown.
+class ClassCount(Record):
+    """How many images of a class there are in each part."""
 
-    Returns:
-        ``images``, ``train_images``, ``test_images``, ``classes`` (their number), ``class_names``, ``shape`` (height,
-        width, channels), ``bits``, ``counts`` (class name -> ``train``, ``test``), ``digest``, ``train_digest``,
-        ``test_digest``, ``test_images_also_in_train``, ``name``, ``source``, ``warnings``, ``notes`` (the data set's
-        own, and what the counts and the copies of training images among the test images give cause to say).
+    train: int
+    test: int
+
+
+class DatasetSummary(Record):
+    """A data set in numbers; the test images are counted but not shown.
+
+    Attributes:
+        classes: their number.
+        shape: height, width, channels.
+        bits: of a pixel's value, 8 or 16.
+        counts: by class name.
+        digest: of both parts together, whatever their order, split or file format.
+        warnings: what every output of a training on it must say.
+        notes: the data set's own, and what the counts and copies of training images in the test part give reason to
+            say.
     """
+
+    names_of_0_4: ClassVar[Mapping[str, str]] = {"marks": "warnings"}
+
+    name: str
+    images: int
+    train_images: int
+    test_images: int
+    classes: int
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]
+    bits: int
+    counts: dict[str, ClassCount]
+    digest: str
+    train_digest: str
+    test_digest: str
+    test_images_also_in_train: int
+    source: str
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class DataSource(Record):
+    """The arguments of `load_dataset` that give a data set again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # 0.2 also stored a seed
+
+    data: str
+    data_dir: str | None = None
+    image_size: int | None = None
+
+
+def describe(dataset: ImageDataset) -> DatasetSummary:
+    """A data set in numbers."""
     classes = len(dataset.class_names)
     train_counts, test_counts = dataset.train.counts(classes), dataset.test.counts(classes)
     train_digest, test_digest = dataset.part_digests()
     copies = dataset.test_images_also_in_train()
-    return {
-        "name": dataset.name,
-        "images": len(dataset.train) + len(dataset.test),
-        "train_images": len(dataset.train),
-        "test_images": len(dataset.test),
-        "classes": classes,
-        "class_names": list(dataset.class_names),
-        "shape": list(dataset.image_shape),
-        "bits": dataset.pixel_range.bit_length(),
-        "counts": {
-            name: {"train": train, "test": test}
+    return DatasetSummary(
+        name=dataset.name,
+        images=len(dataset.train) + len(dataset.test),
+        train_images=len(dataset.train),
+        test_images=len(dataset.test),
+        classes=classes,
+        class_names=dataset.class_names,
+        shape=dataset.image_shape,
+        bits=dataset.pixel_range.bit_length(),
+        counts={
+            name: ClassCount(train=train, test=test)
             for name, train, test in zip(dataset.class_names, train_counts, test_counts, strict=True)
         },
-        "digest": dataset.digest(),
-        "train_digest": train_digest,
-        "test_digest": test_digest,
-        "test_images_also_in_train": copies,
-        "source": dataset.source,
-        "warnings": list(dataset.warnings),
-        "notes": [
+        digest=dataset.digest(),
+        train_digest=train_digest,
+        test_digest=test_digest,
+        test_images_also_in_train=copies,
+        source=dataset.source,
+        warnings=dataset.warnings,
+        notes=(
             *dataset.notes,
             *_untested(dataset.class_names, train_counts, test_counts),
             *_copied(copies, dataset),
-        ],
-    }
+        ),
+    )
 
 
 def _untested(class_names: Sequence[str], train_counts: Sequence[int], test_counts: Sequence[int]) -> list[str]:

@@ -1,39 +1,74 @@
 """The only place where members become one: (member, image, class) -> (image, class).
 
-A row of NaN means that a member must not be asked about an image (it trained on it); the others decide. An image that
-no member may judge has a row of NaN in the result.
+A row of NaN means that a member must not predict an image (it trained on it); the others decide. An image that no
+member may predict has a row of NaN in the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.ensemble.temperature import temper
+from committee.folders.records import Combination
+
 Floats = NDArray[np.floating[Any]]
 
 
+@dataclass(frozen=True)
+class CombinationRule:
+    """How members' probabilities become the committee's.
+
+    Attributes:
+        how: "mean"; "geometric" (mean of the logarithms, normalised again); "weighted" (mean with `weights`); "vote"
+            (the fraction of the members whose first choice is the class).
+        weights: (member,), not negative; for "weighted" only.
+        temperature: of the combined probabilities; 1 changes nothing.
+    """
+
+    how: Combination = "mean"
+    weights: tuple[float, ...] | None = None
+    temperature: float = 1.0
+
+    def combine(self, probabilities: Floats) -> NDArray[np.float64]:
+        """The members' probabilities combined, without the temperature.
+
+        Args:
+            probabilities: (member, image, class), each row summing to 1, or NaN where a member must not predict.
+
+        Returns:
+            (image, class); rows sum to 1, or are NaN.
+        """
+        return combine(probabilities, self.how, None if self.weights is None else np.asarray(self.weights))
+
+    def predict(self, probabilities: Floats) -> NDArray[np.float64]:
+        """The members' probabilities combined and calibrated: what the committee predicts. Shapes as in `combine`."""
+        combined = self.combine(probabilities)
+        return combined if self.temperature == 1.0 else temper(combined, self.temperature)
+
+
 def combine(probabilities: Floats, how: str = "mean", weights: Floats | None = None) -> NDArray[np.float64]:
-    """The committee's probabilities.
+    """The members' probabilities combined; see `CombinationRule`.
 
     Args:
-        probabilities: (member, image, class), each row summing to 1, or NaN where a member must not be asked.
-        how: "mean"; "geometric" (mean of the logarithms, normalised again); "weighted" (mean with `weights`);
-            "vote" (share of the members whose first choice is the class).
-        weights: (member,), not negative; "weighted" alone uses them.
+        probabilities: (member, image, class), each row summing to 1, or NaN where a member must not predict.
+        how: the rule.
+        weights: (member,), not negative; for "weighted" only.
 
     Returns:
         (image, class) float64; rows sum to 1, or are NaN.
     """
-    asked = ~np.isnan(probabilities[:, :, 0])
-    share = asked.astype(np.float64)
+    allowed = ~np.isnan(probabilities[:, :, 0])
+    share = allowed.astype(np.float64)
     if how == "weighted" and weights is not None:
         share = share * np.asarray(weights, dtype=np.float64)[:, None]
     total = share.sum(axis=0)
     share = np.divide(share, total, out=np.full_like(share, np.nan), where=total > 0)
-    return COMBINATIONS[how](np.where(asked[:, :, None], probabilities, 0.0).astype(np.float64), share)
+    return COMBINATIONS[how](np.where(allowed[:, :, None], probabilities, 0.0).astype(np.float64), share)
 
 
 def _mean(probabilities: Floats, share: Floats) -> NDArray[np.float64]:
@@ -57,16 +92,3 @@ COMBINATIONS: dict[str, Callable[[Floats, Floats], NDArray[np.float64]]] = {
     "geometric": _geometric,
     "vote": _vote,
 }
-
-
-def out_of_fold(probabilities: NDArray[np.float32], held_out: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Members' probabilities for the training images, with NaN where a member trained on the image.
-
-    Args:
-        probabilities: (member, image, class).
-        held_out: for each member, the positions of the images that it did not train on.
-    """
-    honest = np.full_like(probabilities, np.nan)
-    for member, positions in enumerate(held_out):
-        honest[member, positions] = probabilities[member, positions]
-    return honest

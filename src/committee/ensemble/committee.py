@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Recipe
 from committee.data.dataset import Pixels
-from committee.ensemble.calibrate import temper
-from committee.ensemble.combine import combine
+from committee.ensemble.combine import CombinationRule
 from committee.errors import DataError, RunError
-from committee.folders import files as store
+from committee.folders.run_folder import RunFolder
 from committee.nn import devices
 from committee.nn.architectures import build
-from committee.nn.forward import Step, judge_of
-from committee.training.jobs import member_probabilities, one_thread
+from committee.nn.devices import single_threaded
+from committee.nn.forward import Forward, inference_forward
+from committee.nn.inference import member_probabilities
 
-FEW_IMAGES = 8  # that members judge one after the other: between so short calls Python's threads wait for each other
+FEW_IMAGES = 8  # which members predict one after the other: in such short calls Python's threads wait for each other
 
 
 @dataclass(frozen=True, repr=False)
 class Committee:
-    """Members that judge images together.
+    """Members that predict images together.
 
     Attributes:
-        networks: one a member, in evaluation mode, on `device`.
-        class_names: one name a class.
+        networks: one for each member, in evaluation mode, on `device`.
+        class_names: one name for each class.
         image_shape: (height, width, channels) that the members take.
         pixel_range: 255 for 8-bit images, 65535 for 16-bit ones.
-        combination: "mean", "geometric", "weighted" or "vote"; see `committee.ensemble.combine`.
-        weights: (member,) for "weighted".
-        temperature: the fitted temperature; 1 changes nothing.
-        tta: "horizontal_flip" averages over the mirror image, too; see `committee.config.recipe.CommitteeSection`.
+        rule: how their probabilities become one.
+        tta: test-time augmentation, "none" or "horizontal_flip"; see `committee.config.recipe.CommitteeSection`.
     """
 
     networks: tuple[nn.Module, ...]
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     pixel_range: int
-    combination: str = "mean"
-    weights: NDArray[np.float64] | None = None
-    temperature: float = 1.0
+    rule: CombinationRule = field(default_factory=CombinationRule)
     device: str = "cpu"
     precision: str = "float32"
     tta: str = "none"
@@ -63,8 +58,8 @@ class Committee:
     def member_probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Each member's probabilities: (image, height, width, channel) -> (member, image, class) float32.
 
-        Of many images members work beside each other, one core each. An image's figures depend neither on the number
-        of cores nor on the other images.
+        With many images, members work side by side, one on each core. The figures of an image depend neither on the
+        number of cores nor on the other images.
 
         Raises:
             DataError: images of another shape or bit depth than the members were trained on.
@@ -73,38 +68,29 @@ class Committee:
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != self.image_shape or pixels.dtype != expected:
             raise DataError(
                 f"images must be an array (image, {', '.join(map(str, self.image_shape))}) of {np.dtype(expected)}; "
-                f"got {pixels.shape} of {pixels.dtype}; committee.data.readers.read_images converts files and arrays"
+                f"got {pixels.shape} of {pixels.dtype}; committee.read_images converts files and arrays"
             )
         if len(pixels) == 0:
             return np.empty((len(self.networks), 0, len(self.class_names)), dtype=np.float32)
 
-        def judged(judge: Step) -> NDArray[np.float32]:
-            torch.set_flush_denormal(True)  # a thread's own setting; as in training
-            return member_probabilities(judge, pixels, self.device, self.tta)
+        def predicted(forward: Forward) -> NDArray[np.float32]:
+            torch.set_flush_denormal(True)  # a setting of each thread; as in training
+            return member_probabilities(forward, pixels, self.device, self.tta)
 
-        with one_thread():
+        with single_threaded():
             if self.device != "cpu" or len(pixels) < FEW_IMAGES:
-                return np.stack([judged(judge) for judge in self.judges])
+                return np.stack([predicted(forward) for forward in self.forwards])
             with ThreadPoolExecutor(devices.cores()) as pool:
-                return np.stack(list(pool.map(judged, self.judges)))
+                return np.stack(list(pool.map(predicted, self.forwards)))
 
     @cached_property
-    def judges(self) -> tuple[Step, ...]:
+    def forwards(self) -> tuple[Forward, ...]:
         """The networks as functions, which prepare their weights when they are first used."""
-        return tuple(judge_of(network, self.device, self.precision) for network in self.networks)
+        return tuple(inference_forward(network, self.device, self.precision) for network in self.networks)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: all but the functions, which are made anew."""
-        return {name: value for name, value in self.__dict__.items() if name != "judges"}
-
-    def combine(self, probabilities: NDArray[Any]) -> NDArray[np.float64]:
-        """Members' probabilities made one, without temperature: (member, image, class) -> (image, class)."""
-        return combine(probabilities, self.combination, self.weights)
-
-    def answer(self, probabilities: NDArray[Any]) -> NDArray[np.float64]:
-        """Members' probabilities made one and calibrated, as the whole committee answers."""
-        combined = self.combine(probabilities)
-        return combined if self.temperature == 1.0 else temper(combined, self.temperature)
+    def __getstate__(self) -> dict[str, object]:
+        """What is pickled: everything but the functions, which are made anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "forwards"}
 
     def predict_proba(self, pixels: Pixels) -> NDArray[np.float64]:
         """The committee's probabilities: (image, height, width, channel) -> (image, class).
@@ -112,7 +98,7 @@ class Committee:
         Raises:
             DataError: images of another shape or bit depth than the members were trained on.
         """
-        return self.answer(self.member_probabilities(pixels))
+        return self.rule.predict(self.member_probabilities(pixels))
 
     def predict(self, pixels: Pixels) -> list[str]:
         """The name of each image's most probable class.
@@ -124,61 +110,94 @@ class Committee:
 
 
 def load(run: str | Path, *, device: str = "auto") -> Committee:
-    """The committee of a finished run folder.
+    """The committee of a finished run folder, or of a study's model.
 
     Args:
         run: the folder that `committee train` wrote.
-        device: where it shall judge; "auto" picks as training does. On the device kind and precision of the training
-            it gives the same bits as then.
+        device: where it predicts; "auto" picks as training does. On the device kind and with the precision of the
+            training it gives the same bits as then.
 
     Raises:
         RunError: the folder is missing, unfinished or damaged (weights are compared with the manifest).
     """
-    run = Path(run)
-    store.verify(run)
-    facts, data = store.read_json(run / "committee.json"), store.read_json(run / "data.json")
-    identity = store.read_json(run / "identity.json")
-    where = devices.pick_device(device)
-    recipe = recipes.load(str(run / "recipe.toml"))
-    height, width, channels = data["shape"]
-    networks = [
-        load_network(run, member, recipe, (channels, height, width), len(data["class_names"]), where)
-        for member in facts["members"]
-    ]
-    return Committee(
-        networks=tuple(networks),
-        class_names=tuple(data["class_names"]),
-        image_shape=(height, width, channels),
-        pixel_range=2 ** data["bits"] - 1,
-        combination=facts["combination"],
-        weights=np.asarray(facts["weights"]) if facts["weights"] else None,
-        temperature=facts["temperature"] or 1.0,
+    folder = RunFolder.finished(run, or_model=True)
+    folder.verify_weights()
+    return committee_of(folder, folder.committee.members, device)
+
+
+def committee_of(folder: RunFolder, members: Sequence[int], device: str = "auto") -> Committee:
+    """The committee of some members of a run folder, finished or not, with the rule that the folder holds.
+
+    Args:
+        folder: with data.json, identity.json and the members' weights; without committee.json the rule is the mean.
+        members: their numbers.
+        device: where it predicts.
+
+    Raises:
+        RunError: weights are missing, damaged, or do not fit the recipe's network.
+    """
+    identity, data, where = folder.identity, folder.data, devices.pick_device(device)
+    record = folder.committee if folder.has_committee else None
+    rule = CombinationRule(record.combination, record.weights, record.temperature or 1.0) if record else None
+    return form_committee(
+        {member: folder.member(member).weights for member in members},
+        folder.recipe,
+        rule or CombinationRule(),
+        class_names=data.class_names,
+        image_shape=data.shape,
+        pixel_range=2**data.bits - 1,
         device=where,
-        precision=identity["precision"] if where == identity["device"] else devices.pick_precision("auto", where),
-        tta=recipe.committee.tta,
+        precision=identity.precision if where == identity.device else devices.pick_precision("auto", where),
+        where=f"{folder}: ",
     )
 
 
-def load_network(
-    run: Path, member: int, recipe: Recipe, shape: tuple[int, int, int], classes: int, device: str
-) -> nn.Module:
-    """The network of a run's member, for (channel, height, width) images, with its stored weights.
+def form_committee(
+    weights: Mapping[int, Mapping[str, Tensor]],
+    recipe: Recipe,
+    rule: CombinationRule,
+    *,
+    class_names: tuple[str, ...],
+    image_shape: tuple[int, int, int],
+    pixel_range: int,
+    device: str,
+    precision: str,
+    where: str = "",
+) -> Committee:
+    """A committee from its members' weights.
+
+    Args:
+        weights: tensors by name, for each member's number.
+        recipe: what was trained.
+        rule: how members become one.
+        class_names, image_shape, pixel_range: of the training's data set.
+        device, precision: of the predictions.
+        where: the start of an error message: whose weights these are.
 
     Raises:
-        RunError: the weights do not fit the recipe's network; the message names the first tensor that differs.
+        RunError: weights that do not fit the recipe's network; the message names the first tensor that differs.
     """
-    folder = store.member_folder(run, member)
-    network = build(recipe.network.of_member(member), shape, classes, torch.Generator())
-    tensors = store.read_tensors(folder / "weights.safetensors")
-    expected = network.state_dict()
-    for name in (*expected, *tensors):
-        there = tuple(tensors[name].shape) if name in tensors else "nothing"
+    height, width, channels = image_shape
+    networks = []
+    for member, tensors in weights.items():
+        network = build(
+            recipe.network.of_member(member), (channels, height, width), len(class_names), torch.Generator()
+        )
+        _check_tensors(network.state_dict(), tensors, f"{where}member {member}")
+        network.load_state_dict(dict(tensors))
+        moved: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks.append(moved.eval())
+    return Committee(
+        tuple(networks), class_names, image_shape, pixel_range, rule, device, precision, recipe.committee.tta
+    )
+
+
+def _check_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
+    for name in (*expected, *given):
+        got = tuple(given[name].shape) if name in given else "nothing"
         wanted = tuple(expected[name].shape) if name in expected else "nothing"
-        if there != wanted:
+        if got != wanted:
             raise RunError(
-                f"{folder / 'weights.safetensors'}: tensor {name} should be {wanted} and is {there}; the file "
-                "belongs to another recipe, restore it or train again"
+                f"{where}: tensor {name} should be {wanted} and is {got}; the weights belong to another recipe; "
+                "restore them or train again"
             )
-    network.load_state_dict(tensors)
-    moved: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return moved.eval()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.metrics.formatting import p_value
 from committee.metrics.intervals import bootstrap_mean_difference, paired_difference, wilson
 from committee.metrics.results import Interval
 from committee.metrics.scores import log_losses
@@ -135,7 +136,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 
 def _verdict(only_a: int, only_b: int, n: int, p: float, loss: Interval, names: tuple[str, str], level: float) -> str:
     a, b = names
-    split = f"only {a} is right on {only_a:,} of {n:,} images, only {b} on {only_b:,}; exact McNemar p {_p(p)}"
+    split = f"only {a} is right on {only_a:,} of {n:,} images, only {b} on {only_b:,}; exact McNemar p {p_value(p)}"
     if p >= level:
         first = f"The accuracies of {a} and {b} are not distinguishable on these images ({split})."
     else:
@@ -151,7 +152,3 @@ def _verdict(only_a: int, only_b: int, n: int, p: float, loss: Interval, names: 
         better = b if loss.high < 0 else a
         second = f"{better} has the lower log-loss."
     return f"{first} {second}"
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"= {value:.4f}" if value < 0.1 else f"= {value:.2f}"

@@ -32,7 +32,7 @@ Right = NDArray[np.floating[Any]]  # (repeat, image): 1 right, 0 wrong, NaN not 
 LEVEL = 0.05
 
 
-def score(right: Right) -> RepeatScore:
+def score_repeats(right: Right) -> RepeatScore:
     """Mean accuracy over repeats with its 95 % interval.
 
     Args:
@@ -61,27 +61,27 @@ def score(right: Right) -> RepeatScore:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Correctness:
     """What is compared: a row's repeats on one set of images.
 
     Attributes:
-        right: (repeat, image).
+        correct: (repeat, image).
         members: (member, image), where the only repeat is a committee: its members alone. Their spread stands for that
             of committees over seeds, s / sqrt(members), which nobody has measured when one committee was trained.
     """
 
-    right: Right
+    correct: Right
     members: Right | None = None
 
     def seeds(self) -> tuple[float, int] | None:
         """The variance of the mean accuracy over seeds and its degrees of freedom; None where nothing tells it."""
-        rows = self.right if len(self.right) > 1 else self.members
+        rows = self.correct if len(self.correct) > 1 else self.members
         if rows is None or len(rows) < 2:
             return None
         return float(np.nanmean(rows, axis=1).var(ddof=1)) / len(rows), len(rows) - 1
 
 
-def difference(this: Judged, other: Judged, *, against: str, on: str) -> Difference:
+def difference(this: Correctness, other: Correctness, *, against: str, on: str) -> Difference:
     """This row less another on the same images; p is not adjusted yet and the verdict is for this pair alone.
 
     Args:
@@ -93,13 +93,13 @@ def difference(this: Judged, other: Judged, *, against: str, on: str) -> Differe
     down), and the same as an interval. One single training each: exact McNemar and Tango's interval over the images;
     that compares these two trainings, and the verdict says no more.
     """
-    points = float(np.nanmean(this.right) - np.nanmean(other.right))
-    once = len(this.right) == len(other.right) == 1 and not np.isnan(this.right + other.right).any()
-    only = ((this.right > other.right).sum(), (other.right > this.right).sum()) if once else None
+    points = float(np.nanmean(this.correct) - np.nanmean(other.correct))
+    once = len(this.correct) == len(other.correct) == 1 and not np.isnan(this.correct + other.correct).any()
+    only = ((this.correct > other.correct).sum(), (other.correct > this.correct).sum()) if once else None
     if once and this.seeds() is None and other.seeds() is None:
         assert only is not None
         p = mcnemar_exact(int(only[0]), int(only[1]))
-        interval = paired_difference(int(only[1]), int(only[0]), this.right.shape[1])
+        interval = paired_difference(int(only[1]), int(only[0]), this.correct.shape[1])
         method = "exact McNemar"
     else:
         variance, freedom = _variance(this, other)
@@ -122,9 +122,9 @@ def difference(this: Judged, other: Judged, *, against: str, on: str) -> Differe
     )
 
 
-def _variance(this: Judged, other: Judged) -> tuple[float, int]:
+def _variance(this: Correctness, other: Correctness) -> tuple[float, int]:
     """Variance of the difference of two mean accuracies, and its degrees of freedom."""
-    a, b = this.right, other.right
+    a, b = this.correct, other.correct
     parts = [part for part in (this.seeds(), other.seeds()) if part]
     least = 0.0  # few seeds can look more alike than the images allow
     if not np.isnan(a).any() and not np.isnan(b).any():
@@ -141,7 +141,7 @@ def _variance(this: Judged, other: Judged) -> tuple[float, int]:
     return max(total, least), max(1, int(total**2 / below)) if below > 0 else 1
 
 
-def adjusted(differences: Sequence[Difference | None]) -> list[Difference | None]:
+def adjust_for_multiplicity(differences: Sequence[Difference | None]) -> list[Difference | None]:
     """The comparisons of a study with p-values adjusted for their number, and verdicts by these.
 
     Holm's step-down method (Scand. J. Stat. 6, 1979): the chance that a study reports any difference where there is

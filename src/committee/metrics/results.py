@@ -1,27 +1,28 @@
-"""Every figure of a run, as one typed value that is stored as `results.json` and read by the report.
+"""Every figure of a run or a study, as one typed value that is stored as `results.json` and read by the report.
 
-Accuracies are fractions, losses are in nats, lists over classes follow `class_names`. "Held out" are the training
-images that one member did not train on; "out-of-fold" is the committee's judgement of the training images, where each
-image is judged only by members that did not train on it.
+Accuracies are fractions, losses are in nats, lists over classes follow `class_names`. A member's validation images are
+the training images that it did not train on; "out of fold" the committee predicts each training image only with the
+members that did not train on it.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+from committee.config.record import Record
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Interval(_Value):
+class Interval(Record):
     """A 95 % interval."""
 
     low: float
     high: float
 
 
-class ClassRow(_Value):
+class ClassRow(Record):
     """One class: precision and recall are None where there is nothing to divide by."""
 
     name: str
@@ -31,7 +32,7 @@ class ClassRow(_Value):
     f1: float | None
 
 
-class ReliabilityBin(_Value):
+class ReliabilityBin(Record):
     """Predictions whose confidence lies in [low, high): how many, their mean confidence, the share that is right."""
 
     low: float
@@ -41,7 +42,7 @@ class ReliabilityBin(_Value):
     accuracy: float
 
 
-class Judgement(_Value):
+class Scores(Record):
     """Probabilities compared with labels on one set of images."""
 
     images: int
@@ -56,7 +57,7 @@ class Judgement(_Value):
     reliability: tuple[ReliabilityBin, ...]
 
 
-class PartScore(_Value):
+class PartScore(Record):
     """One member on one part of the data."""
 
     images: int
@@ -64,21 +65,23 @@ class PartScore(_Value):
     accuracy: float
 
 
-class MemberRow(_Value):
-    """One member of the committee; losses and accuracies are of the kept epoch's weights, all three parts alike."""
+class MemberResult(Record):
+    """One member of the committee; all losses and accuracies are of the weights of its best epoch, which were kept."""
+
+    names_of_0_4: ClassVar[Mapping[str, str]] = {"kept_epoch": "best_epoch", "held_out": "validation"}
 
     member: int
     status: str  # "finished" or "failed"
     remark: str  # why it stopped, or why it failed
     epochs: int  # epochs trained
-    kept_epoch: int  # the epoch whose weights were kept, counted from 1
+    best_epoch: int  # the epoch whose weights were kept, counted from 1
     seconds: float
     train: PartScore | None
-    held_out: PartScore | None  # None without a hold-out
+    validation: PartScore | None  # None without validation images
     test: PartScore | None  # None while the test images are sealed
 
 
-class SizePoint(_Value):
+class SizePoint(Record):
     """Committees of one size drawn from the members: mean, and the lowest and highest, over the subsets looked at."""
 
     members: int
@@ -89,17 +92,17 @@ class SizePoint(_Value):
     log_loss: float
 
 
-class Agreement(_Value):
-    """How alike the members are on one set of images."""
+class Agreement(Record):
+    """How often the members give the same class on one set of images."""
 
     images: int
-    on: str  # "test" or "train" (then only members that did not train on an image are compared)
+    on: str  # "test" or "train" (there only members that did not train on an image are compared)
     matrix: tuple[tuple[float | None, ...], ...]  # share of images on which two members give the same class
     mean: float | None  # over pairs
-    all_agree: float  # share of images on which all members asked give the same class
+    all_agree: float  # share of images on which all members that may predict it agree
 
 
-class SizeTemperature(_Value):
+class SizeTemperature(Record):
     """The best temperature of committees of one size, fitted on images that at least so many members held out."""
 
     members: int
@@ -107,7 +110,7 @@ class SizeTemperature(_Value):
     temperature: float
 
 
-class Calibration(_Value):
+class Calibration(Record):
     """The whole committee's temperature, where it comes from and what it changes; test images have no part in it."""
 
     temperature: float
@@ -116,7 +119,7 @@ class Calibration(_Value):
     test_calibration_error: tuple[float, float] | None
 
 
-class Picture(_Value):
+class Picture(Record):
     """One image of a gallery; `position` is its row in the part, `slot` its row in pictures.npz."""
 
     name: str | None = None  # the image's file, or its place in one
@@ -127,10 +130,10 @@ class Picture(_Value):
     probability_true: float
     probability_predicted: float
     dissenters: int  # members whose own first choice differs from the committee's
-    members: int  # members asked
+    members: int  # members that may predict the image
 
 
-class Gallery(_Value):
+class Gallery(Record):
     """Images worth looking at, in the order of looking."""
 
     name: str  # key: "confident_errors", "first_errors", "least_certain"
@@ -140,7 +143,7 @@ class Gallery(_Value):
     pictures: tuple[Picture, ...]
 
 
-class TestOpening(_Value):
+class TestOpening(Record):
     """One line of the test record."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -150,19 +153,24 @@ class TestOpening(_Value):
     images: int
 
 
-class Results(_Value):
+class Results(Record):
     """Every figure of a run."""
 
-    members: tuple[MemberRow, ...]
+    names_of_0_4: ClassVar[Mapping[str, str]] = {
+        "sizes_out_of_fold": "size_curve_out_of_fold",
+        "sizes_test": "size_curve_test",
+    }
+
+    members: tuple[MemberResult, ...]
     left_out: int = 0  # members that were planned but not ready when the budget was over
-    committee_train: Judgement  # all members on all training images, most of which they trained on
-    out_of_fold: Judgement | None  # None without a hold-out
-    out_of_fold_members: float | None  # how many members judged an image, mean
+    committee_train: Scores  # all members on all training images, most of which they trained on
+    out_of_fold: Scores | None  # None without a hold-out
+    out_of_fold_members: float | None  # members that predict an image, mean over images
     out_of_fold_remark: str
-    test: Judgement | None  # None while the test images are sealed
+    test: Scores | None  # None while the test images are sealed
     calibration: Calibration | None
-    sizes_out_of_fold: tuple[SizePoint, ...]
-    sizes_test: tuple[SizePoint, ...]
+    size_curve_out_of_fold: tuple[SizePoint, ...]
+    size_curve_test: tuple[SizePoint, ...]
     agreement: Agreement | None
     galleries: tuple[Gallery, ...]
     test_openings: tuple[TestOpening, ...]
@@ -173,11 +181,11 @@ class Results(_Value):
 # --- studies ----------------------------------------------------------------------------------------------------------
 
 
-class RepeatScore(_Value):
+class RepeatScore(Record):
     """The accuracy of a row on one set of images, over its repeats."""
 
     repeats: int
-    images: int  # that each repeat was judged on
+    images: int  # that each repeat is scored on
     accuracies: tuple[float, ...]  # one a repeat
     mean: float
     spread: float | None  # sample standard deviation over repeats; None for one repeat
@@ -185,7 +193,7 @@ class RepeatScore(_Value):
     over: str  # what the interval covers: "images", or "seeds and images"
 
 
-class Difference(_Value):
+class Difference(Record):
     """A row less the row that it is compared with, on the same images."""
 
     against: str
@@ -201,16 +209,20 @@ class Difference(_Value):
     verdict: str  # "better", "worse", "not distinguishable"; one single training each: "these two trainings differ"
 
 
-class RateReduction(_Value):
+class LRReduction(Record):
     """A reduction of the learning rate by the plateau schedule."""
+
+    names_of_0_4: ClassVar[Mapping[str, str]] = {"rate": "lr"}
 
     member: int
     epoch: int
-    rate: float
+    lr: float
 
 
-class RowResult(_Value):
+class RowResult(Record):
     """One row of a study's table."""
+
+    names_of_0_4: ClassVar[Mapping[str, str]] = {"rate_reductions": "lr_reductions"}
 
     name: str
     change: str
@@ -227,9 +239,9 @@ class RowResult(_Value):
     published_members: tuple[float, float] | None
     published_parameters: int | None
     difference: Difference | None
-    rate_reductions: tuple[RateReduction, ...]
+    lr_reductions: tuple[LRReduction, ...]
     audits: tuple[str, ...]  # of pseudo-labels, a sentence a round
-    stopped: bool  # the audit let nothing be trained: no figures
+    stopped: bool  # an audit stopped it before it was trained: no figures
     transductive: bool  # it saw the test images, without their labels
     remark: str
     confusion: tuple[tuple[int, ...], ...]  # of the first repeat: (true class, predicted class)
@@ -237,7 +249,7 @@ class RowResult(_Value):
     curve: tuple[tuple[float | None, float | None], ...]  # (training, validation) accuracy an epoch, mean over members
 
 
-class GridCell(_Value):
+class GridCell(Record):
     """One combination of a grid's values."""
 
     values: tuple[str, ...]
@@ -247,7 +259,7 @@ class GridCell(_Value):
     within_noise: bool  # not distinguishable from the best on validation images
 
 
-class GridResult(_Value):
+class GridResult(Record):
     """A grid: the best cell was chosen by validation accuracy."""
 
     axes: tuple[str, ...]
@@ -258,15 +270,17 @@ class GridResult(_Value):
     confusion_on: str  # "test" or "validation"
 
 
-class Finding(_Value):
+class Finding(Record):
     """One sentence of a study's discussion."""
 
     kind: str  # "overall", "difference", "stopped", "undecided", "committee", "published", "remark", "grid" or "method"
     text: str
 
 
-class StudyResults(_Value):
+class StudyResults(Record):
     """Every figure of a study."""
+
+    names_of_0_4: ClassVar[Mapping[str, str]] = {"rungs": "rows", "marks": "warnings"}
 
     name: str
     title: str

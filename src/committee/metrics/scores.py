@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.metrics.intervals import wilson
-from committee.metrics.results import ClassRow, Judgement, ReliabilityBin
+from committee.metrics.results import ClassRow, ReliabilityBin, Scores
 
 Probabilities = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
@@ -25,7 +25,7 @@ SMALLEST_PROBABILITY = 1e-12
 BINS = 15
 
 
-def judge(probabilities: Probabilities, labels: Labels, class_names: Sequence[str]) -> Judgement:
+def score(probabilities: Probabilities, labels: Labels, class_names: Sequence[str]) -> Scores:
     """Every figure about one set of probabilities.
 
     Args:
@@ -43,7 +43,7 @@ def judge(probabilities: Probabilities, labels: Labels, class_names: Sequence[st
         )
     right = int((probabilities.argmax(axis=1) == labels).sum())
     confusion = confusion_matrix(probabilities.argmax(axis=1), labels, len(class_names))
-    return Judgement(
+    return Scores(
         images=len(labels),
         errors=len(labels) - right,
         accuracy=right / len(labels),

@@ -180,7 +180,7 @@ class PlannedLayer:
     multiply_adds: int
 
 
-def plan(network: Network, image_shape: Shape, classes: int) -> list[PlannedLayer]:
+def plan_layers(network: Network, image_shape: Shape, classes: int) -> list[PlannedLayer]:
     """The network's layers (of member 0, where members differ) with their shapes for images (channel, height, width).
 
     Raises:
@@ -272,7 +272,7 @@ def build(network: Network, image_shape: Shape, classes: int, generator: torch.G
         (image, channel, height, width) float32 raw pixels -> (image, class) logits.
     """
     modules: list[nn.Module] = [Scaling()]
-    for planned in plan(network, image_shape, classes):
+    for planned in plan_layers(network, image_shape, classes):
         modules += _modules(planned, first=len(modules) == 1)
     model = nn.Sequential(*modules)
     initialise(model, network.initialiser, generator)

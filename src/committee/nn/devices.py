@@ -1,22 +1,18 @@
-"""What this machine has: devices, precision, cores; and what stood where a run was trained."""
+"""What this machine has: devices, precisions, cores, processor; and the set-up that makes results bit-identical."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from committee import kernels
 from committee.errors import CommitteeError
-from committee.version import version
 
 DEVICES = ("cuda", "mps", "xpu", "cpu")  # the order in which auto picks
 PRECISIONS = ("bfloat16", "float32")
@@ -72,22 +68,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def describe(device: str, precision: str, workers: int) -> dict[str, Any]:
-    """The environment of a run, for its record: versions, machine, device, precision, threads, workers."""
-    return {
-        "committee": version,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "cores": cores(),
-        "device": device if device == "cpu" else f"{device} ({accelerator(device)})",
-        "precision": precision,
-        "kernels": kernels.available() and device == "cpu" and precision == "bfloat16",
-        "workers": workers,
-        "threads a member": 1,
-    }
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Pin the CPU's threads to one and flush denormals, as for every member wherever it runs; then restore.
+
+    Sums are split among threads, so another number of threads would give other last bits. The process also keeps the
+    memory that it frees from now on; see `keep_freed_memory`.
+    """
+    keep_freed_memory()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
 
 
 @cache

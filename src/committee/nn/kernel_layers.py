@@ -1,7 +1,7 @@
 """The pieces of a network that the C kernels compute: one or a few layers each, forward, backward, and for judging.
 
 Scaling and the first convolution; convolution, normalisation and relu; pooling; dropout; dense and relu. Values are
-bfloat16, (image, height, width, channel) or (image, value). `first_piece` says with which one a list of layers begins.
+bfloat16, (image, height, width, channel) or (image, value). `match_layers` says with which one a list of layers begins.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ ROWS = 16  # of a matrix product that judges, or a multiple: a product of fewer 
 Saved = tuple[Any, ...]  # what a piece keeps from the way forward for the way back
 
 
-class Piece(Protocol):
+class KernelLayer(Protocol):
     """One or a few layers, forward and backward."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """In the order of `back`'s gradients."""
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """The result, in training, and what `back` needs."""
 
-    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
         """The gradients of x, where wanted, and of the parameters, from that of the result."""
 
-    def judged(self, x: Tensor) -> Tensor:
+    def infer(self, x: Tensor) -> Tensor:
         """The result where no gradient is wanted."""
 
 
-def first_piece(layers: list[nn.Module]) -> tuple[Piece, int] | None:
+def match_layers(layers: list[nn.Module]) -> tuple[KernelLayer, int] | None:
     """The piece that begins with the first layer, and how many layers it takes; None where the kernels have none."""
     first, *rest = layers
     if isinstance(first, Scaling) and rest and isinstance(stem := rest[0], StemConv) and fits(stem):
@@ -73,7 +73,7 @@ def norm_and_relu(layers: list[nn.Module]) -> tuple[nn.BatchNorm2d | None, bool]
 class Convolution:
     """A convolution (the first one with the pixels' scaling), then normalisation and relu where there are any.
 
-    While nothing is trained, normalisation is folded into the weights, which are prepared once.
+    While nothing is trained, normalisation is folded into the weights, which are cached once.
     """
 
     def __init__(self, conv: nn.Conv2d, scaling: Scaling | None, norm: nn.BatchNorm2d | None, relu: bool) -> None:
@@ -82,9 +82,9 @@ class Convolution:
         self.relu, self.relu_here = relu, relu and norm is None
         self.parameters = [*conv.parameters(), *(self.norm.parameters if self.norm else ())]
         self.size, self.padding = int(conv.kernel_size[0]), int(conv.padding[0])
-        self.prepared = Prepared([*conv.parameters(), *([*norm.parameters(), *norm.buffers()] if norm else ())])
+        self.cached = CachedWeights([*conv.parameters(), *([*norm.parameters(), *norm.buffers()] if norm else ())])
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, height, width, channel) -> (image, height', width', filter)."""
         weight, bias, packed = self.conv.weight, self.conv.bias, None
         if self.scaling is not None:
@@ -94,15 +94,15 @@ class Convolution:
             x = x.to(torch.bfloat16)
             forward, packed = kernels.pack(pixels_last(weight))
             y = kernels.conv(x, forward, bias, len(weight), self.size, self.padding, relu=self.relu_here)
-        z, of_norm = self.norm.ahead(y) if self.norm else (y, ())
+        z, of_norm = self.norm.forward(y) if self.norm else (y, ())
         return z, (x, packed, y if self.relu_here else None, of_norm)
 
-    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
         """Normalisation first, then both gradients of the convolution."""
         x, packed, mask, of_norm = saved
         of_norm_parameters: list[Tensor | None] = []
         if self.norm:
-            dy, of_norm_parameters = self.norm.back(of_norm, dy, wanted=True)
+            dy, of_norm_parameters = self.norm.backward(of_norm, dy, wanted=True)
         size, padding, bias, dx = self.size, self.padding, self.conv.bias is not None, None
         if self.scaling is not None:
             slope, sums = kernels.stem_gradient(x, *self.constants(), dy, size, padding, mask=mask, bias=bias)
@@ -112,17 +112,17 @@ class Convolution:
                 dx = kernels.conv(dy, packed, None, x.shape[3], size, size - 1 - padding, mask=mask)
         return dx, [channels_first(slope), *([sums] if bias else []), *of_norm_parameters]
 
-    def judged(self, x: Tensor) -> Tensor:
+    def infer(self, x: Tensor) -> Tensor:
         """The same with running statistics; with a batch's own where normalisation is in training."""
         if self.norm and self.norm.norm.training:
-            return self.ahead(x)[0]
-        weight, bias = self.prepared(self.weights_for_judging)
+            return self.forward(x)[0]
+        weight, bias = self.cached(self.inference_weights)
         if self.scaling is not None:
             return kernels.stem(x, *self.constants(), weight, bias, self.padding, relu=self.relu)
         x = x.to(torch.bfloat16)
         return kernels.conv(x, weight, bias, self.conv.out_channels, self.size, self.padding, relu=self.relu)
 
-    def weights_for_judging(self) -> tuple[Tensor, Tensor | None]:
+    def inference_weights(self) -> tuple[Tensor, Tensor | None]:
         """Weights as the kernel takes them, and bias, with normalisation folded in."""
         weight, bias = folded(self.conv, self.norm.norm if self.norm else None)
         return (taps_first(weight) if self.scaling is not None else kernels.pack(pixels_last(weight))[0]), bias
@@ -133,7 +133,7 @@ class Convolution:
         return float(self.scaling.offset), float(self.scaling.scale)
 
 
-class Prepared:
+class CachedWeights:
     """What was made of some tensors, made anew when they have changed."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -180,7 +180,7 @@ class Normalisation:
         self.norm, self.relu = norm, relu
         self.parameters = [norm.weight, norm.bias]
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """Any shape, channels last -> the same; moves the running statistics."""
         norm, counted = self.norm, self.norm.num_batches_tracked
         mean, variance = norm.running_mean, norm.running_var
@@ -194,16 +194,16 @@ class Normalisation:
         z, statistics = kernels.norm(x, norm.weight, norm.bias, norm.eps, share, mean, variance, relu=self.relu)
         return z, (x, statistics)
 
-    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
         """Gradients of x, factor and shift."""
         x, statistics = saved
         dx, weight, bias = kernels.norm_gradient(x, dy, statistics, self.norm.eps, relu=self.relu)
         return dx, [weight, bias]
 
-    def judged(self, x: Tensor) -> Tensor:
+    def infer(self, x: Tensor) -> Tensor:
         """By running statistics, or in training by the batch's own."""
         if self.norm.training:
-            return self.ahead(x)[0]
+            return self.forward(x)[0]
         return kernels.scale(x, *running_line(self.norm), relu=self.relu)
 
 
@@ -215,17 +215,17 @@ class Pooling:
         size = pool.kernel_size
         self.down, self.across = size if isinstance(size, tuple) else (size, size)
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, height, width, channel) -> the same, smaller."""
         y = kernels.pool(x, self.down, self.across)
         return y, (x, y)
 
-    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
         x, y = saved
         return kernels.pool_gradient(x, y, dy, self.down, self.across), []
 
-    def judged(self, x: Tensor) -> Tensor:
+    def infer(self, x: Tensor) -> Tensor:
         """The same."""
         return kernels.pool(x, self.down, self.across)
 
@@ -236,17 +236,17 @@ class GlobalPooling:
     def __init__(self) -> None:
         self.parameters: list[nn.Parameter] = []
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, height, width, channel) -> (image, channel)."""
-        y = self.judged(x)
+        y = self.infer(x)
         return y, (x, y)
 
-    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
         x, y = saved
         return kernels.pool_gradient(x, y, dy, x.shape[1], x.shape[2]), []
 
-    def judged(self, x: Tensor) -> Tensor:
+    def infer(self, x: Tensor) -> Tensor:
         """The same."""
         return kernels.pool(x, x.shape[1], x.shape[2]).view(len(x), -1)
 
@@ -258,7 +258,7 @@ class Dropping:
         self.parameters: list[nn.Parameter] = []
         self.dropout = dropout
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """Any shape -> the same."""
         rate, generator = self.dropout.rate, self.dropout.generator
         if not self.dropout.training or rate == 0:
@@ -269,12 +269,12 @@ class Dropping:
         y, bits = kernels.dropout(x, rate, key)
         return y, (bits,)
 
-    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
         (bits,) = saved
         return dy if bits is None else kernels.dropout_gradient(dy, bits, self.dropout.rate), []
 
-    def judged(self, x: Tensor) -> Tensor:
+    def infer(self, x: Tensor) -> Tensor:
         """Nothing is dropped."""
         return x
 
@@ -285,15 +285,15 @@ class Flattening:
     def __init__(self) -> None:
         self.parameters: list[nn.Parameter] = []
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, height, width, channel) -> (image, value)."""
         return x.view(len(x), -1), (x.shape,)
 
-    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
         return dy.view(saved[0]), []
 
-    def judged(self, x: Tensor) -> Tensor:
+    def infer(self, x: Tensor) -> Tensor:
         """The same."""
         return x.view(len(x), -1)
 
@@ -304,25 +304,25 @@ class Dense:
     def __init__(self, dense: nn.Linear, relu: bool) -> None:
         self.dense, self.relu = dense, relu
         self.parameters = list(dense.parameters())
-        self.prepared = Prepared(self.parameters)
+        self.cached = CachedWeights(self.parameters)
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, Saved]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, value) -> (image, unit)."""
         x, (weight, bias) = x.to(kernels.terms()), self.operands()
         y = self.product(x, weight, bias)
         return y, (x, weight, y if self.relu else None)
 
-    def back(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
         """Gradients of x, weight and bias."""
         x, weight, y = saved
         dy = (dy if y is None else torch.where(y > 0, dy, 0)).to(weight.dtype)
         dx = (dy @ weight).bfloat16() if wanted else None
         return dx, [(dy.T @ x).float(), dy.sum(0, dtype=torch.float32)]
 
-    def judged(self, x: Tensor) -> Tensor:
+    def infer(self, x: Tensor) -> Tensor:
         """The same, its rows filled up, so that a row's sums are split alike in every batch."""
         rows = math.ceil(len(x) / ROWS) * ROWS
-        return self.product(filled(x.to(kernels.terms()), rows), *self.prepared(self.operands))[: len(x)]
+        return self.product(filled(x.to(kernels.terms()), rows), *self.cached(self.operands))[: len(x)]
 
     def operands(self) -> tuple[Tensor, Tensor]:
         """Weight and bias as they enter the products."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from committee.config.recipe import Network
-from committee.nn.architectures import PlannedLayer, Shape, plan
+from committee.nn.architectures import PlannedLayer, Shape, plan_layers
 
 
 def layer_table(network: Network, image_shape: tuple[int, int, int], classes: int) -> list[PlannedLayer]:
     """The layers of a network for images (height, width, channel)."""
     height, width, channels = image_shape
-    return plan(network, (channels, height, width), classes)
+    return plan_layers(network, (channels, height, width), classes)
 
 
 def totals(layers: list[PlannedLayer]) -> tuple[int, int]:
@@ -17,6 +17,6 @@ def totals(layers: list[PlannedLayer]) -> tuple[int, int]:
     return sum(layer.parameters for layer in layers), sum(layer.multiply_adds for layer in layers)
 
 
-def spell(shape: Shape) -> str:
+def shape_text(shape: Shape) -> str:
     """A shape for people, image size first: (16, 28, 28) becomes "28 x 28 x 16"."""
     return " x ".join(map(str, (*shape[1:], shape[0])))

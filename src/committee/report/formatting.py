@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from committee.report.tables import NOTHING
+from committee.metrics.formatting import NOTHING
 
 
 def settings(recipe: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -43,13 +43,6 @@ def spell_share(value: float | None) -> str:
 def shown_command(command: str) -> str:
     """A command as it is worth repeating: without the option that only changes what is printed."""
     return re.sub(r"\s--json(?=\s|$)", "", command)
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, to about three digits."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def short(name: str, width: int = 18) -> str:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from committee.metrics.error_analysis import ConfusedPair
+from committee.metrics.formatting import percent
 from committee.metrics.results import ClassRow, Interval, ReliabilityBin, RowResult, SizePoint
 from committee.report.style import (
     BLUE,
@@ -40,16 +41,15 @@ from committee.report.style import (
     rows_style,
     style,
 )
-from committee.report.tables import percent
 
 History = Sequence[Mapping[str, Any]]
 viridis = colormaps["viridis"]
 
 
-def loss_curves(histories: Sequence[History], kept_epochs: Sequence[int | None]) -> Figure:
+def loss_curves(histories: Sequence[History], best_epochs: Sequence[int | None]) -> Figure:
     """Training and held-out loss of every member against epochs, a dot at the epoch whose weights were kept."""
     figure, axes = new_figure(*SMALL, title="Loss in nats")
-    for history, kept in zip(histories, kept_epochs, strict=True):
+    for history, kept in zip(histories, best_epochs, strict=True):
         _curve(axes, history, "train_loss", OCHRE, len(histories))
         _curve(axes, history, "validation_loss", BLUE, len(histories))
         _dot(axes, history, "validation_loss" if _has(history, "validation_loss") else "train_loss", kept)
@@ -64,14 +64,14 @@ def loss_curves(histories: Sequence[History], kept_epochs: Sequence[int | None])
 
 
 def accuracy_curves(
-    histories: Sequence[History], kept_epochs: Sequence[int | None], out_of_fold: float | None, images: int
+    histories: Sequence[History], best_epochs: Sequence[int | None], out_of_fold: float | None, images: int
 ) -> Figure:
     """Held-out accuracy of every member against epochs, with the committee's out-of-fold accuracy as a line.
 
     The scale ends where half an error among `images` judged ones would be.
     """
     figure, axes = new_figure(*SMALL, title="Held-out accuracy")
-    for history, kept in zip(histories, kept_epochs, strict=True):
+    for history, kept in zip(histories, best_epochs, strict=True):
         _curve(axes, history, "validation_accuracy", BLUE, len(histories))
         _dot(axes, history, "validation_accuracy", kept)
     handles = [Line2D([], [], color=BLUE, lw=1.8, label="a member"), _kept_handle(BLUE)]

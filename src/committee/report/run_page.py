@@ -12,12 +12,15 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from committee.folders.run_folder import RunFolder
+from committee.metrics.formatting import NOTHING, duration, percent
 from committee.metrics.results import Gallery, Picture, Results
 from committee.report import image_plots, plots, sentences, tables
-from committee.report.formatting import duration, settings, short, shown_command, spell, words
+from committee.report.formatting import settings, short, shown_command, spell, words
 from committee.report.pictures import data_uris, displayable, strips
 from committee.report.style import save
-from committee.report.tables import History, percent
+from committee.report.tables import History
+from committee.training.optim import lr_curves
 
 LARGEST = 5_600_000
 """Characters that the page may have; photographs are made smaller until it fits."""
@@ -29,7 +32,40 @@ FEWEST_IN_MATRIX = 4
 _HERE = Path(__file__).parent
 
 
-def write_report(
+def write_run_page(folder: RunFolder) -> Path:
+    """Tables, figures and report.html from the files of the run folder alone."""
+    results, recipe, environment = folder.results, folder.recipe, folder.environment
+    members = recipe.committee.members - results.left_out
+    whole = f"a committee of {members}" if members > 1 else "one network"
+    histories = [folder.member(row.member).history for row in results.members]
+    curves = lr_curves(recipe, {f"member {r.member}": h for r, h in zip(results.members, histories, strict=True)})
+    reductions = []
+    for row, history in zip(results.members, histories, strict=True):
+        texts = [f"to {e.lr_reduced_to:.3g} after epoch {e.epoch}" for e in history if e.lr_reduced_to is not None]
+        reductions += [(row.member, ", ".join(texts))] if texts else []
+    return _write(
+        folder.path,
+        results=results,
+        facts={
+            "title": f"{folder.data.name}: {whole} by the recipe {recipe.name}",
+            "dataset": folder.data.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json", exclude_none=True),
+            "recipe_toml": recipe.to_toml(),
+            "recipe_digest": recipe.digest(),
+            "environment": environment.model_dump(mode="json"),
+            "seed": folder.identity.seed,
+            "command": folder.command,
+            "version": environment.committee,
+            "rate_reductions": reductions,
+        },
+        class_names=folder.data.class_names,
+        histories=[[epoch.model_dump() for epoch in history] for history in histories],
+        pictures=folder.pictures,
+        rates=curves,
+    )
+
+
+def _write(
     folder: Path,
     *,
     results: Results,
@@ -70,19 +106,19 @@ def write_report(
 def _plots(results: Results, class_names: Sequence[str], histories: Sequence[History]) -> dict[str, Figure]:
     """The figures inside the page; those without anything to show are left out."""
     found: dict[str, Figure] = {}
-    kept = [member.kept_epoch if member.status == "finished" else None for member in results.members]
+    kept = [member.best_epoch if member.status == "finished" else None for member in results.members]
     out_of_fold = results.out_of_fold.accuracy if results.out_of_fold else None
     if any(histories):
         found["learning_loss"] = plots.loss_curves(histories, kept)
     if any(line.get("validation_accuracy") is not None for history in histories for line in history):
         found["learning_accuracy"] = plots.accuracy_curves(histories, kept, out_of_fold, _images_held_out(results))
-    sizes = {"test": results.sizes_test, "out of fold": results.sizes_out_of_fold}
+    sizes = {"test": results.size_curve_test, "out of fold": results.size_curve_out_of_fold}
     curves = {name: points for name, points in sizes.items() if len(points) > 1}
     if curves:
         found["size_accuracy"], found["size_loss"] = plots.size_accuracy(curves), plots.size_loss(curves)
-    if judged := tables.headline_judgement(results):
+    if judged := tables.headline_scores(results):
         part, judgement = judged
-        scores = [member.test if part == "test" else member.held_out for member in results.members]
+        scores = [member.test if part == "test" else member.validation for member in results.members]
         members = [score.accuracy for score in scores if score]
         interval = judgement.accuracy_interval
         title = "Accuracy on the test images" if part == "test" else "Accuracy on held-out training images"
@@ -104,7 +140,7 @@ def _rate_plot(rates: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, 
 
 def _images_held_out(results: Results) -> int:
     """The most images that a held-out accuracy rests on."""
-    judged = [member.held_out.images for member in results.members if member.held_out]
+    judged = [member.validation.images for member in results.members if member.validation]
     return max([*judged, results.out_of_fold.images if results.out_of_fold else 0]) or 5_000
 
 
@@ -141,7 +177,7 @@ def _page(
     samples, galleries = _pictures(results, facts, class_names, pictures, max(spare, 200_000))
     rows = tables.summary_rows(results)
     columns = tables.shown_columns(rows)
-    judged = tables.headline_judgement(results)
+    judged = tables.headline_scores(results)
     part, head = judged if judged else ("", None)
     context = {
         "css": css(),
@@ -166,7 +202,7 @@ def _page(
         },
         "guessing": sentences.guessing(head, class_names) if head else {},
         "undrawn": sentences.undrawn(class_names),
-        "reductions": facts.get("rate_reductions", ()),
+        "reductions": facts.get("lr_reductions", ()),
         "key": _key(results),
         "protocol": sentences.protocol(results, facts),
         "gain": "" if head and tables.no_better_than_guessing(head) else sentences.gain(results),
@@ -192,7 +228,7 @@ def templates() -> jinja2.Environment:
     )
     environment.filters |= {
         "percent": percent,
-        "percent_or_nothing": lambda value: tables.NOTHING if value is None else percent(value),
+        "percent_or_nothing": lambda value: NOTHING if value is None else percent(value),
         "chance": lambda value: percent(value, 1),
         "number": lambda value: f"{value:,}",
         "duration": duration,
@@ -209,7 +245,7 @@ def css() -> Markup:
 
 
 def _contents(results: Results, galleries: bool, sizes: bool) -> list[tuple[str, str]]:
-    judged = tables.headline_judgement(results) is not None
+    judged = tables.headline_scores(results) is not None
     every = [
         ("protocol", "How it was judged", True),
         ("members", "The members", True),
@@ -231,13 +267,13 @@ def _key(results: Results) -> list[dict[str, str]]:
         remark = f"{results.out_of_fold.images:,} training images, each judged by members that did not train on it"
         items.append({"name": "out of fold", "value": percent(results.out_of_fold.accuracy), "remark": remark})
     finished = [member for member in results.members if member.status == "finished"]
-    scores = [score.accuracy for member in finished if (score := member.test or member.held_out)]
+    scores = [score.accuracy for member in finished if (score := member.test or member.validation)]
     where = "test images" if results.test else "their held-out images"
     if len(scores) > 1:
         spread = f"lowest {percent(min(scores))}, highest {percent(max(scores))}"
         mean = percent(sum(scores) / len(scores))
         items.append({"name": f"{len(scores)} members, mean on {where}", "value": mean, "remark": spread})
-    if judged := tables.headline_judgement(results):
+    if judged := tables.headline_scores(results):
         loss = f"{judged[1].log_loss:.4f} nats"
         error = f"calibration error {percent(judged[1].calibration_error)}"
         items.append({"name": "log-loss", "value": loss, "remark": error})

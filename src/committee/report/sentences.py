@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from committee.metrics.results import Judgement, Results
+from committee.metrics.formatting import percent
+from committee.metrics.results import Results, Scores
 from committee.report import tables
 from committee.report.formatting import short, spell_share, words
 from committee.report.style import drawable
-from committee.report.tables import percent
 
 
 def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
@@ -92,7 +92,7 @@ def gain(results: Results) -> str:
     return f"{text}: voting together did not help here."
 
 
-def guessing(head: Judgement, class_names: Sequence[str]) -> dict[str, Any]:
+def guessing(head: Scores, class_names: Sequence[str]) -> dict[str, Any]:
     """A verdict, why, and whether more images may help, where always giving the most frequent class is as good."""
     if not tables.no_better_than_guessing(head):
         return {}

@@ -9,7 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from committee.folders.study_folder import StudyFolder
 from committee.metrics.results import Gallery, RowResult, StudyResults
+from committee.nn.summary import layer_table, shape_text
 from committee.report import plots, study_table
 from committee.report.formatting import shown_command, spell, words
 from committee.report.pictures import data_uris, displayable, strips
@@ -17,11 +19,42 @@ from committee.report.run_page import LARGEST, css, embed, templates, tile
 from committee.report.sentences import data_sentence
 from committee.report.study_table import spread
 from committee.report.style import save
+from committee.training.optim import lr_curves
 
 CLASSES_SHOWN = 40
 
 
-def write_study_page(
+def write_study_page(folder: StudyFolder) -> Path:
+    """Tables, figures and study.html from the files of the study's folder alone."""
+    results, data, environment = folder.results, folder.data, folder.environment
+    layers: dict[str, list[tuple[str, str, int]]] = {}
+    curves: dict[str, Sequence[tuple[float, float]]] = {}
+    for row in results.rows:
+        model = folder.model(row.model)
+        if model.has_recipe:
+            table = layer_table(model.recipe.network, data.shape, len(data.class_names))
+            layers[row.name] = [(layer.name, shape_text(layer.output), layer.parameters) for layer in table]
+            history = model.member(0).history
+            if history and row.members == 1:
+                curves[row.name] = next(iter(lr_curves(model.recipe, {row.name: history}).values()))
+    return _write(
+        folder.path,
+        results=results,
+        facts={
+            "dataset": data.model_dump(mode="json"),
+            "environment": environment.model_dump(mode="json"),
+            "version": environment.committee,
+            "command": folder.command,
+            "study_toml": folder.declaration,
+        },
+        class_names=data.class_names,
+        layers=layers,
+        rates=curves,
+        pictures=folder.pictures,
+    )
+
+
+def _write(
     folder: Path,
     *,
     results: StudyResults,
@@ -145,8 +178,8 @@ def _details(
     pictures: Mapping[str, NDArray[Any]],
 ) -> dict[str, Any]:
     by_member: dict[int, list[str]] = {}
-    for reduction in row.rate_reductions:
-        by_member.setdefault(reduction.member, []).append(f"to {reduction.rate:.3g} after epoch {reduction.epoch}")
+    for reduction in row.lr_reductions:
+        by_member.setdefault(reduction.member, []).append(f"to {reduction.lr:.3g} after epoch {reduction.epoch}")
     return {
         "row": row,
         "score": row.test or row.validation,

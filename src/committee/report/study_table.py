@@ -6,9 +6,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from committee.metrics.formatting import NOTHING, duration, percent
 from committee.metrics.results import RepeatScore, RowResult, StudyResults
-from committee.report.formatting import duration
-from committee.report.tables import NOTHING, percent
 
 HEADINGS = ("row", "parameters", "time", "n", "validation", "test", "published", "difference", "verdict")
 

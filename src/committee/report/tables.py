@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from committee.metrics.error_analysis import ConfusedPair, most_confused_pairs
+from committee.metrics.formatting import NOTHING, percent
 from committee.metrics.intervals import mean_and_spread, wilson
-from committee.metrics.results import Interval, Judgement, MemberRow, Picture, ReliabilityBin, Results
+from committee.metrics.results import Interval, MemberResult, Picture, ReliabilityBin, Results, Scores
 
 History = Sequence[Mapping[str, Any]]
-
-NOTHING = "–"  # what people see where there is no figure
 
 
 @dataclass(frozen=True)
@@ -30,27 +29,27 @@ class SummaryRow:
     kind: Literal["member", "failed", "mean", "spread", "out_of_fold", "committee"]
     label: str
     epochs: float | None = None
-    kept_epoch: float | None = None
+    best_epoch: float | None = None
     seconds: float | None = None
     train_loss: float | None = None
-    held_out_loss: float | None = None
+    validation_loss: float | None = None
     test_loss: float | None = None
     train_accuracy: float | None = None
-    held_out_accuracy: float | None = None
+    validation_accuracy: float | None = None
     test_accuracy: float | None = None
     remark: str = ""
 
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("label", "member"),
-    ("kept_epoch", "kept epoch"),
+    ("best_epoch", "best epoch"),
     ("epochs", "epochs"),
     ("seconds", "seconds"),
     ("train_loss", "train loss"),
-    ("held_out_loss", "held-out loss"),
+    ("validation_loss", "validation loss"),
     ("test_loss", "test loss"),
     ("train_accuracy", "train accuracy"),
-    ("held_out_accuracy", "held-out accuracy"),
+    ("validation_accuracy", "validation accuracy"),
     ("test_accuracy", "test accuracy"),
 )
 """Fields of a `SummaryRow` in the order of the table, and their headings."""
@@ -77,8 +76,8 @@ def summary_rows(results: Results) -> tuple[SummaryRow, ...]:
             SummaryRow(
                 "out_of_fold",
                 "committee, out of fold",
-                held_out_loss=results.out_of_fold.log_loss,
-                held_out_accuracy=results.out_of_fold.accuracy,
+                validation_loss=results.out_of_fold.log_loss,
+                validation_accuracy=results.out_of_fold.accuracy,
                 remark=results.out_of_fold_remark,
             )
         )
@@ -121,24 +120,14 @@ def cell(row: SummaryRow, field: str) -> str:
     return f"{value:.1f}" if row.kind == "mean" else f"{value:.0f}"
 
 
-def percent(fraction: float, digits: int = 2) -> str:
-    """A fraction as a percentage with two decimals, never rounded up to 100 or down to 0."""
-    text = f"{100 * fraction:.{digits}f}"
-    if fraction < 1 and text == f"{100:.{digits}f}":
-        text = f"{100 - 10**-digits:.{digits}f}"
-    if fraction > 0 and float(text) == 0:
-        return f"< {10**-digits:.{digits}f}\u00a0%"
-    return f"{text}\u00a0%"
-
-
-def headline_judgement(results: Results) -> tuple[str, Judgement] | None:
+def headline_scores(results: Results) -> tuple[str, Scores] | None:
     """What the report is about: ("test", ...), or ("out-of-fold", ...) while the test is sealed; None without both."""
     if results.test:
         return "test", results.test
     return ("out-of-fold", results.out_of_fold) if results.out_of_fold else None
 
 
-def no_better_than_guessing(judgement: Judgement) -> bool:
+def no_better_than_guessing(judgement: Scores) -> bool:
     """Whether the images do not show that the committee beats always answering their most frequent class.
 
     That is so where the lower end of the accuracy's interval is not above the class's share of the images.
@@ -146,25 +135,25 @@ def no_better_than_guessing(judgement: Judgement) -> bool:
     return judgement.accuracy_interval.low <= guess(judgement)[1]
 
 
-def guess(judgement: Judgement) -> tuple[int, float]:
+def guess(judgement: Scores) -> tuple[int, float]:
     """The most frequent true class of a judgement, and its share of the images."""
     counts = [sum(row) for row in judgement.confusion]
     most = max(counts)
     return counts.index(most), most / max(sum(counts), 1)
 
 
-def judgements(results: Results) -> dict[str, Judgement]:
+def judgements(results: Results) -> dict[str, Scores]:
     """The honest judgements that there are, by the name of the images they are on."""
     found = {"test": results.test, "out-of-fold": results.out_of_fold}
     return {name: judgement for name, judgement in found.items() if judgement}
 
 
-def reliability_rows(judgement: Judgement) -> tuple[tuple[ReliabilityBin, Interval], ...]:
+def reliability_rows(judgement: Scores) -> tuple[tuple[ReliabilityBin, Interval], ...]:
     """The bins of the reliability diagram, each with the Wilson interval of its accuracy."""
     return tuple((row, wilson(round(row.accuracy * row.images), row.images)) for row in judgement.reliability)
 
 
-def confused_pairs(judgement: Judgement, class_names: Sequence[str], limit: int = 10) -> tuple[ConfusedPair, ...]:
+def confused_pairs(judgement: Scores, class_names: Sequence[str], limit: int = 10) -> tuple[ConfusedPair, ...]:
     """The most confused pairs of classes of a judgement."""
     return most_confused_pairs(judgement.confusion, class_names, limit)
 
@@ -211,7 +200,7 @@ def write_tables(
             for b, interval in reliability_rows(each)
         ],
     )
-    sizes = {"test": results.sizes_test, "out-of-fold": results.sizes_out_of_fold}
+    sizes = {"test": results.size_curve_test, "out-of-fold": results.size_curve_out_of_fold}
     tables["sizes"] = (
         ["part", "members", "subsets", "accuracy", "accuracy_low", "accuracy_high", "log_loss"],
         [
@@ -250,20 +239,20 @@ def _opinion(picture: Picture) -> tuple[float, float, int, int]:
     return picture.probability_true, picture.probability_predicted, picture.dissenters, picture.members
 
 
-def _member_row(member: MemberRow) -> SummaryRow:
-    train, held_out, test = member.train, member.held_out, member.test
+def _member_row(member: MemberResult) -> SummaryRow:
+    train, validation, test = member.train, member.validation, member.test
     failed = member.status == "failed"
     return SummaryRow(
         "failed" if failed else "member",
         str(member.member),
         epochs=member.epochs,
-        kept_epoch=None if failed else member.kept_epoch,
+        best_epoch=None if failed else member.best_epoch,
         seconds=member.seconds,
         train_loss=train.loss if train else None,
-        held_out_loss=held_out.loss if held_out else None,
+        validation_loss=validation.loss if validation else None,
         test_loss=test.loss if test else None,
         train_accuracy=train.accuracy if train else None,
-        held_out_accuracy=held_out.accuracy if held_out else None,
+        validation_accuracy=validation.accuracy if validation else None,
         test_accuracy=test.accuracy if test else None,
         remark=member.remark,
     )

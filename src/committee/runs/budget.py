@@ -1,42 +1,43 @@
-"""A wall-clock budget becomes members and epochs: this machine's speed is measured, then the best plan that fits taken.
+"""A wall-clock budget becomes members and epochs: this machine's speed is measured, then the best plan that fits is taken.
 
-`plan` trains the recipe for two short epochs with as many members at once as the run will have, foretells from their
-speed how long any number of members and epochs would take, and changes the recipe to those that promise the fewest
-errors. What is planned takes nine tenths of the budget; what would still overrun it, `run.train` cuts at a deadline.
+`plan_budget` trains the recipe for two short epochs with as many members at once as the run will have, predicts from
+their speed how long any number of members and epochs would take, and changes the recipe to those that promise the fewest
+errors. What is planned takes nine tenths of the budget; members that would still overrun it are cut off at a deadline.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import tempfile
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 
-from committee.rng import numpy_generator
+from committee.config.recipe import Recipe, Schedule
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError, TrainingError, counted
-from committee.config.recipe import Recipe, Schedule
-from committee.config.recipe_parsing import load
-from committee.runs.run import Setting, make_jobs, pick_runner, settled
-from committee.training.jobs import EpochDone, Failed
+from committee.folders.run_folder import RunFolder
+from committee.rng import numpy_generator
+from committee.training.executors import executor_for
+from committee.training.jobs import shared
+from committee.training.pipeline import train_members
+from committee.training.plan import TrainingPlan
+from committee.training.setting import Setting
 
 UNITS = {"h": 3600, "m": 60, "s": 1}
 TRIAL_STEPS = 20  # of each of the trial's two epochs
-PLANNED_SHARE = 0.9  # of the budget; the rest is for a machine that turns slower than it was in the trial
-START_SECONDS = 3.0  # of a process with torch in it; the trial's workers start, then the run's
-JUDGING = 0.35  # of a training image's time: the forward pass alone
+PLANNED_SHARE = 0.9  # of the budget; the rest is for a machine that becomes slower than in the trial
+START_SECONDS = 3.0  # of a process that loads torch: the workers of the trial, then those of the run
+PREDICTING = 0.35  # of a training image's time: the forward pass alone
 MOST_MEMBERS, MOST_EPOCHS = 20, 60
-STACKED = 4  # members of a trial on CUDA, where all train at once
+STACKED = 4  # members of a trial on CUDA, where all members train at once
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a budget allows: the recipe with its members and epochs, and in a sentence how they were come by."""
+class BudgetPlan:
+    """What a budget allows: the recipe with its members and epochs, and a sentence that says why."""
 
     recipe: Recipe
     note: str
@@ -44,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Speed:
-    """What the trial found: `images_per_second` that a member trains on, where so many train `at_once`."""
+    """What the trial found: each of `at_once` members trains on `images_per_second` images."""
 
     images_per_second: float
     at_once: int
@@ -63,7 +64,7 @@ def seconds_of(spelling: str) -> float:
     return seconds
 
 
-def plan(
+def plan_budget(
     dataset: ImageDataset,
     recipe: Recipe,
     seconds: float,
@@ -71,16 +72,16 @@ def plan(
     *,
     members: int | None = None,
     epochs: int | None = None,
-    run: Path | None = None,
-) -> Plan:
-    """The recipe with the members and epochs that a budget allows here.
+    run: RunFolder | None = None,
+) -> BudgetPlan:
+    """The recipe with the members and epochs that a budget allows on this machine.
 
     Args:
         dataset: what will be trained on; the trial sees a few thousand of its training images.
-        recipe: all else.
+        recipe: everything else.
         seconds: from now to the finished report.
         setting: of the run that follows.
-        members, epochs: where one of them is fixed already.
+        members, epochs: one of them may be fixed already.
         run: a run folder that may have been begun with this budget; its training then goes on by its plan.
 
     Raises:
@@ -93,7 +94,7 @@ def plan(
             "no budget"
         )
     if run and (earlier := planned_before(run, recipe, members, epochs)):
-        return Plan(earlier, "It goes on by the plan it was begun with.")
+        return BudgetPlan(earlier, "The run goes on with the plan that it was begun with.")
     began, images = time.monotonic(), len(dataset.train)
     fixed = math.ceil((2 * START_SECONDS + end_seconds(images)) / PLANNED_SHARE)
     if seconds < fixed:
@@ -104,13 +105,13 @@ def plan(
     speed = measured_speed(dataset, recipe, setting or Setting())
     left = PLANNED_SHARE * seconds - (time.monotonic() - began)
     fitting = {
-        (m, e): foretold_error(m, e, images)
-        for m in ([members] if members else candidates(speed.at_once))
+        (m, e): expected_error(m, e, images)
+        for m in ([members] if members else member_numbers(speed.at_once))
         for e in ([epochs] if epochs else range(1, MOST_EPOCHS + 1))
         if needed_seconds(recipe, dataset, speed, m, e) <= left
     }
     if not fitting:
-        least = needed_seconds(recipe, dataset, speed, members or candidates(speed.at_once)[0], epochs or 1)
+        least = needed_seconds(recipe, dataset, speed, members or member_numbers(speed.at_once)[0], epochs or 1)
         shortest = (least + time.monotonic() - began) / PLANNED_SHARE
         raise RecipeError(
             f"the budget is too short: the least that can be trained takes about {math.ceil(shortest)} seconds here "
@@ -118,21 +119,21 @@ def plan(
             "give more, or --members and --epochs instead of a budget"
         )
     m, e = min(fitting, key=lambda each: (fitting[each], each))
-    foretold = time.monotonic() - began + needed_seconds(recipe, dataset, speed, m, e)
+    expected = time.monotonic() - began + needed_seconds(recipe, dataset, speed, m, e)
     note = (
-        f"{counted(speed.at_once, 'member')} at a time learn {speed.images_per_second:,.0f} images a second each; "
-        f"{counted(m, 'member')} of {counted(e, 'epoch')} should be done in {foretold:.0f} of {seconds:.0f} seconds."
+        f"{counted(speed.at_once, 'member')} at a time train on {speed.images_per_second:,.0f} images a second each; "
+        f"{counted(m, 'member')} of {counted(e, 'epoch')} should take {expected:.0f} of the {seconds:.0f} seconds."
     )
-    if not members and not epochs and foretold < seconds / 2:
+    if not members and not epochs and expected < seconds / 2:
         note += f" More than {MOST_MEMBERS} members or {MOST_EPOCHS} epochs are never planned: they gain too little."
-    return Plan(with_numbers(recipe, m, e), note)
+    return BudgetPlan(with_numbers(recipe, m, e), note)
 
 
-def planned_before(run: Path, recipe: Recipe, members: int | None, epochs: int | None) -> Recipe | None:
-    """The plan that a run folder was begun with, if it is this recipe's with these numbers, where they are fixed."""
-    if not (run / "recipe.toml").exists():
+def planned_before(run: RunFolder, recipe: Recipe, members: int | None, epochs: int | None) -> Recipe | None:
+    """The recipe that a run folder was begun with, if it is this one with the members and epochs that are fixed, if any."""
+    if not run.has_recipe:
         return None
-    stored = load(str(run / "recipe.toml"))
+    stored = run.recipe
     planned = with_numbers(recipe, members or stored.committee.members, epochs or stored.training.epochs)
     return planned if planned.digest() == stored.digest() else None
 
@@ -146,17 +147,17 @@ def with_numbers(recipe: Recipe, members: int, epochs: int) -> Recipe:
     return recipe.model_copy(update=changed)
 
 
-def candidates(at_once: int) -> list[int]:
-    """Numbers of members that leave no worker idle; one member is no committee."""
+def member_numbers(at_once: int) -> list[int]:
+    """Numbers of members that leave no worker idle; one member is not a committee."""
     return [m for m in range(at_once, max(MOST_MEMBERS, at_once) + 1, at_once) if m > 1]
 
 
-def foretold_error(members: int, epochs: int, images: int) -> float:
-    """The committee's error, as a multiple of what endless training and members would leave: a rule of thumb.
+def expected_error(members: int, epochs: int, images: int) -> float:
+    """The committee's error, as a multiple of that after unlimited training with unlimited members: a rule of thumb.
 
-    A single network's error falls with (1 + k / epochs), and a committee of M has (.7 + .3 / M) of it. Both were read
-    off trainings of the compact network on held-out images of MNIST and mnist-5k (docs/log.md); few images need more
-    epochs: k = 1.35 for 60,000 images, growing with the root of their fewness.
+    A single network's error is proportional to 1 + k / epochs, and a committee of M has .7 + .3 / M of it. Both were read
+    off trainings of the compact network on validation images of MNIST and mnist-5k (docs/log.md). Small data sets need
+    more epochs: k is 1.35 for 60,000 images and grows with the square root of 60,000 / images.
     """
     k = 1.35 * math.sqrt(60_000 / images)
     return (1 + k / epochs) * (0.7 + 0.3 / members)
@@ -167,37 +168,37 @@ def needed_seconds(recipe: Recipe, dataset: ImageDataset, speed: Speed, members:
     images, tested = len(dataset.train), len(dataset.test)
     held_out = {"folds": 1 / recipe.holdout.folds, "none": 0.0}.get(recipe.holdout.kind, recipe.holdout.fraction)
     views = 2 if recipe.committee.tta == "horizontal_flip" else 1
-    epoch = images * (1 - held_out) + JUDGING * images * held_out
-    judging = JUDGING * (images + tested) * views
+    epoch = images * (1 - held_out) + PREDICTING * images * held_out
+    predicting = PREDICTING * (images + tested) * views
     waves = math.ceil(members / speed.at_once)
-    training = waves * (epochs * epoch + judging) / speed.images_per_second
+    training = waves * (epochs * epoch + predicting) / speed.images_per_second
     return START_SECONDS + training + end_seconds(images)
 
 
 def end_seconds(images: int) -> float:
-    """What follows the training of so many images: combining, calibrating, intervals, figures, the page."""
+    """How long everything after the training takes: combining, calibrating, intervals, figures, the page."""
     return 4 + images / 20_000
 
 
 def measured_speed(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> Speed:
-    """Train a few images for two short epochs, where and beside as many others as the run will; the second counts."""
-    setting = settled(setting, MOST_MEMBERS)
+    """Train on a few images for two short epochs, beside as many other members as in the run; the second epoch counts."""
+    setting = setting.resolved(MOST_MEMBERS)
     at_once = STACKED if setting.device == "cuda" else setting.workers
     number = min(len(dataset.train), recipe.training.batch_size * TRIAL_STEPS)
     chosen = numpy_generator(setting.seed, "trial").permutation(len(dataset.train))[:number]
     few = replace(dataset, train=dataset.train.part(np.sort(chosen)))
     training = recipe.training.model_copy(update={"epochs": 2, "patience": 0, "checkpoint": "last"})
-    changes = recipe.augmentation.model_copy(update={"no_aug_epochs": 0})
-    short = recipe.model_copy(update={"training": training, "schedule": Schedule(), "augmentation": changes})
-    speeds = []
-    with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as name:
-        folder, nothing = Path(name), [np.empty(0, dtype=np.int64)] * at_once
-        shared = folder / "images"
-        shared.mkdir()
-        jobs = list(make_jobs(few, short, folder, setting, nothing, range(at_once), shared, None, None))
-        for event in pick_runner(setting, at_once)(jobs):
-            if isinstance(event, Failed):
-                raise TrainingError(f"the budget's trial failed: {event.why}")
-            if isinstance(event, EpochDone) and event.line["epoch"] == 2:
-                speeds.append(event.line["images_per_second"])
+    augmentation = recipe.augmentation.model_copy(update={"no_aug_epochs": 0})
+    short = recipe.model_copy(update={"training": training, "schedule": Schedule(), "augmentation": augmentation})
+    nothing = [np.empty(0, dtype=np.int64)] * at_once
+    trial, speeds = TrainingPlan(few, short, setting, nothing), []
+    with shared(few.train) as (images,):
+        assert images is not None
+        try:
+            outcomes = train_members(trial.jobs(images, None, None), executor_for(setting.device, at_once), "raise")
+        except TrainingError as error:
+            raise TrainingError(f"the budget's trial failed: {error}") from None
+    for outcome in outcomes:
+        assert outcome.trained is not None
+        speeds.append(outcome.trained.history[-1].images_per_second)
     return Speed(fmean(speeds), at_once)

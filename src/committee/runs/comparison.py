@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from committee.rng import numpy_generator
 from committee.errors import RunError, counted
+from committee.folders.records import differences
+from committee.folders.run_folder import RunFolder
+from committee.metrics.formatting import p_value, percent, points
 from committee.metrics.paired import Comparison, compare
-from committee.report.tables import percent
-from committee.folders import files as store
+from committee.rng import numpy_generator
 
 
-def compare_runs(run_a: Path, run_b: Path, on: str = "test") -> Comparison:
+def compare_runs(run_a: str | Path, run_b: str | Path, on: str = "test") -> Comparison:
     """Compare the committees of two finished runs.
 
     Args:
@@ -22,28 +23,27 @@ def compare_runs(run_a: Path, run_b: Path, on: str = "test") -> Comparison:
         on: "test" or "out-of-fold".
 
     Raises:
-        RunError: a run is unfinished, its test images are still sealed, or the two have other images.
+        RunError: a run is unfinished, its test images are still sealed, or the two have different images.
     """
-    names = {"test": ("test images", "test"), "out-of-fold": ("training images", "train")}
-    images, labels_name = names[on]
-    for run in (run_a, run_b):
-        store.read_manifest(run)
-        if on == "test" and not (run / "test_probabilities.npy").exists():
+    a, b = RunFolder.finished(run_a), RunFolder.finished(run_b)
+    for run in (a, b):
+        if on == "test" and run.is_sealed:
             raise RunError(
                 f"the test images of {run} are still sealed; open them with committee evaluate, or use --on out-of-fold"
             )
-    digests = [store.read_json(run / "identity.json")[images] for run in (run_a, run_b)]
-    labels_a, labels_b = (store.read_array(run / f"{labels_name}_labels.npy") for run in (run_a, run_b))
-    if digests[0] != digests[1] or not np.array_equal(labels_a, labels_b):
-        raise RunError(
-            f"{run_a} and {run_b} do not have the same {images} in the same order; compare runs on one data set"
-        )
-    file = "test_probabilities.npy" if on == "test" else "out_of_fold_probabilities.npy"
-    a, b = (store.read_array(run / file) for run in (run_a, run_b))
-    judged = ~(np.isnan(a[:, 0]) | np.isnan(b[:, 0]))
-    if not judged.any():
-        raise RunError(f"{run_a} and {run_b} have no held-out image in common; compare them with --on test")
-    return compare(a[judged], b[judged], labels_a[judged], numpy_generator(0, "compare"))
+    if on == "test":
+        images, digests = "test images", [run.identity.test_images for run in (a, b)]
+        labels, probabilities = [run.test_labels for run in (a, b)], [run.test_probabilities for run in (a, b)]
+    else:
+        images, digests = "training images", [run.identity.train_images for run in (a, b)]
+        labels, probabilities = [run.train_labels for run in (a, b)], [run.out_of_fold_probabilities for run in (a, b)]
+    if digests[0] != digests[1] or not np.array_equal(labels[0], labels[1]):
+        raise RunError(f"{a} and {b} do not have the same {images} in the same order; compare runs on one data set")
+    of_a, of_b = probabilities
+    both = ~(np.isnan(of_a[:, 0]) | np.isnan(of_b[:, 0]))
+    if not both.any():
+        raise RunError(f"{a} and {b} have no held-out image in common; compare them with --on test")
+    return compare(of_a[both], of_b[both], labels[0][both], numpy_generator(0, "compare"))
 
 
 def as_json(comparison: Comparison) -> str:
@@ -51,26 +51,32 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps(vars(comparison), default=lambda interval: interval.model_dump())
 
 
-def in_words(comparison: Comparison, run_a: Path, run_b: Path, on: str) -> str:
+def as_text(comparison: Comparison, run_a: str | Path, run_b: str | Path, on: str) -> str:
     """The comparison as a few lines."""
-    c = comparison
-    which = "test images" if on == "test" else "out-of-fold judgements of training images"
-    identities = [store.read_json(run / "identity.json") for run in (run_a, run_b)]
-    between = store.differing(identities[0], identities[1], "{name} {was} in A, {now} in B")
-    members_a, members_b = (len(store.read_json(run / "committee.json")["members"]) for run in (run_a, run_b))
+    c, a, b = comparison, RunFolder(run_a), RunFolder(run_b)
+    which = "test images" if on == "test" else "training images, out of fold"
+    between = differences(a.identity, b.identity, "{name} {was} in A, {now} in B")
     difference, loss = c.accuracy_difference_interval, c.log_loss_difference_interval
     lines = [
-        f"{c.images:,} {which}; differences are B minus A, intervals hold 95 %",
+        f"{c.images:,} {which}; differences are B minus A, intervals are 95 %",
         f"A and B differ in: {'; '.join(between) or 'nothing, they are the same training'}",
-        f"A  {percent(c.accuracy_a)} ({percent(c.accuracy_interval_a.low)} to {percent(c.accuracy_interval_a.high)})"
-        f"  log-loss {c.log_loss_a:.4f}  {counted(members_a, 'member')}  {run_a}",
-        f"B  {percent(c.accuracy_b)} ({percent(c.accuracy_interval_b.low)} to {percent(c.accuracy_interval_b.high)})"
-        f"  log-loss {c.log_loss_b:.4f}  {counted(members_b, 'member')}  {run_b}",
-        f"accuracy  {100 * c.accuracy_difference:+.2f} points "
-        f"({100 * difference.low:+.2f} to {100 * difference.high:+.2f})",
-        f"log-loss  {c.log_loss_difference:+.4f} nats ({loss.low:+.4f} to {loss.high:+.4f})",
-        f"only A right {c.only_a_right:,}, only B right {c.only_b_right:,}, both right {c.both_right:,}, "
-        f"both wrong {c.both_wrong:,}; exact McNemar p = {c.mcnemar_p:.3g}",
-        c.verdict,
     ]
-    return "\n".join(lines)
+    for name, accuracy, interval, log_loss, run in (
+        ("A", c.accuracy_a, c.accuracy_interval_a, c.log_loss_a, a),
+        ("B", c.accuracy_b, c.accuracy_interval_b, c.log_loss_b, b),
+    ):
+        members = counted(len(run.committee.members), "member")
+        lines.append(
+            f"{name}  {percent(accuracy)} ({percent(interval.low)} to {percent(interval.high)})"
+            f"  log-loss {log_loss:.4f}  {members}  {run}"
+        )
+    return "\n".join(
+        [
+            *lines,
+            f"accuracy  {points(c.accuracy_difference)} points ({points(difference.low)} to {points(difference.high)})",
+            f"log-loss  {c.log_loss_difference:+.4f} nats ({loss.low:+.4f} to {loss.high:+.4f})",
+            f"only A correct {c.only_a_right:,}, only B correct {c.only_b_right:,}, both correct {c.both_right:,}, "
+            f"both wrong {c.both_wrong:,}; exact McNemar p {p_value(c.mcnemar_p)}",
+            c.verdict,
+        ]
+    )

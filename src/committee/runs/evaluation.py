@@ -1,403 +1,259 @@
 """From trained members to results and report: what a run's probabilities say about it.
 
-Reads the members' files, judges them out of fold, opens the test images if asked to, and writes committee.json,
+Reads the members' files, evaluates them out of fold, opens the test images if asked to, and writes committee.json,
 results.json, pictures, tables, figures, report.html and, last, the manifest. Nothing is trained here, and nothing that
 the test images show flows back into the committee.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from committee.config import recipe_parsing as recipes
-from committee.rng import numpy_generator
+from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset, LabelledImages, Labels, open_test
 from committee.data.summary import sample_pictures
-from committee.ensemble.calibrate import extrapolate, temperatures_by_size
-from committee.ensemble.combine import combine, out_of_fold
-from committee.ensemble.committee import Committee, load_network
-from committee.ensemble.select import fit_weights, size_curve
-from committee.errors import RunError, TrainingError
-from committee.metrics.scores import expected_calibration_error, judge, log_loss
+from committee.ensemble.combine import CombinationRule
+from committee.ensemble.committee import committee_of
+from committee.ensemble.member_predictions import MemberPredictions
+from committee.ensemble.size_curve import size_curve
+from committee.errors import TrainingError
+from committee.folders.records import CommitteeRecord, MemberRecord, RunSummary, ScoreSummary
+from committee.folders.run_folder import RunFolder
 from committee.metrics.error_analysis import agreement, galleries
-from committee.metrics.results import (
-    Calibration,
-    Gallery,
-    MemberRow,
-    PartScore,
-    Results,
-    SizeTemperature,
-    TestOpening,
-)
-from committee.config.recipe import Recipe
-from committee.report import run_page
-from committee.folders import files as store
+from committee.metrics.results import Calibration, Gallery, MemberResult, PartScore, Results, Scores
+from committee.metrics.scores import expected_calibration_error, log_loss, score
+from committee.report.run_page import write_run_page
+from committee.rng import numpy_generator
 from committee.training.jobs import part_score
-from committee.training.optim import rate_lines
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What the members say about one part of the images.
+class EvaluatedPart:
+    """The training images (out of fold) or the opened test images, with what was predicted for them.
 
     Attributes:
-        part: "train" (out of fold) or "test".
-        images: the part's.
-        members: (member, image, class), rows of NaN where a member trained on the image.
-        committee: (image, class), rows of NaN where no member may judge.
+        name: "train" or "test".
+        probabilities: (image, class), the committee's; rows of NaN where no member may predict.
     """
 
-    part: str
+    name: str
     images: LabelledImages
-    members: NDArray[np.float32]
-    committee: NDArray[np.float64]
+    predictions: MemberPredictions
+    probabilities: NDArray[np.float64]
 
     @property
     def labels(self) -> Labels:
         """(image,)."""
         return self.images.labels
 
-    @property
-    def judged(self) -> NDArray[np.int64]:
-        """Positions of the images that at least one member may judge."""
-        return np.flatnonzero(~np.isnan(self.committee[:, 0]))
+    def scores(self, class_names: Sequence[str]) -> Scores | None:
+        """The committee's scores on the images that may be predicted; None where there are none."""
+        images = self.predictions.predictable
+        return score(self.probabilities[images], self.labels[images], class_names) if len(images) else None
 
 
-def conclude(
-    run: Path, dataset: ImageDataset, *, open_for: str | None, seconds_training: float, command: str
-) -> Results:
-    """Judge the members of a run and write everything that follows from them.
+def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | None) -> Results:
+    """Evaluate the members of a run and write everything that follows from them.
 
     Args:
-        run: the run folder, its members trained.
+        folder: the run's; its members are trained, its command and training seconds are written.
         dataset: what it was trained on.
         open_for: why the test images are opened, for the record; None keeps them sealed.
-        seconds_training: wall time of the training.
-        command: how the run was started.
 
     Raises:
         TrainingError: no member finished.
     """
     began = time.monotonic()
-    recipe = recipes.load(str(run / "recipe.toml"))
-    facts, used, trained, honest = trained_members(run, recipe.committee.members)
-    committee = form_committee(run, recipe, dataset, used, honest)
-    evidence = [Evidence("train", dataset.train, honest, committee.combine(honest))]
-    store.write_array(run / "out_of_fold_probabilities.npy", evidence[0].committee)
-    if open_for is not None:
-        evidence.append(test_evidence(run, dataset, committee, used, open_for))
+    recipe = folder.recipe
+    records = [folder.member(number).record for number in range(recipe.committee.members)]
+    records = [record for record in records if record.status != "late"]
+    used = [record.member for record in records if record.status == "finished"]
+    if not used:
+        raise TrainingError(
+            f"no member could be trained: {records[0].remark}; change the recipe and give another --out"
+        )
+    predictions = MemberPredictions.for_training_images([folder.member(member) for member in used])
+    rule = write_rule(folder, recipe, used, predictions, dataset.train.labels)
+    train = EvaluatedPart("train", dataset.train, predictions, predictions.combined(rule))
+    folder.write_out_of_fold_probabilities(train.probabilities)
+    test = None if open_for is None else evaluated_test(folder, dataset, used, open_for)
+    names = dataset.class_names
+    parts = [train] if test is None else [train, test]
+    rng = numpy_generator("size curve", len(used))
+    out_of_fold = train.scores(names)
+    seconds = folder.seconds_training
     results = Results(
-        **judgements(run, evidence, committee, dataset.class_names, numpy_generator("size curve", len(used))),
-        members=tuple(member_row(fact, evidence, used) for fact in facts),
-        committee_train=judge(committee.answer(trained), dataset.train.labels, dataset.class_names),
-        out_of_fold_remark=out_of_fold_remark(recipe, evidence[0]),
-        galleries=write_pictures(run, dataset, evidence),
-        left_out=recipe.committee.members - len(facts),
-        test_openings=test_openings(run),
-        seconds_training=round(seconds_training, 3),
-        seconds_total=round(seconds_training + time.monotonic() - began, 3),
+        members=tuple(member_result(record, used, test) for record in records),
+        left_out=recipe.committee.members - len(records),
+        committee_train=score(rule.predict(predictions.probabilities), train.labels, names),
+        out_of_fold=out_of_fold,
+        out_of_fold_members=mean_members(predictions) if out_of_fold else None,
+        out_of_fold_remark=out_of_fold_remark(recipe, predictions),
+        test=test.scores(names) if test else None,
+        calibration=calibration(folder, rule, test),
+        size_curve_out_of_fold=size_curve(predictions.honest, train.labels, rule.combine, rng),
+        size_curve_test=size_curve(test.predictions.honest, test.labels, rule.predict, rng) if test else (),
+        agreement=agreement((test or train).predictions.honest, on=(test or train).name),
+        galleries=write_pictures(folder, dataset, parts),
+        test_openings=folder.test_openings,
+        seconds_training=seconds,
+        seconds_total=round(seconds + time.monotonic() - began, 3),
     )
-    store.write_json(run / "results.json", results.model_dump(mode="json"))
-    store.write_text(run / "command.txt", command + "\n")
-    for part in evidence:
-        write_misclassified(run, part, dataset.class_names)
-    write_report(run)
+    folder.write_results(results)
+    for part in parts:
+        write_misclassified(folder, part, names)
+    write_report(folder)
     return results
 
 
-def trained_members(
-    run: Path, members: int
-) -> tuple[list[dict[str, Any]], list[int], NDArray[np.float32], NDArray[np.float32]]:
-    """What the members of a run left: each member.json, and of those that finished their numbers and probabilities.
-
-    Returns:
-        The facts of all members but those that a budget's end left out; the finished ones' numbers; their probabilities
-        of the training images (member, image, class); and the same out of fold, with rows of NaN where a member trained
-        on the image.
-
-    Raises:
-        TrainingError: no member finished.
-    """
-    facts = [store.read_json(store.member_file(run, member)) for member in range(members)]
-    facts = [fact for fact in facts if fact["status"] != "late"]
-    used = [fact["member"] for fact in facts if fact["status"] == "finished"]
-    if not used:
-        raise TrainingError(
-            f"no member could be trained: {facts[0]['remark']}; change the recipe and give another --out"
-        )
-    folders = [store.member_folder(run, member) for member in used]
-    trained = np.stack([store.read_array(folder / "train_probabilities.npy") for folder in folders])
-    return facts, used, trained, out_of_fold(trained, [store.read_array(folder / "held_out.npy") for folder in folders])
-
-
-def form_committee(
-    run: Path, recipe: Recipe, dataset: ImageDataset, used: Sequence[int], honest: NDArray[np.float32]
-) -> Committee:
-    """The committee of the members that finished: weights and temperature from their out-of-fold probabilities."""
-    labels = dataset.train.labels
-    combination = recipe.committee.combination
-    weights = fit_weights(honest, labels) if combination == "weighted" else None
-    by_size: tuple[SizeTemperature, ...] = ()
-    if recipe.committee.calibration == "temperature":
-        together = partial(combine, how=combination, weights=weights)
-        by_size = temperatures_by_size(honest, labels, together, numpy_generator("temperature", len(used)))
-    temperature = extrapolate(by_size, len(used)) if by_size else None
-    store.write_json(
-        run / "committee.json",
-        {
-            "members": list(used),
-            "combination": combination,
-            "weights": None if weights is None else [float(weight) for weight in weights],
-            "temperature": temperature,
-            "temperature_by_size": [point.model_dump() for point in by_size],
-        },
+def write_rule(
+    folder: RunFolder, recipe: Recipe, used: Sequence[int], predictions: MemberPredictions, labels: Labels
+) -> CombinationRule:
+    """Decide out of fold how the members that finished become one, and write it down."""
+    rule, by_size = predictions.fit_rule(labels, recipe.committee)
+    record = CommitteeRecord(
+        members=tuple(used),
+        combination=rule.how,
+        weights=rule.weights,
+        temperature=rule.temperature if by_size else None,
+        temperature_by_size=by_size,
     )
-    height, width, channels = dataset.image_shape
-    identity = store.read_json(run / "identity.json")
-    shape, classes, device = (channels, height, width), len(dataset.class_names), identity["device"]
-    return Committee(
-        networks=tuple(load_network(run, member, recipe, shape, classes, device) for member in used),
-        class_names=dataset.class_names,
-        image_shape=dataset.image_shape,
-        pixel_range=dataset.pixel_range,
-        combination=combination,
-        weights=weights,
-        temperature=temperature or 1.0,
-        device=device,
-        precision=identity["precision"],
-        tta=recipe.committee.tta,
-    )
+    folder.write_committee(record)
+    return rule
 
 
-def test_evidence(
-    run: Path, dataset: ImageDataset, committee: Committee, used: Sequence[int], open_for: str
-) -> Evidence:
-    """Open the test images, let every member judge them, and store what it said."""
-    images = open_test(dataset, run / "test_record.jsonl", open_for, members=len(used))
-    members = committee.member_probabilities(images.pixels)
-    for member, probabilities in zip(used, members, strict=True):
-        store.write_array(store.member_folder(run, member) / "test_probabilities.npy", probabilities)
-    combined = committee.answer(members)
-    store.write_array(run / "test_labels.npy", images.labels)
-    store.write_array(run / "test_probabilities.npy", combined)
-    return Evidence("test", images, members, combined)
+def evaluated_test(folder: RunFolder, dataset: ImageDataset, used: Sequence[int], open_for: str) -> EvaluatedPart:
+    """Open the test images, let every member predict them, and store what it predicted."""
+    committee = committee_of(folder, used, folder.identity.device)
+    images = open_test(dataset, folder.test_record, open_for, members=len(used))
+    predictions = MemberPredictions(committee.member_probabilities(images.pixels))
+    for member, probabilities in zip(used, predictions.probabilities, strict=True):
+        folder.member(member).write_test_probabilities(probabilities)
+    combined = predictions.combined(committee.rule)
+    folder.write_test(images.labels, combined)
+    return EvaluatedPart("test", images, predictions, combined)
 
 
-def judgements(
-    run: Path, evidence: Sequence[Evidence], committee: Committee, class_names: Sequence[str], rng: np.random.Generator
-) -> dict[str, Any]:
-    """The fields of Results that come from probabilities and labels."""
-    own, test = evidence[0], evidence[1] if len(evidence) > 1 else None
-    judged = own.judged
-    asked = ~np.isnan(own.members[:, judged, 0])
-    return {
-        "out_of_fold": judge(own.committee[judged], own.labels[judged], class_names) if len(judged) else None,
-        "out_of_fold_members": float(asked.sum(axis=0).mean()) if len(judged) else None,
-        "test": judge(test.committee, test.labels, class_names) if test else None,
-        "calibration": calibration_of(run, test, committee),
-        "sizes_out_of_fold": size_curve(own.members, own.labels, committee.combine, rng),
-        "sizes_test": size_curve(test.members, test.labels, committee.answer, rng) if test else (),
-        "agreement": agreement((test or own).members, on=(test or own).part),
-    }
+def mean_members(predictions: MemberPredictions) -> float:
+    """How many members predict an image that any may predict, on average."""
+    return float(predictions.members_per_image[predictions.predictable].mean())
 
 
-def calibration_of(run: Path, test: Evidence | None, committee: Committee) -> Calibration | None:
+def calibration(folder: RunFolder, rule: CombinationRule, test: EvaluatedPart | None) -> Calibration | None:
     """Where the temperature comes from, and what it changes on the test images once they are opened."""
-    facts = store.read_json(run / "committee.json")
-    if facts["temperature"] is None:
+    if folder.committee.temperature is None:
         return None
-
-    def before_after(measure: Callable[[NDArray[np.float64], Labels], float]) -> tuple[float, float] | None:
-        if test is None:
-            return None
-        return measure(committee.combine(test.members), test.labels), measure(test.committee, test.labels)
-
+    changes: list[tuple[float, float]] = []
+    if test:
+        before, after = rule.combine(test.predictions.honest), test.probabilities
+        changes = [
+            (measure(before, test.labels), measure(after, test.labels))
+            for measure in (log_loss, expected_calibration_error)
+        ]
     return Calibration(
-        temperature=committee.temperature,
-        by_size=facts["temperature_by_size"],
-        test_log_loss=before_after(log_loss),
-        test_calibration_error=before_after(expected_calibration_error),
+        temperature=rule.temperature,
+        by_size=folder.committee.temperature_by_size,
+        test_log_loss=changes[0] if changes else None,
+        test_calibration_error=changes[1] if changes else None,
     )
 
 
-def member_row(fact: dict[str, Any], evidence: Sequence[Evidence], used: Sequence[int]) -> MemberRow:
-    """A member's row of the training summary, from its member.json and, once opened, the test images."""
-    if fact["status"] != "finished":
-        nothing = {"epochs": 0, "kept_epoch": 0, "seconds": 0.0, "train": None, "held_out": None, "test": None}
-        return MemberRow(**fact, **nothing)
-    names = ("member", "status", "remark", "epochs", "kept_epoch", "seconds", "train", "held_out")
-    test = evidence[1] if len(evidence) > 1 else None
-    score = part_score(test.members[used.index(fact["member"])], test.labels) if test else None
-    return MemberRow(**{name: fact[name] for name in names}, test=PartScore(**score) if score else None)
+def member_result(record: MemberRecord, used: Sequence[int], test: EvaluatedPart | None) -> MemberResult:
+    """A member's row of the training summary: its record and, once they are opened, its score on the test images."""
+    on_test: PartScore | None = None
+    if test and record.status == "finished":
+        on_test = part_score(test.predictions.probabilities[used.index(record.member)], test.labels)
+    return MemberResult(**record.model_dump(exclude={"first_epoch"}), test=on_test)
 
 
-def out_of_fold_remark(recipe: Recipe, own: Evidence) -> str:
-    """What the out-of-fold figures rest on, in words."""
-    judged, images = len(own.judged), len(own.labels)
-    if not judged:
-        return "no images were held out, so nothing can be judged without the test images"
-    remarks = [f"each of {judged:,} training images is judged only by members that did not train on it"]
-    if judged < images:
-        remarks.append(f"{images - judged:,} images were never held out and are left out")
+def out_of_fold_remark(recipe: Recipe, predictions: MemberPredictions) -> str:
+    """What the out-of-fold figures rest on, as a phrase."""
+    predicted, images = len(predictions.predictable), predictions.probabilities.shape[1]
+    if not predicted:
+        return "no images were held out, so there are no figures without the test images"
+    remarks = [f"each of {predicted:,} training images is predicted only by members that did not train on it"]
+    if predicted < images:
+        remarks.append(f"{images - predicted:,} images were never held out and are not counted")
     if recipe.training.checkpoint != "last" or recipe.training.patience or recipe.schedule.name == "plateau":
         remarks.append(
-            "the members' epochs or rates were chosen on the same held-out images, so the figures flatter slightly"
+            "the members' epochs or learning rates were chosen on the same images, so the figures are slightly optimistic"
         )
     return "; ".join(remarks)
 
 
-def write_pictures(run: Path, dataset: ImageDataset, evidence: Sequence[Evidence]) -> tuple[Gallery, ...]:
-    """pictures.npz: the images that the report shows; returns the galleries that name them."""
+def write_pictures(folder: RunFolder, dataset: ImageDataset, parts: Sequence[EvaluatedPart]) -> tuple[Gallery, ...]:
+    """Store the images that the report shows, and return the galleries that name them."""
     samples, means = sample_pictures(dataset)
-    pictures: dict[str, NDArray[Any]] = {"samples": samples, "class_means": means}
+    pictures: dict[str, NDArray[np.integer]] = {"samples": samples, "class_means": means}
     shown: list[Gallery] = []
-    for part in reversed(evidence):
-        if len(part.judged):
-            seen = galleries(part.committee, part.members, part.labels, part=part.part, names=part.images.names)
-            shown += seen.galleries
-            pictures[part.part] = part.images.pixels[np.asarray(seen.positions, dtype=np.int64)]
-    store.write_arrays(run / "pictures.npz", pictures)
+    for part in reversed(parts):
+        if len(part.predictions.predictable):
+            found = galleries(
+                part.probabilities, part.predictions.honest, part.labels, part=part.name, names=part.images.names
+            )
+            shown += found.galleries
+            pictures[part.name] = part.images.pixels[np.asarray(found.positions, dtype=np.int64)]
+    folder.write_pictures(pictures)
     return tuple(shown)
 
 
-def write_misclassified(run: Path, evidence: Evidence, class_names: Sequence[str]) -> None:
-    """tables/misclassified_PART.csv: every wrong answer, the surest first, and the image's file."""
-    judged = evidence.judged
-    choices = evidence.committee[judged].argmax(axis=1)
-    wrong = np.flatnonzero(choices != evidence.labels[judged])
-    surest_first = wrong[np.argsort(-evidence.committee[judged[wrong]].max(axis=1), kind="stable")]
-    names = evidence.images.names
-    columns = ("image", "true", "predicted", "probability_true", "probability_predicted", "file")
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    for position, choice in zip(judged[surest_first], choices[surest_first], strict=True):
-        own, label = evidence.committee[position], evidence.labels[position]
-        row = [position, class_names[label], class_names[choice], f"{own[label]:.6f}", f"{own[choice]:.6f}"]
-        writer.writerow([*row, names[position] if names else ""])
-    store.write_text(run / "tables" / f"misclassified_{evidence.part}.csv", file.getvalue())
+def write_misclassified(folder: RunFolder, part: EvaluatedPart, class_names: Sequence[str]) -> None:
+    """Every misclassified image of a part, the most confident first, with the image's file."""
+    images = part.predictions.predictable
+    choices = part.probabilities[images].argmax(axis=1)
+    wrong = np.flatnonzero(choices != part.labels[images])
+    most_confident_first = wrong[np.argsort(-part.probabilities[images[wrong]].max(axis=1), kind="stable")]
+    names, rows = part.images.names, []
+    for position, choice in zip(images[most_confident_first], choices[most_confident_first], strict=True):
+        own, label = part.probabilities[position], part.labels[position]
+        file = names[position] if names else ""
+        rows.append((int(position), class_names[label], class_names[choice], own[label], own[choice], file))
+    folder.write_misclassified(part.name, rows)
 
 
-def test_openings(run: Path) -> tuple[TestOpening, ...]:
-    """The lines of the run's test record."""
-    path = run / "test_record.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return tuple(TestOpening.model_validate_json(line) for line in lines)
-
-
-def read_results(run: Path) -> Results:
-    """The figures of a finished run.
-
-    Raises:
-        RunError: the folder is missing, unfinished or damaged, or another version wrote it.
-    """
-    store.read_manifest(run)
-    return stored_results(run)
-
-
-def stored_results(run: Path) -> Results:
-    """results.json, whether or not the manifest is written yet.
-
-    Raises:
-        RunError: it is missing, or another version wrote it.
-    """
-    try:
-        return Results.model_validate(store.read_json(run / "results.json"))
-    except ValidationError as error:
-        raise RunError(
-            f"{run / 'results.json'} was written by another version of committee; judge the run anew with committee "
-            "evaluate, or train again"
-        ) from error
-
-
-def write_report(run: Path) -> Path:
+def write_report(folder: RunFolder) -> None:
     """Tables, figures and report.html from the files of the run folder alone, then the manifest.
 
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    results = stored_results(run)
-    data, identity = store.read_json(run / "data.json"), store.read_json(run / "identity.json")
-    environment = store.read_json(run / "environment.json")
-    recipe = recipes.load(str(run / "recipe.toml"))
-    command = (run / "command.txt").read_text(encoding="utf-8").strip()
-    members = recipe.committee.members - results.left_out
-    whole = f"a committee of {members}" if members > 1 else "one network"
-    histories = [store.read_history(store.member_folder(run, row.member)) for row in results.members]
-    page = run_page.write_report(
-        run,
-        results=results,
-        facts={
-            "title": f"{data['name']}: {whole} by the recipe {recipe.name}",
-            "dataset": data,
-            "recipe": recipe.model_dump(mode="json", exclude_none=True),
-            "recipe_toml": recipe.to_toml(),
-            "recipe_digest": recipe.digest(),
-            "environment": environment,
-            "seed": identity["seed"],
-            "command": command,
-            "version": environment["committee"],
-            "rate_reductions": rate_reductions(histories),
-        },
-        class_names=data["class_names"],
-        histories=histories,
-        pictures=store.read_arrays(run / "pictures.npz"),
-        rates=rate_lines(
-            recipe, {f"member {row.member}": h for row, h in zip(results.members, histories, strict=True)}
-        ),
+    write_run_page(folder)
+    folder.finish(summary(folder))
+
+
+def summary(folder: RunFolder) -> RunSummary:
+    """The run in short, as its manifest has it."""
+    results, recipe = folder.results, folder.recipe
+    return RunSummary(
+        data=folder.data.name,
+        recipe=recipe.name,
+        recipe_digest=recipe.digest(),
+        seed=folder.identity.seed,
+        members=sum(row.status == "finished" for row in results.members),
+        failed_members=tuple(row.member for row in results.members if row.status != "finished"),
+        left_out=results.left_out,
+        test=short(results.test),
+        out_of_fold=short(results.out_of_fold),
+        test_openings=len(results.test_openings),
+        warnings=folder.data.warnings,
+        seconds_training=results.seconds_training,
+        seconds_total=results.seconds_total,
     )
-    store.write_manifest(run, summary(results, data, identity, recipe))
-    return page
 
 
-def rate_reductions(histories: Sequence[Sequence[dict[str, Any]]]) -> list[tuple[int, str]]:
-    """For each member whose rate plateaus have reduced, the epochs and the rates in words."""
-    found = []
-    for member, history in enumerate(histories):
-        lines = [line for line in history if "rate_reduced_to" in line]
-        words = [f"to {line['rate_reduced_to']:.3g} after epoch {line['epoch']}" for line in lines]
-        found += [(member, ", ".join(words))] if words else []
-    return found
-
-
-def summary(results: Results, data: dict[str, Any], identity: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """The run in short, as the manifest and `--json` give it."""
-
-    def short(judgement: Any) -> dict[str, Any] | None:
-        if judgement is None:
-            return None
-        interval = [judgement.accuracy_interval.low, judgement.accuracy_interval.high]
-        return {
-            "accuracy": judgement.accuracy,
-            "interval": interval,
-            "images": judgement.images,
-            "errors": judgement.errors,
-            "log_loss": judgement.log_loss,
-        }
-
-    return {
-        "data": data["name"],
-        "recipe": recipe.name,
-        "recipe_digest": recipe.digest(),
-        "seed": identity["seed"],
-        "members": sum(row.status == "finished" for row in results.members),
-        "failed_members": [row.member for row in results.members if row.status != "finished"],
-        "left_out": results.left_out,
-        "test": short(results.test),
-        "out_of_fold": short(results.out_of_fold),
-        "test_openings": len(results.test_openings),
-        "warnings": data.get("warnings", []),
-        "seconds_training": results.seconds_training,
-        "seconds_total": results.seconds_total,
-    }
+def short(scores: Scores | None) -> ScoreSummary | None:
+    """Scores in short."""
+    if scores is None:
+        return None
+    return ScoreSummary(
+        accuracy=scores.accuracy,
+        interval=(scores.accuracy_interval.low, scores.accuracy_interval.high),
+        images=scores.images,
+        errors=scores.errors,
+        log_loss=scores.log_loss,
+    )

@@ -1,4 +1,4 @@
-"""A committee's answers about new images, as a table, JSON, CSV or Parquet."""
+"""A committee's predictions for new images, as a table, JSON, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -13,19 +13,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.config.record import Record
 from committee.data.dataset import Pixels
 from committee.ensemble.committee import Committee
 from committee.errors import CommitteeError, require
 
 
+class PredictionRecord(Record):
+    """The prediction for one image, as JSON gives it."""
+
+    image: str
+    prediction: str
+    probability: float
+    disagreement: float
+    probabilities: dict[str, float]
+
+
 @dataclass(frozen=True)
 class Predictions:
-    """Answers about images.
+    """Predictions for images.
 
     Attributes:
-        names: one an image, such as ``"digit.png"`` or ``"array.npy[3]"``.
+        names: one for each image, such as ``"digit.png"`` or ``"array.npy[3]"``.
         probabilities: (image, class), the committee's.
-        disagreement: (image,), the share of members whose own first choice differs from the committee's.
+        disagreement: (image,), the fraction of members whose own first choice differs from the committee's.
     """
 
     names: Sequence[str]
@@ -33,24 +44,24 @@ class Predictions:
     probabilities: NDArray[np.float64]
     disagreement: NDArray[np.float64]
 
-    def records(self) -> list[dict[str, Any]]:
-        """One dictionary an image: image, prediction, probability, disagreement, probabilities by class name."""
+    def records(self) -> list[PredictionRecord]:
+        """One record for each image."""
         return [
-            {
-                "image": name,
-                "prediction": self.class_names[int(row.argmax())],
-                "probability": float(row.max()),
-                "disagreement": float(disagreement),
-                "probabilities": {c: float(p) for c, p in zip(self.class_names, row, strict=True)},
-            }
+            PredictionRecord(
+                image=name,
+                prediction=self.class_names[int(row.argmax())],
+                probability=float(row.max()),
+                disagreement=float(disagreement),
+                probabilities={c: float(p) for c, p in zip(self.class_names, row, strict=True)},
+            )
             for name, row, disagreement in zip(self.names, self.probabilities, self.disagreement, strict=True)
         ]
 
 
-def judge(committee: Committee, names: Sequence[str], pixels: Pixels) -> Predictions:
-    """Ask a committee about images (image, height, width, channel)."""
+def predict(committee: Committee, names: Sequence[str], pixels: Pixels) -> Predictions:
+    """Predict images (image, height, width, channel)."""
     members = committee.member_probabilities(pixels)
-    combined = committee.answer(members)
+    combined = committee.rule.predict(members)
     choices = combined.argmax(axis=1)
     disagreement = (members.argmax(axis=2) != choices).mean(axis=0)
     return Predictions(names, committee.class_names, combined, disagreement)
@@ -64,7 +75,7 @@ def write(predictions: Predictions, form: str, out: Path | None) -> None:
         MissingExtraError: Parquet without pyarrow.
     """
     if form == "parquet" and out is None:
-        raise CommitteeError("Parquet is not for the terminal; give a file with --out answers.parquet")
+        raise CommitteeError("Parquet needs a file, not the terminal; give one with --out answers.parquet")
     try:
         if form == "table" and out is None:
             _print_table(predictions)
@@ -101,8 +112,9 @@ def _print_table(predictions: Predictions) -> None:
 def _flat(predictions: Predictions) -> dict[str, list[Any]]:
     """Columns: image, prediction, probability, disagreement, then one a class."""
     records = predictions.records()
-    columns = {
-        name: [record[name] for record in records] for name in ("image", "prediction", "probability", "disagreement")
+    columns: dict[str, list[Any]] = {
+        name: [getattr(record, name) for record in records]
+        for name in ("image", "prediction", "probability", "disagreement")
     }
     return columns | {
         f"p({name})": [float(p) for p in predictions.probabilities[:, position]]
@@ -120,7 +132,7 @@ def _csv(predictions: Predictions) -> str:
 
 
 def _json(predictions: Predictions) -> str:
-    return json.dumps(predictions.records(), ensure_ascii=False, indent=1) + "\n"
+    return json.dumps([record.model_dump() for record in predictions.records()], ensure_ascii=False, indent=1) + "\n"
 
 
 def _write_parquet(predictions: Predictions, out: Path) -> None:

@@ -1,19 +1,19 @@
-"""What a study found, in sentences; each rests on the numbers that stand in it."""
+"""What a study found, in sentences; each states the numbers that it rests on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from committee.metrics.results import Difference, Finding, Interval, RowResult, StudyResults
-from committee.report.tables import percent
+from committee.metrics.formatting import interval_text, p_value, percent, points
+from committee.metrics.results import Difference, Finding, RowResult, StudyResults
 
-PUBLISHED_MARGIN = 0.001  # a measured accuracy counts as reaching a published one down to this much below it
+PUBLISHED_MARGIN = 0.001  # a measured accuracy down to this much below a published one counts as reaching it
 
 
 def findings(results: StudyResults) -> Iterator[Finding]:
-    """The discussion of a study: what helped, what could not be told apart, what was published."""
+    """The discussion of a study: what helped, what could not be distinguished, what was published."""
     parts = {
-        "overall": ladder_ends(results),
+        "overall": overall(results),
         "difference": differences(results),
         "stopped": stopped(results),
         "undecided": undecided(results),
@@ -35,35 +35,35 @@ def differences(results: StudyResults) -> Iterator[str]:
 
 
 def stopped(results: StudyResults) -> Iterator[str]:
-    """Rows whose pseudo-labels were not to be trusted."""
+    """Rows whose pseudo-labels could not be trusted."""
     for row in results.rows:
         if row.stopped:
-            yield f"{row.name}: nothing was trained, its pseudo-labels are not to be trusted. {' '.join(row.audits)}."
+            yield f"{row.name}: it was not trained, since its pseudo-labels cannot be trusted. {'. '.join(row.audits)}."
 
 
 def undecided(results: StudyResults) -> Iterator[str]:
-    """What could not be told apart."""
+    """What could not be distinguished."""
     compared = [row for row in results.rows if row.difference]
     names = [row.name for row in compared if row.difference and row.difference.verdict == "not distinguishable"]
     if names:
         yield (
-            f"{len(names)} of {len(compared)} comparisons could not be told from chance ({', '.join(names)}): more "
-            "seeds or more test images would be needed."
+            f"{len(names)} of {len(compared)} differences are within chance ({', '.join(names)}): to show any "
+            "would take more seeds or more test images."
         )
 
 
 def method(results: StudyResults) -> Iterator[str]:
-    """At what level the verdicts are."""
+    """The level of the verdicts."""
     if number := sum(row.difference is not None for row in results.rows):
         yield (
-            f"Verdicts and p are at the 5 % level for all {number} comparisons together (Holm): were all rows equally "
-            "good, at most one study in twenty would report any difference. The intervals are each for itself, so one "
-            "may leave out 0 where the verdict is not distinguishable."
+            f"Verdicts and p-values are adjusted for all {number} comparisons together (Holm 1979): if all rows were "
+            "equally good, at most one study in twenty would report any difference. The intervals are not adjusted, so "
+            "one may exclude 0 where the verdict is not distinguishable."
         )
 
 
-def ladder_ends(results: StudyResults) -> Iterator[str]:
-    """The first row beside the last one, where their intervals are apart."""
+def overall(results: StudyResults) -> Iterator[str]:
+    """The first row and the last one, and whether their intervals overlap."""
     scored = [(score, row) for row in results.rows if (score := row.test or row.validation)]
     if len(scored) < 2:
         return
@@ -83,18 +83,18 @@ def ladder_ends(results: StudyResults) -> Iterator[str]:
 
 
 def difference_sentence(row: RowResult, d: Difference) -> str:
-    """What a row changed, by how much, how surely."""
-    amount = f"{100 * d.points:+.2f} points (95 % interval {points(d.interval)}, p {chance(d.p_adjusted)})"
+    """What a row changed, by how much, and how certain that is."""
+    amount = f"{points(d.points)} points (95 % interval {interval_text(d.interval, points)}, p {p_value(d.p_adjusted)})"
     what = f"{row.name} ({row.change}) against {d.against}"
     if d.verdict == "not distinguishable":
         return f"{what}: no difference could be shown, {amount}."
     if d.verdict == "these two trainings differ":
-        return f"{what}: these two trainings differ by {amount}; of the recipes, one training each says nothing."
+        return f"{what}: these two trainings differ by {amount}; one training of each says nothing about the recipes."
     return f"{what}: {d.verdict}, {amount}."
 
 
 def committees(results: StudyResults) -> Iterator[str]:
-    """What voting together gives over the members."""
+    """What a committee gains over its members."""
     for row in results.rows:
         if row.test and row.member_test:
             low, mean, high = min(row.member_test), sum(row.member_test) / len(row.member_test), max(row.member_test)
@@ -104,7 +104,7 @@ def committees(results: StudyResults) -> Iterator[str]:
                 each = "" if row.test.repeats == 1 else f", mean of {row.test.repeats} committees"
                 yield (
                     f"{row.name}: its members alone reach {percent(mean)} on average ({percent(low)} to "
-                    f"{percent(high)}), {row.members} together {percent(row.test.mean)}{each}: voting {verb} "
+                    f"{percent(high)}), {row.members} together {percent(row.test.mean)}{each}: the committee {verb} "
                     f"{abs(share):.0f} % of a member's errors."
                 )
 
@@ -123,35 +123,25 @@ def published(results: StudyResults) -> Iterator[str]:
     inside = [name for name, score, figure in short if figure <= score.interval.high]
     outside = [name for name, score, figure in short if figure > score.interval.high]
     text = (
-        f"{len(both) - len(short)} of {len(both)} rows reach the published accuracy less {100 * PUBLISHED_MARGIN:.1f} "
+        f"{len(both) - len(short)} of {len(both)} rows reach the published accuracy minus {100 * PUBLISHED_MARGIN:.1f} "
     )
     text += "points"
     if inside:
-        text += f"; below it, but with the published figure inside the 95 % interval: {', '.join(inside)}"
+        text += f"; below it, but with the published figure inside their 95 % interval: {', '.join(inside)}"
     if outside:
         text += f"; below it: {', '.join(outside)}"
     yield f"{text}."
     for name, score, figure in both:
         if score.mean > figure + 10 * PUBLISHED_MARGIN:
             more = f"{100 * (score.mean - figure):.2f} points more"
-            yield f"{name} reaches {percent(score.mean)} where {percent(figure)} was published: {more}."
+            yield f"{name} reaches {percent(score.mean)}; {percent(figure)} was published: {more}."
 
 
 def remarked(results: StudyResults) -> Iterator[str]:
-    """What is said about a published row, beside what was measured."""
+    """Remarks on published rows, with what was measured here."""
     for row in results.rows:
         if row.remark and (score := row.test or row.validation):
             low, high = percent(score.interval.low), percent(score.interval.high)
             printed = "" if row.published is None or results.published_on else f", published {percent(row.published)}"
             measured = f"measured {percent(score.mean)} (95 % interval {low} to {high}){printed}"
             yield f"{row.name}: {row.remark.rstrip('.')}: {measured}."
-
-
-def points(interval: Interval) -> str:
-    """An interval of differences, in points."""
-    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
-
-
-def chance(p: float) -> str:
-    """A p-value for people."""
-    return "< 0.0001" if p < 0.0001 else f"= {p:.4f}" if p < 0.1 else f"= {p:.2f}"

@@ -3,65 +3,127 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, LabelledImages, Labels
-from committee.ensemble.combine import combine, out_of_fold
-from committee.folders import files as store
+from committee.ensemble.combine import CombinationRule
+from committee.ensemble.member_predictions import MemberPredictions
+from committee.folders.member_folder import MemberFolder
+from committee.folders.records import EpochRecord
+from committee.folders.study_folder import StudyFolder
 from committee.metrics.error_analysis import study_galleries
-from committee.metrics.repeats import Judged, adjusted, difference, score
+from committee.metrics.repeats import Correctness, adjust_for_multiplicity, difference, score_repeats
 from committee.metrics.results import (
     Difference,
     Gallery,
     GridResult,
-    RateReduction,
+    LRReduction,
     RepeatScore,
     RowResult,
     StudyResults,
 )
-from committee.nn.architectures import plan as plan_network
+from committee.metrics.scores import confusion_matrix
+from committee.nn.architectures import plan_layers
 from committee.rng import numpy_generator
-from committee.runs.evaluation import test_openings
 from committee.studies import discussion, grid
 from committee.studies.plan import Model, Plan, PlannedRow
 
+MEAN = CombinationRule()
+
 
 @dataclass(frozen=True)
-class Answers:
-    """What a row's repeats say about one set of images.
+class RowPredictions:
+    """What a row's repeats predict for one set of images.
 
     Attributes:
         labels: (image,).
-        repeats: (repeat, image, class), rows of NaN where a repeat may not be asked.
-        first: (member, image, class), the members of the first repeat.
+        repeats: the members of each repeat.
     """
 
     labels: Labels
-    repeats: NDArray[np.float64]
-    first: NDArray[np.float32]
+    repeats: tuple[MemberPredictions, ...]
 
-    def judged(self) -> Judged:
-        """Right or wrong; the members of a committee that was trained once are there, too."""
-        alone = self.first if len(self.repeats) == 1 and len(self.first) > 1 else None
-        return Judged(right(self.repeats, self.labels), None if alone is None else right(alone, self.labels))
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(repeat, image, class), rows of NaN where no member of a repeat may predict."""
+        return np.stack([repeat.combined(MEAN) for repeat in self.repeats])
+
+    def correctness(self) -> Correctness:
+        """What is right and wrong; with the members alone, where a committee was trained once."""
+        members = self.repeats[0].honest
+        alone = len(self.repeats) == 1 and len(members) > 1
+        return Correctness(correct(self.probabilities, self.labels), correct(members, self.labels) if alone else None)
+
+    def score(self) -> RepeatScore | None:
+        """The score on the images that at least one repeat may predict; None where there are none."""
+        rights = correct(self.probabilities, self.labels)
+        predicted = ~np.isnan(rights).all(axis=0)
+        return score_repeats(rights[:, predicted]) if predicted.any() else None
+
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """(true class, predicted class) of the first repeat."""
+        first = self.probabilities[0]
+        predicted = ~np.isnan(first[:, 0])
+        counts = confusion_matrix(first[predicted].argmax(axis=1), self.labels[predicted], first.shape[1])
+        return tuple(tuple(int(count) for count in row) for row in counts)
 
 
-def right(probabilities: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
-    """(row, image, class) -> (row, image): 1 where the class is the label, 0 where not, NaN where not asked."""
+def correct(probabilities: NDArray[np.floating[Any]], labels: Labels) -> NDArray[np.float64]:
+    """(row, image, class) -> (row, image): 1 where the most probable class is the label, 0 where not, NaN for NaN."""
     known = ~np.isnan(probabilities[:, :, 0])
     return np.where(known, np.nan_to_num(probabilities, nan=-1.0).argmax(axis=2) == labels, np.nan)
 
 
-def judge(
+@dataclass(frozen=True)
+class StudyEvaluation:
+    """What the trained rows of a study predict.
+
+    Attributes:
+        test: the opened test images, which all members have predicted; None while they are sealed.
+        on_train, on_test: by the row's name; on_test is empty while the test images are sealed.
+        shown: the images that the page shows: position in the part -> place in pictures.npz.
+    """
+
+    plan: Plan
+    dataset: ImageDataset
+    folder: StudyFolder
+    test: LabelledImages | None
+    transductive: bool
+    on_train: dict[str, RowPredictions]
+    on_test: dict[str, RowPredictions]
+    shown: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The study's models by name."""
+        return {model.name: model for model in self.plan.models}
+
+    @property
+    def part(self) -> tuple[str, LabelledImages]:
+        """The images that the page is about, and their name."""
+        return ("test", self.test) if self.test else ("train", self.dataset.train)
+
+    def members(self, model: str, members: Sequence[int]) -> list[MemberFolder]:
+        """The folders of some members of a model."""
+        return [self.folder.model(model).member(member) for member in members]
+
+    def pictures(self) -> dict[str, NDArray[Any]]:
+        """The images that the page shows, as stored in pictures.npz."""
+        part, images = self.part
+        order = sorted(self.shown, key=lambda position: self.shown[position])
+        return {part: images.pixels[np.asarray(order, dtype=np.int64)]} if order else {}
+
+
+def evaluate_study(
     plan: Plan,
     dataset: ImageDataset,
-    out: Path,
+    folder: StudyFolder,
     test: LabelledImages | None,
     *,
     warnings: Sequence[str],
@@ -74,43 +136,16 @@ def judge(
     Args:
         plan: what was trained.
         dataset: what it was trained on.
-        out: the study's folder.
-        test: the opened test images, which all members have judged; None while they are sealed.
+        folder: the study's.
+        test: the opened test images, which all members have predicted; None while they are sealed.
         warnings: what every output must say.
         protocol: "honest" or "published".
         transductive: whether pseudo-labels were for the test images.
         published_on: what the published figures are for, where that is not this data; else "".
     """
-    models = {model.name: model for model in plan.models}
-    trained = [planned for planned in plan.rows if is_trained(out, models[planned.model])]
-    on_train = {p.row.name: train_answers(p, models[p.model], dataset, out) for p in trained}
-    on_test = {p.row.name: test_answers(p, models[p.model], test, out) for p in trained} if test else {}
-    shown_on = on_test or on_train
-    part, images = ("test", test) if test else ("train", dataset.train)
-    pictures: dict[int, int] = {}  # position in the part -> slot
-    compared = adjusted([compare(planned, on_test, on_train) for planned in plan.rows if planned.cell is None])
-    rows = []
+    evaluation = predictions_of(plan, dataset, folder, test, transductive)
     plain = [planned for planned in plan.rows if planned.cell is None]
-    for planned, against in zip(plain, compared, strict=True):
-        name = planned.row.name
-        answers = shown_on.get(name)
-        galleries: tuple[Gallery, ...] = ()
-        if answers:
-            galleries = study_galleries(
-                answers.repeats[0],
-                answers.first,
-                answers.labels,
-                numpy_generator(0, "galleries"),
-                part=part,
-                names=images.names,
-                every_error=planned.members > 1,
-                slot_of=lambda position: pictures.setdefault(position, len(pictures)),
-            )
-        rows.append(
-            row(planned, models[planned.model], dataset, out, on_train.get(name), on_test.get(name), against, galleries,
-                transductive)
-        )  # fmt: skip
-    order = sorted(pictures, key=lambda position: pictures[position])
+    compared = adjust_for_multiplicity([compare(planned, evaluation) for planned in plain])
     results = StudyResults(
         name=plan.study.name,
         title=plan.study.title,
@@ -118,102 +153,69 @@ def judge(
         data=dataset.name,
         protocol=protocol,
         warnings=tuple(warnings),
-        rows=tuple(rows),
-        grid=judge_grid(plan, on_train, on_test),
+        rows=tuple(row_result(planned, evaluation, d) for planned, d in zip(plain, compared, strict=True)),
+        grid=evaluate_grid(evaluation),
         published_on=published_on,
         discussion=(),
-        test_openings=test_openings(out),
-        seconds=round(sum(seconds_of(out, model) for model in plan.models), 1),
+        test_openings=folder.test_openings,
+        seconds=round(sum(seconds_of(evaluation, model) for model in plan.models), 1),
     )
-    results = results.model_copy(update={"discussion": tuple(discussion.findings(results))})
-    return results, {part: images.pixels[np.asarray(order, dtype=np.int64)]} if order else {}
+    findings = tuple(discussion.findings(results))
+    return results.model_copy(update={"discussion": findings}), evaluation.pictures()
 
 
-def is_trained(out: Path, model: Model) -> bool:
-    """Whether all members of a model are there; they are not where an audit stopped pseudo-labelling."""
-    return all((folder / "member.json").exists() for folder in member_folders(out, model, range(model.members)))
+def predictions_of(
+    plan: Plan, dataset: ImageDataset, folder: StudyFolder, test: LabelledImages | None, transductive: bool
+) -> StudyEvaluation:
+    """What every row predicts whose model is trained: out of fold, and for the test images once they are opened."""
+    evaluation = StudyEvaluation(plan, dataset, folder, test, transductive, {}, {})
+    for planned in plan.rows:
+        if not is_trained(folder, evaluation.models[planned.model]):
+            continue
+        repeats = [evaluation.members(planned.model, members) for members in planned.repeats()]
+        on_train = tuple(MemberPredictions.for_training_images(members) for members in repeats)
+        evaluation.on_train[planned.row.name] = RowPredictions(dataset.train.labels, on_train)
+        if test:
+            on_test = tuple(MemberPredictions.for_test_images(members) for members in repeats)
+            evaluation.on_test[planned.row.name] = RowPredictions(test.labels, on_test)
+    return evaluation
 
 
-def member_folders(out: Path, model: Model, members: Sequence[int]) -> list[Path]:
-    """Where these members are."""
-    return [store.member_folder(out / "models" / model.name, member) for member in members]
+def is_trained(folder: StudyFolder, model: Model) -> bool:
+    """Whether all members of a model are there; they are not where an audit stopped self-training."""
+    return all(folder.model(model.name).member(member).is_done for member in range(model.members))
 
 
-def train_answers(planned: PlannedRow, model: Model, dataset: ImageDataset, out: Path) -> Answers:
-    """What a row's repeats say about the images that their members held out."""
-    repeats, first = [], None
-    for members in planned.repeats():
-        folders = member_folders(out, model, members)
-        trained = np.stack([store.read_array(folder / "train_probabilities.npy") for folder in folders])
-        honest = out_of_fold(trained, [store.read_array(folder / "held_out.npy") for folder in folders])
-        first = honest if first is None else first
-        repeats.append(combine(honest, "mean"))
-    assert first is not None
-    return Answers(dataset.train.labels, np.stack(repeats), first)
+def compare(planned: PlannedRow, evaluation: StudyEvaluation) -> Difference | None:
+    """A row minus the one that it is compared with: on the test images, or on validation images while they are sealed.
 
-
-def test_answers(planned: PlannedRow, model: Model, test: LabelledImages, out: Path) -> Answers:
-    """What a row's repeats say about the test images."""
-    repeats, first = [], None
-    for members in planned.repeats():
-        folders = member_folders(out, model, members)
-        said = np.stack([store.read_array(folder / "test_probabilities.npy") for folder in folders])
-        first = said if first is None else first
-        repeats.append(combine(said, "mean"))
-    assert first is not None
-    return Answers(test.labels, np.stack(repeats), first)
-
-
-def compare(planned: PlannedRow, on_test: dict[str, Answers], on_train: dict[str, Answers]) -> Difference | None:
-    """A row less the one that it is compared with: on the test images, or while they are sealed on validation images.
-
-    On validation images, those are looked at that both may judge.
+    Of the validation images, those count which both may predict.
     """
     name, other = planned.row.name, planned.compare_with
-    answers, on = (on_test, "test") if on_test else (on_train, "validation")
-    if other is None or name not in answers or other not in answers:
+    rows, on = (evaluation.on_test, "test") if evaluation.on_test else (evaluation.on_train, "validation")
+    if other is None or name not in rows or other not in rows:
         return None
-    this, that = answers[name].judged(), answers[other].judged()
-    rows = [rows for each in (this, that) for rows in (each.right, each.members) if rows is not None]
-    common = np.all([~np.isnan(r).any(axis=0) for r in rows], axis=0)
+    this, that = rows[name].correctness(), rows[other].correctness()
+    known = [each for pair in (this, that) for each in (pair.correct, pair.members) if each is not None]
+    common = np.all([~np.isnan(each).any(axis=0) for each in known], axis=0)
     if common.any() and not common.all():
         this, that = (
-            Judged(each.right[:, common], None if each.members is None else each.members[:, common])
+            Correctness(each.correct[:, common], None if each.members is None else each.members[:, common])
             for each in (this, that)
         )
     return difference(this, that, against=other, on=on)
 
 
-def scored(answers: Answers | None) -> RepeatScore | None:
-    """The score of the images that at least one repeat may judge."""
-    if answers is None:
-        return None
-    rights = right(answers.repeats, answers.labels)
-    asked = ~np.isnan(rights).all(axis=0)
-    return score(rights[:, asked]) if asked.any() else None
-
-
-def row(
-    planned: PlannedRow,
-    model: Model,
-    dataset: ImageDataset,
-    out: Path,
-    on_train: Answers | None,
-    on_test: Answers | None,
-    against: Difference | None,
-    galleries: tuple[Gallery, ...],
-    transductive: bool,
-) -> RowResult:
+def row_result(planned: PlannedRow, evaluation: StudyEvaluation, against: Difference | None) -> RowResult:
     """One row of the table."""
+    row, model, dataset = planned.row, evaluation.models[planned.model], evaluation.dataset
     height, width, channels = dataset.image_shape
-    layers = plan_network(model.recipe.network, (channels, height, width), len(dataset.class_names))
-    trained = on_train is not None
-    folders = member_folders(out, model, range(planned.members * planned.seeds)) if trained else []
-    histories = [store.read_history(folder) for folder in folders]
-    facts = [store.read_json(folder / "member.json") for folder in folders]
-    audits = out / "models" / f"{model.name}-audits.json"
+    layers = plan_layers(model.recipe.network, (channels, height, width), len(dataset.class_names))
+    on_train, on_test = evaluation.on_train.get(row.name), evaluation.on_test.get(row.name)
     shown = on_test or on_train
-    row = planned.row
+    members = evaluation.members(model.name, range(planned.members * planned.seeds)) if on_train else []
+    histories = [member.history for member in members]
+    audits = evaluation.folder.audits(model.name)
     return RowResult(
         name=row.name,
         change=row.change,
@@ -222,84 +224,94 @@ def row(
         parameters=sum(layer.parameters for layer in layers),
         multiply_adds=sum(layer.multiply_adds for layer in layers),
         epochs=model.recipe.training.epochs,
-        seconds=round(sum(fact["seconds"] for fact in facts) / planned.seeds, 1),
-        validation=scored(on_train),
-        test=scored(on_test),
-        member_test=member_accuracies(planned, model, on_test, out) if on_test and planned.members > 1 else (),
+        seconds=round(sum(member.record.seconds for member in members) / planned.seeds, 1),
+        validation=on_train.score() if on_train else None,
+        test=on_test.score() if on_test else None,
+        member_test=member_accuracies(on_test) if on_test and planned.members > 1 else (),
         published=row.published,
         published_members=row.published_members,
         published_parameters=row.published_parameters,
         difference=against,
-        rate_reductions=tuple(
-            RateReduction(member=member, epoch=line["epoch"], rate=line["rate_reduced_to"])
+        lr_reductions=tuple(
+            LRReduction(member=member, epoch=epoch.epoch, lr=epoch.lr_reduced_to)
             for member, history in enumerate(histories)
-            for line in history
-            if "rate_reduced_to" in line
+            for epoch in history
+            if epoch.lr_reduced_to is not None
         ),
-        audits=tuple(audit["in_words"] for audit in store.read_json(audits)) if audits.exists() else (),
-        stopped=not trained,
-        transductive=transductive and model.teacher is not None,
+        audits=tuple(audit.sentence for audit in audits.rounds) if audits else (),
+        stopped=on_train is None,
+        transductive=evaluation.transductive and model.teacher is not None,
         remark=row.remark,
-        confusion=confusion(shown) if shown else (),
-        galleries=galleries,
+        confusion=shown.confusion() if shown else (),
+        galleries=row_galleries(planned, shown, evaluation) if shown else (),
         curve=curve(histories),
     )
 
 
-def member_accuracies(planned: PlannedRow, model: Model, on_test: Answers, out: Path) -> tuple[float, ...]:
+def row_galleries(planned: PlannedRow, shown: RowPredictions, evaluation: StudyEvaluation) -> tuple[Gallery, ...]:
+    """The galleries of a row; the images that they show are added to those of the study."""
+    part, images = evaluation.part
+    slots = evaluation.shown
+    return study_galleries(
+        shown.probabilities[0],
+        shown.repeats[0].honest,
+        shown.labels,
+        numpy_generator(0, "galleries"),
+        part=part,
+        names=images.names,
+        every_error=planned.members > 1,
+        slot_of=lambda position: slots.setdefault(position, len(slots)),
+    )
+
+
+def member_accuracies(on_test: RowPredictions) -> tuple[float, ...]:
     """Test accuracy of every member of every repeat."""
-    folders = member_folders(out, model, range(planned.members * planned.seeds))
-    said = (store.read_array(folder / "test_probabilities.npy") for folder in folders)
-    return tuple(float(np.mean(one.argmax(axis=1) == on_test.labels)) for one in said)
+    members = [member for repeat in on_test.repeats for member in repeat.probabilities]
+    return tuple(float(np.mean(member.argmax(axis=1) == on_test.labels)) for member in members)
 
 
-def confusion(answers: Answers) -> tuple[tuple[int, ...], ...]:
-    """(true class, predicted class) of the first repeat."""
-    said, classes = answers.repeats[0], answers.repeats.shape[2]
-    asked = ~np.isnan(said[:, 0])
-    pairs = answers.labels[asked] * classes + said[asked].argmax(axis=1)
-    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    return tuple(tuple(int(count) for count in line) for line in counts)
+def curve(histories: Sequence[Sequence[EpochRecord]]) -> tuple[tuple[float | None, float | None], ...]:
+    """Training and validation accuracy after each epoch, mean over the members that were trained so long."""
 
-
-def curve(histories: Sequence[Sequence[dict[str, Any]]]) -> tuple[tuple[float | None, float | None], ...]:
-    """Training and validation accuracy an epoch, mean over the members that got so far."""
-
-    def mean(lines: Sequence[dict[str, Any]], field: str) -> float | None:
-        values = [line[field] for line in lines if line[field] is not None]
+    def mean(epochs: Sequence[EpochRecord], accuracy: Callable[[EpochRecord], float | None]) -> float | None:
+        values = [value for epoch in epochs if (value := accuracy(epoch)) is not None]
         return math.fsum(values) / len(values) if values else None
 
     longest = max(map(len, histories), default=0)
     epochs = [[history[number] for history in histories if number < len(history)] for number in range(longest)]
-    return tuple((mean(lines, "train_accuracy"), mean(lines, "validation_accuracy")) for lines in epochs)
+    return tuple(
+        (mean(each, lambda epoch: epoch.train_accuracy), mean(each, lambda epoch: epoch.validation_accuracy))
+        for each in epochs
+    )
 
 
-def judge_grid(plan: Plan, on_train: dict[str, Answers], on_test: dict[str, Answers]) -> GridResult | None:
+def evaluate_grid(evaluation: StudyEvaluation) -> GridResult | None:
     """The grid of a study, if it has one.
 
-    Its cells' recipes hold validation images out: without them nothing could be chosen, and the plan says so.
+    The recipes of its cells hold validation images out: without them nothing could be chosen, and the plan says so.
     """
+    plan = evaluation.plan
     if plan.study.grid is None:
         return None
     cells = [(planned.row, planned.cell or ()) for planned in plan.rows if planned.cell is not None]
     names = [row.name for row, _ in cells]
     validation = {}
     for name in names:
-        rights = on_train[name].judged().right
+        rights = evaluation.on_train[name].correctness().correct
         rights = rights[:, ~np.isnan(rights).all(axis=0)]
-        validation[name] = (Judged(rights), score(rights))
-    shown = on_test or on_train
-    return grid.conclude(
+        validation[name] = (Correctness(rights), score_repeats(rights))
+    on_test = evaluation.on_test
+    return grid.choose(
         plan.study.grid,
         cells,
         validation,
-        {name: score(on_test[name].judged().right) for name in names} if on_test else {},
-        {name: confusion(shown[name]) for name in names},
+        {name: score_repeats(on_test[name].correctness().correct) for name in names} if on_test else {},
+        {name: (on_test or evaluation.on_train)[name].confusion() for name in names},
         "test" if on_test else "validation",
     )
 
 
-def seconds_of(out: Path, model: Model) -> float:
+def seconds_of(evaluation: StudyEvaluation, model: Model) -> float:
     """Training of all of a model's members, one after the other."""
-    files = [folder / "member.json" for folder in member_folders(out, model, range(model.members))]
-    return math.fsum(store.read_json(file)["seconds"] for file in files if file.exists())
+    members = evaluation.members(model.name, range(model.members))
+    return math.fsum(member.record.seconds for member in members if member.is_done)

@@ -1,4 +1,4 @@
-"""A grid's cells side by side: the best is chosen by validation images, and how sure that choice is."""
+"""A grid's cells: the best is chosen by validation accuracy, and it is said which others could be as good."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import JsonValue
 from committee.config.recipe import Recipe
 from committee.config.study import Grid, Row, Study, parse
 from committee.errors import RecipeError, counted
-from committee.metrics.repeats import LEVEL, Judged, difference
+from committee.metrics.formatting import percent
+from committee.metrics.repeats import LEVEL, Correctness, difference
 from committee.metrics.results import GridCell, GridResult, RepeatScore
-from committee.report.tables import percent
 
 FEW_SEEDS = 5
 
@@ -21,8 +21,8 @@ def study_of(recipe: Recipe, spellings: Sequence[str]) -> Study:
     """A study that is a grid over one recipe.
 
     Args:
-        recipe: what every cell changes; single networks are trained. Where it holds folds or random parts out, all
-            cells and repeats hold the same part out instead, so that they are judged by the same images.
+        recipe: what every cell changes; single networks are trained. Where it holds out folds or random parts, all
+            cells and repeats hold out the same part instead, so that they are validated on the same images.
         spellings: axes such as ``"optimiser.lr=0.01,0.001"``; values are read as TOML, else as bare words.
 
     Raises:
@@ -58,10 +58,10 @@ def study_of(recipe: Recipe, spellings: Sequence[str]) -> Study:
     )
 
 
-def conclude(
+def choose(
     grid: Grid,
     cells: Sequence[tuple[Row, Sequence[object]]],
-    validation: Mapping[str, tuple[Judged, RepeatScore]],
+    validation: Mapping[str, tuple[Correctness, RepeatScore]],
     test: Mapping[str, RepeatScore],
     confusion: Mapping[str, tuple[tuple[int, ...], ...]],
     confusion_on: str,
@@ -70,8 +70,9 @@ def conclude(
 
     Args:
         grid: as declared.
-        cells: each cell's row and values.
-        validation: by the row's name, what its repeats got right on validation images, and the score of that.
+        cells: the row and the values of each cell.
+        validation: by the row's name, what its repeats predict correctly of the validation images, and the score of
+            that.
         test: by the row's name; empty while the test images are sealed.
         confusion: by the row's name, of the first repeat.
         confusion_on: "test" or "validation".
@@ -98,16 +99,16 @@ def conclude(
     winner = rows[names.index(best)]
     seeds = counted(winner.validation.repeats, "seed")
     choice = (
-        f"By the validation images the best is {', '.join(winner.values)}: {percent(winner.validation.mean)} on "
+        f"By validation accuracy the best is {', '.join(winner.values)}: {percent(winner.validation.mean)} on "
         f"{winner.validation.images:,} images, mean of {seeds}."
     )
     if noise:
         same = "; ".join(", ".join(row.values) for row in rows if row.within_noise)
-        choice += f" WITHIN NOISE: it cannot be told from {same} (each at the 5 % level), so these may be as good."
+        choice += f" WITHIN NOISE: it is not distinguishable at the 5 % level from {same}, so these may be as good."
     else:
-        choice += f" It can be told from each of the {len(others)} other cells." if others else ""
+        choice += f" It is significantly better than each of the {len(others)} other cells." if others else ""
     if noise and winner.validation.repeats < FEW_SEEDS:
-        choice += f" With {seeds} little can be told; give --seeds {FEW_SEEDS} or more."
+        choice += f" With {seeds} only large differences can be shown; give --seeds {FEW_SEEDS} or more."
     return GridResult(
         axes=tuple(grid.axes),
         cells=rows,

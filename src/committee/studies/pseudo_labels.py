@@ -1,12 +1,15 @@
-"""Pseudo-labels: what a committee is sure of becomes a label (Lee 2013), and an audit says how often it is right.
+"""Pseudo-labels and self-training: what a committee is confident of becomes a label, and an audit says how often
+rightly.
 
-The audit images have labels of their own and took no part in the committee's training. The rule that accepts unlabelled
-images is applied to them, too: the share of those accepted whose given label is right estimates the precision of the
-pseudo-labels.
+After Lee 2013, "Pseudo-label: the simple and efficient semi-supervised learning method for deep neural networks" (ICML
+workshop). Audit images have labels of their own and took no part in the teacher's training. The rule that accepts
+unlabelled images is applied to them, too: the fraction of the accepted ones whose pseudo-label is right estimates the
+precision of the pseudo-labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +18,8 @@ from numpy.typing import NDArray
 
 from committee.config.recipe import PseudoLabels
 from committee.data.dataset import LabelledImages, Labels, Pixels
+from committee.folders.records import Audit
+from committee.metrics.formatting import percent
 from committee.metrics.intervals import wilson
 from committee.metrics.results import Interval
 
@@ -22,50 +27,42 @@ Probabilities = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class Audit:
-    """What one round of labelling is worth.
+class TeacherPredictions:
+    """What a teacher predicts: (unlabelled image, class) and (audit image, class)."""
 
-    Attributes:
-        unlabelled, accepted: images without labels, and how many of them got one.
-        audited, audit_accepted, audit_right: audit images, those that the rule accepts, and those of them whose given
-            label is right.
-        precision: audit_right / audit_accepted with its Wilson interval; None where none was accepted.
+    unlabelled: Probabilities
+    audit: Probabilities
+
+
+def self_train(
+    settings: PseudoLabels,
+    unlabelled: Pixels,
+    audit_labels: Labels,
+    teacher: Callable[[], TeacherPredictions],
+    train_student: Callable[[int, LabelledImages], Callable[[], TeacherPredictions]],
+    on_audit: Callable[[Audit, NDArray[np.int64], TeacherPredictions], None],
+) -> None:
+    """Rounds of self-training: label, audit, train a student, which is the next round's teacher.
+
+    The rounds end early where an audit says that the labels are not to be trusted.
+
+    Args:
+        settings: the rule, the number of rounds, the least precision.
+        unlabelled: (image, height, width, channel).
+        audit_labels: (audit image,).
+        teacher: the first round's.
+        train_student: trains on the labelled images and these pseudo-labelled ones in a round (the first is 1), and
+            returns the student as a teacher.
+        on_audit: called with each round's audit, the positions of the accepted images and the predictions behind it.
     """
-
-    unlabelled: int
-    accepted: int
-    audited: int
-    audit_accepted: int
-    audit_right: int
-    precision: float | None
-    interval: Interval | None
-
-    def stops(self, limit: float) -> bool:
-        """Whether the labels are not to be trusted: nothing to go by, or a precision below the limit."""
-        return bool(self.why_stopped(limit))
-
-    def why_stopped(self, limit: float) -> str:
-        """Why the labels are not to be trusted, and what may help; "" where they are."""
-        if self.accepted == 0:
-            return "no image was accepted; lower pseudo_labels.confidence, or train a better committee first"
-        if self.precision is None:
-            return (
-                "no audit image was accepted, so nothing is known about the labels; raise pseudo_labels.audit_fraction"
-            )
-        if self.precision < limit:
-            return f"the precision is below pseudo_labels.min_precision, {100 * limit:.2f} %; raise the confidence"
-        return ""
-
-    def in_words(self) -> str:
-        """One sentence."""
-        start = f"{self.accepted:,} of {self.unlabelled:,} images were accepted"
-        if self.precision is None or self.interval is None:
-            return f"{start}; no audit image was, so nothing is known about their labels"
-        share = f"{100 * self.interval.low:.2f} % to {100 * self.interval.high:.2f} %"
-        return (
-            f"{start}; of {self.audit_accepted:,} audit images accepted by the same rule {self.audit_right:,} were "
-            f"right: precision {100 * self.precision:.2f} % (95 % interval {share})"
-        )
+    for number in range(1, settings.rounds + 1):
+        predictions = teacher()
+        found = audit(predictions, audit_labels, settings, number)
+        chosen = accepted(predictions.unlabelled, settings)
+        on_audit(found, chosen, predictions)
+        if found.stopped:
+            return
+        teacher = train_student(number, pseudo_labelled(unlabelled, predictions.unlabelled, chosen))
 
 
 def accepted(probabilities: Probabilities, settings: PseudoLabels) -> NDArray[np.int64]:
@@ -73,20 +70,21 @@ def accepted(probabilities: Probabilities, settings: PseudoLabels) -> NDArray[np
 
     Args:
         probabilities: (image, class), a committee's.
-        settings: the rule; `top_fraction` takes that share of the images of each predicted class, the surest first.
+        settings: the rule; `top_fraction` takes that fraction of the images of each predicted class, the most confident
+            first.
     """
-    given, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    labels, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     if settings.accept == "confidence":
-        return np.flatnonzero(sure >= settings.confidence)
+        return np.flatnonzero(confidence >= settings.confidence)
     chosen = []
-    for label in np.unique(given):
-        own = np.flatnonzero(given == label)
-        best = own[np.argsort(-sure[own], kind="stable")]
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        best = own[np.argsort(-confidence[own], kind="stable")]
         chosen.append(best[: max(1, round(settings.top_fraction * len(own)))])
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
 
 
-def labelled(pixels: Pixels, probabilities: Probabilities, chosen: NDArray[np.int64]) -> LabelledImages:
+def pseudo_labelled(pixels: Pixels, probabilities: Probabilities, chosen: NDArray[np.int64]) -> LabelledImages:
     """The chosen images with their most probable class as label: what joins the training.
 
     Args:
@@ -97,26 +95,51 @@ def labelled(pixels: Pixels, probabilities: Probabilities, chosen: NDArray[np.in
     return LabelledImages(pixels, probabilities.argmax(axis=1)).part(chosen)
 
 
-def audit(
-    probabilities: Probabilities, audit_probabilities: Probabilities, audit_labels: Labels, settings: PseudoLabels
-) -> Audit:
-    """Judge a rule on labelled images that the committee did not train on.
+def audit(predictions: TeacherPredictions, audit_labels: Labels, settings: PseudoLabels, number: int = 0) -> Audit:
+    """Evaluate the rule on labelled images that the teacher did not train on.
 
     Args:
-        probabilities: (image, class), of the unlabelled images.
-        audit_probabilities: (audit image, class).
+        predictions: the teacher's.
         audit_labels: (audit image,).
         settings: the rule.
+        number: of the round.
     """
-    chosen = accepted(audit_probabilities, settings)
-    right = int((audit_probabilities[chosen].argmax(axis=1) == audit_labels[chosen]).sum())
-    known = len(chosen) > 0
+    chosen = accepted(predictions.audit, settings)
+    right = int((predictions.audit[chosen].argmax(axis=1) == audit_labels[chosen]).sum())
+    number_accepted = len(accepted(predictions.unlabelled, settings))
+    precision = right / len(chosen) if len(chosen) else None
+    interval = wilson(right, len(chosen)) if len(chosen) else None
     return Audit(
-        unlabelled=len(probabilities),
-        accepted=len(accepted(probabilities, settings)),
+        round=number,
+        unlabelled=len(predictions.unlabelled),
+        accepted=number_accepted,
         audited=len(audit_labels),
         audit_accepted=len(chosen),
         audit_right=right,
-        precision=right / len(chosen) if known else None,
-        interval=wilson(right, len(chosen)) if known else None,
+        precision=precision,
+        interval=interval,
+        stopped=why_stopped(number_accepted, precision, settings.min_precision),
+        sentence=sentence(number_accepted, len(predictions.unlabelled), right, len(chosen), interval),
+    )
+
+
+def why_stopped(number_accepted: int, precision: float | None, least: float) -> str:
+    """Why the labels are not to be trusted, and what may help; "" where they are."""
+    if number_accepted == 0:
+        return "no image was accepted; lower pseudo_labels.confidence, or train a better committee first"
+    if precision is None:
+        return "no audit image was accepted, so the precision is unknown; raise pseudo_labels.audit_fraction"
+    if precision < least:
+        return f"the precision is below pseudo_labels.min_precision, {percent(least)}; raise pseudo_labels.confidence"
+    return ""
+
+
+def sentence(number_accepted: int, unlabelled: int, right: int, audited: int, interval: Interval | None) -> str:
+    """An audit in words, without a full stop."""
+    start = f"{number_accepted:,} of {unlabelled:,} images were accepted"
+    if interval is None:
+        return f"{start}; no audit image was, so the precision of their labels is unknown"
+    return (
+        f"{start}; of {audited:,} audit images accepted by the same rule, {right:,} were labelled correctly: precision "
+        f"{percent(right / audited)} (95 % interval {percent(interval.low)} to {percent(interval.high)})"
     )

@@ -1,42 +1,33 @@
-"""From a declared study to its page: prepare, train, judge, write; the order of the stages.
-
-The folder of a study: study.toml, identity.json, plan.json, data.json, environment.json, command.txt,
-test_record.jsonl, models/NAME/ (each can be used like a run: `committee predict STUDY/models/NAME ...`), results.json,
-pictures.npz, tables/study.csv, tables/study.md, figures/*.png, study.html and, last, the manifest run.json.
-"""
+"""From a declared study to its page: prepare, train, evaluate, write; the order of the stages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import tomli_w
-from pydantic import ValidationError
 
-from committee.config import recipe_parsing as recipes
 from committee.config.renames import Table
 from committee.config.study import Study
 from committee.data.dataset import ImageDataset, checked_images, open_test
 from committee.data.splits import stratified_part
 from committee.data.summary import describe, sample_pictures
 from committee.errors import RecipeError, RunError
-from committee.folders import files as store
+from committee.folders.records import AnsweredPlan, CommitteeRecord, RunData, StudyIdentity
+from committee.folders.study_folder import StudyFolder
 from committee.metrics.results import StudyResults
-from committee.nn import devices
-from committee.nn.architectures import plan as plan_network
-from committee.nn.summary import layer_table, spell
-from committee.report import study_page
+from committee.nn.summary import layer_table
+from committee.report.study_page import write_study_page
 from committee.rng import numpy_generator
-from committee.runs.run import Setting, settled
-from committee.studies.evaluation import is_trained, judge
-from committee.studies.plan import Model, Plan, plan
-from committee.studies.training import identity_of as model_identity
-from committee.studies.training import judge_test, model_folder, train
+from committee.studies.evaluation import evaluate_study, is_trained
+from committee.studies.plan import Plan, plan
+from committee.studies.training import StudyTraining, predict_test, train_study
 from committee.training.jobs import Event
-from committee.training.optim import rate_lines
+from committee.training.pipeline import ignore
+from committee.training.plan import check_network
+from committee.training.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,7 @@ class Form:
 
     Attributes:
         seeds: repeats of every row, instead of what the study says.
-        quick: at most so many images, repeats and members as the study's quick form says.
+        quick: at most as many images, repeats and members as the study's quick form says.
         protocol: "honest", or "published" (the test images serve as validation images where the write-up did so).
         transductive: pseudo-labels are given to the test images.
         keep_sealed: the test images stay sealed.
@@ -57,18 +48,24 @@ class Form:
     transductive: bool = False
     keep_sealed: bool = False
 
+    def tests_while_training(self, study: Study) -> bool:
+        """Whether the test images serve as validation images."""
+        return self.protocol == "published" and study.published_protocol == "test_as_validation"
+
 
 @dataclass(frozen=True)
 class Prepared:
     """A study with its data, ready to be trained in its folder."""
 
-    plan: Plan
-    dataset: ImageDataset
-    described: ImageDataset  # as people know it: without test images among the training images
-    out: Path
-    setting: Setting
+    training: StudyTraining
     form: Form
+    described: ImageDataset  # without test images among the training images
     warnings: tuple[str, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """The models and rows."""
+        return self.training.plan
 
 
 def folder_name(study: Study, dataset: ImageDataset, form: Form, seed: int) -> str:
@@ -77,66 +74,85 @@ def folder_name(study: Study, dataset: ImageDataset, form: Form, seed: int) -> s
     return f"{dataset.name}-study-{study.name}{forms}-seed{seed}"
 
 
-def prepare(study: Study, dataset: ImageDataset, out: Path, setting: Setting, form: Form) -> Prepared:
+def prepare(
+    study: Study,
+    dataset: ImageDataset,
+    out: str | Path,
+    setting: Setting,
+    form: Form,
+    on_event: Callable[[Event], None] = ignore,
+) -> Prepared:
     """Enter the study's folder and plan its models.
 
     Raises:
-        RunError: the folder holds something else, or transductive is asked for while the test stays sealed.
+        RunError: the folder holds something else, or transductive is asked for while the test images stay sealed.
         RecipeError: a row's recipe has faults, or does not fit the images.
     """
-    by_test = form.protocol == "published" and study.published_protocol == "test_as_validation"
+    by_test = form.tests_while_training(study)
     if form.protocol == "published" and not study.published_protocol:
         raise RecipeError(f"study {study.name} names no published_protocol; leave --protocol out")
     if form.keep_sealed and (by_test or form.transductive):
         raise RunError(
             "the test images cannot stay sealed in a transductive or published form; leave --keep-sealed out"
         )
-    chosen = settled(setting, 10**6)
-    train_digest, test_digest = dataset.part_digests()
-    identity = {
-        "study": study.name,
-        "quick": form.quick,
-        "protocol": form.protocol,
-        "seed": setting.seed,
-        "training images": train_digest,
-        "test images": test_digest,
-        "device": chosen.device,
-        "precision": chosen.precision,
-    }
+    resolved, folder = setting.resolved(10**6), StudyFolder(out)
+    identity = identity_of(study, dataset, resolved, form)
     if form.quick:
         dataset = fewer(dataset, study.quick.images, setting.seed)
-    declared = study
-    holdout: Table | None = None
-    if by_test:
-        holdout = {"kind": "last", "fraction": len(dataset.test) / (len(dataset.train) + len(dataset.test))}
-        if not form.transductive:  # the held-out images to label would be the test images
-            study = without_pseudo_labels(study)
-    planned = plan(study, seeds=form.seeds, quick=form.quick, holdout=holdout, transductive=form.transductive)
-    height, width, channels = dataset.image_shape
+    planned = plan_in_form(study, dataset, form)
     for model in planned.models:
         try:
-            plan_network(model.recipe.network, (channels, height, width), len(dataset.class_names))
+            check_network(dataset, model.recipe)
         except RecipeError as error:
             raise RecipeError(f"row {model.name}: {error}") from None
-    store.check_free(out, identity)
+    data = RunData(**describe(dataset).model_dump())
+    training = StudyTraining(planned, dataset, data, folder, resolved, form.transductive, on_event)
+    folder.check_free(identity)
     for model in planned.models:
         if model.teacher is None and not by_test:  # pseudo-labels, and the joined images, are not there yet
-            store.check_free(model_folder(out, model), model_identity(model, dataset, chosen, None))
-    store.begin(out, identity)
-    described = dataset
+            folder.model(model.name).check_free(training.of(model).identity)
+    folder.begin(identity)
+    folder.write_declaration(planned.study)
+    folder.write_data(data)
+    folder.write_command(setting.command)
     if by_test:
-        dataset = with_test_held_out(dataset, out / "test_record.jsonl")
-    return Prepared(planned, dataset, described, out, chosen, form, warnings_of(declared, form))
+        training = replace(training, dataset=with_test_held_out(dataset, folder.test_record))
+    return Prepared(training, form, dataset, warnings_of(study, form))
+
+
+def identity_of(study: Study, dataset: ImageDataset, setting: Setting, form: Form) -> StudyIdentity:
+    """What makes a study's folder that of this study."""
+    train_digest, test_digest = dataset.part_digests()
+    return StudyIdentity(
+        study=study.name,
+        quick=form.quick,
+        protocol=form.protocol,
+        seed=setting.seed,
+        train_images=train_digest,
+        test_images=test_digest,
+        device=setting.device,
+        precision=setting.precision,
+    )
+
+
+def plan_in_form(study: Study, dataset: ImageDataset, form: Form) -> Plan:
+    """The models and rows of a study in the form that is asked for."""
+    holdout: Table | None = None
+    if form.tests_while_training(study):
+        holdout = {"kind": "last", "fraction": len(dataset.test) / (len(dataset.train) + len(dataset.test))}
+        if not form.transductive:  # the held-out images to label would be the test images
+            study = study.model_copy(update={"rows": tuple(row for row in study.rows if row.teacher is None)})
+    return plan(study, seeds=form.seeds, quick=form.quick, holdout=holdout, transductive=form.transductive)
 
 
 def warnings_of(study: Study, form: Form) -> tuple[str, ...]:
     """What every output of this form of a study, as it was declared, must say."""
     warnings = []
     left_out = [row.name for row in study.rows if row.teacher is not None]
-    if form.protocol == "published" and study.published_protocol == "test_as_validation":
+    if form.tests_while_training(study):
         warnings.append(
-            "PUBLISHED PROTOCOL: the test images served as validation images, as in the write-up, so these figures "
-            "flatter"
+            "PUBLISHED PROTOCOL: the test images served as validation images, as in the write-up, so these figures are "
+            "optimistic"
         )
         if left_out and not form.transductive:
             warnings.append(
@@ -144,18 +160,16 @@ def warnings_of(study: Study, form: Form) -> tuple[str, ...]:
                 "--transductive to train them)"
             )
     elif form.protocol == "published":
-        warnings.append(
-            "PUBLISHED PROTOCOL: the write-up held out a part of the training images, as the honest form does"
-        )
+        warnings.append("PUBLISHED PROTOCOL: the write-up held out some training images, as the honest protocol does")
     if form.transductive:
         warnings.append(
             "TRANSDUCTIVE: pseudo-labels were given to the test images, so rows trained with them have seen these "
-            "without labels"
+            "images, without their labels"
         )
     if form.quick:
         warnings.append(
             f"QUICK FORM: at most {study.quick.images:,} training images, {study.quick.seeds} repeats and "
-            f"{study.quick.members} members a committee; published figures are for more"
+            f"{study.quick.members} members of a committee; the published figures are for more"
         )
     return tuple(warnings)
 
@@ -166,13 +180,8 @@ def fewer(dataset: ImageDataset, images: int, seed: int) -> ImageDataset:
     if count <= images:
         return dataset
     chosen = stratified_part(dataset.train.labels, images / count, numpy_generator(seed, "quick"))
-    note = f"{len(chosen):,} of the {count:,} training images, every class in its share, for the quick form"
+    note = f"{len(chosen):,} of the {count:,} training images, drawn in proportion from every class, for the quick form"
     return replace(dataset, train=dataset.train.part(chosen), notes=(*dataset.notes, note))
-
-
-def without_pseudo_labels(study: Study) -> Study:
-    """The study without the rows that label held-out images."""
-    return study.model_copy(update={"rows": tuple(row for row in study.rows if row.teacher is None)})
 
 
 def with_test_held_out(dataset: ImageDataset, record: Path) -> ImageDataset:
@@ -185,46 +194,41 @@ def with_test_held_out(dataset: ImageDataset, record: Path) -> ImageDataset:
 
 def work(prepared: Prepared) -> dict[tuple[str, int], tuple[int, float]]:
     """For every member still to train its epochs and what an epoch costs: multiply-adds, and a little for each step."""
-    height, width, channels = prepared.dataset.image_shape
-    shape, found = (height, width, channels), {}
+    training, found = prepared.training, {}
+    shape, classes = training.dataset.image_shape, len(training.dataset.class_names)
     for model in prepared.plan.models:
-        layers = layer_table(model.recipe.network, shape, len(prepared.dataset.class_names))
+        layers = layer_table(model.recipe.network, shape, classes)
         cost = sum(layer.multiply_adds for layer in layers) + 2e7 / model.recipe.training.batch_size + 5e5
+        folder = training.folder.model(model.name)
         for member in range(model.members):
-            if not store.member_file(model_folder(prepared.out, model), member).exists():
+            if not folder.member(member).is_done:
                 found[model.name, member] = (model.recipe.training.epochs, cost)
     return found
 
 
-def conduct(
-    prepared: Prepared, *, command: str, on_event: Callable[[Event], None] = lambda event: None
-) -> StudyResults:
-    """Train what is missing, judge everything, write the page.
+def run_prepared(prepared: Prepared, on_event: Callable[[Event], None] = ignore) -> StudyResults:
+    """Train what is missing, evaluate everything, write the page.
 
     Raises:
         RunError: a folder holds another training.
         TrainingError: a member failed.
     """
-    out, form, dataset, setting = prepared.out, prepared.form, prepared.dataset, prepared.setting
-    content = prepared.plan.study.model_dump(mode="json", exclude_none=True)
-    store.write_text(out / "study.toml", tomli_w.dumps(content))
-    data = describe(prepared.described)
-    store.write_json(out / "data.json", data)
-    store.write_text(out / "command.txt", command + "\n")
-    train(prepared.plan, dataset, out, setting, transductive=form.transductive, on_event=on_event)
-    asked = asked_for(prepared)
-    if (stored := finished(out, asked)) is not None:
-        return stored
-    (out / store.MANIFEST).unlink(missing_ok=True)
-    store.write_json(out / "environment.json", devices.describe(setting.device, setting.precision, setting.workers))
+    training = replace(prepared.training, on_event=on_event)
+    folder, form, dataset, plan = training.folder, prepared.form, training.dataset, prepared.plan
+    train_study(training)
+    answered = answered_plan(prepared)
+    if folder.answers(answered):
+        return folder.results
+    folder.reopen()
+    folder.write_environment(training.setting.environment())
     test = None
     if not form.keep_sealed:
-        test = open_test(dataset, out / "test_record.jsonl", f'the end of the study "{prepared.plan.study.name}"')
-        judge_test(prepared.plan, test, dataset, out, setting)
-    results, pictures = judge(
-        prepared.plan,
+        test = open_test(dataset, folder.test_record, f'the end of the study "{plan.study.name}"')
+        predict_test(training, test)
+    results, pictures = evaluate_study(
+        plan,
         dataset,
-        out,
+        folder,
         test,
         warnings=prepared.warnings,
         protocol=form.protocol,
@@ -232,13 +236,10 @@ def conduct(
         published_on=published_on(prepared),
     )
     samples, means = sample_pictures(prepared.described)
-    store.write_arrays(out / "pictures.npz", {"samples": samples, "class_means": means, **pictures})
-    store.write_json(out / "results.json", results.model_dump(mode="json"))
-    for model in prepared.plan.models:
-        if is_trained(out, model):
-            make_usable(model, prepared, data)
-    store.write_json(out / "plan.json", asked)
-    write_page(out)
+    folder.write_pictures({"samples": samples, "class_means": means, **pictures})
+    make_models_usable(prepared)
+    folder.write_results(results, answered)
+    write_page(folder)
     return results
 
 
@@ -248,7 +249,7 @@ def run_study(
     out: str | Path,
     setting: Setting | None = None,
     form: Form | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[Event], None] = ignore,
 ) -> StudyResults:
     """Train a study's rows into a folder and compare them; what is trained already is kept.
 
@@ -265,86 +266,41 @@ def run_study(
         RecipeError: a row's recipe has faults, or does not fit the images.
         TrainingError: a member failed.
     """
-    setting = setting or Setting()
-    prepared = prepare(study, dataset, Path(out), setting, form or Form())
-    return conduct(prepared, command=setting.command, on_event=on_event)
+    return run_prepared(prepare(study, dataset, out, setting or Setting(), form or Form()), on_event)
 
 
-def asked_for(prepared: Prepared) -> dict[str, Any]:
-    """What results rest on: with the same answer, stored results are still right."""
-    return {
-        "rows": [
-            [row.row.model_dump(mode="json"), row.model, row.members, row.seeds, row.compare_with]
+def answered_plan(prepared: Prepared) -> AnsweredPlan:
+    """What the results answer: for the same plan, stored results are still right."""
+    return AnsweredPlan(
+        rows=tuple(
+            (row.row.model_dump(mode="json"), row.model, row.members, row.seeds, row.compare_with)
             for row in prepared.plan.rows
-        ],
-        "models": [[model.name, model.recipe.digest(), model.members] for model in prepared.plan.models],
-        "keep_sealed": prepared.form.keep_sealed,
-        "transductive": prepared.form.transductive,
-    }
-
-
-def finished(out: Path, asked: dict[str, Any]) -> StudyResults | None:
-    """The stored results, if they answer what is asked."""
-    if not (out / store.MANIFEST).exists() or store.read_json(out / "plan.json") != asked:
-        return None
-    try:
-        return StudyResults.model_validate(store.read_json(out / "results.json"))
-    except (ValidationError, RunError):
-        return None
+        ),
+        models=tuple((model.name, model.recipe.digest(), model.members) for model in prepared.plan.models),
+        keep_sealed=prepared.form.keep_sealed,
+        transductive=prepared.form.transductive,
+    )
 
 
 def published_on(prepared: Prepared) -> str:
     """What the published figures are for, where they are not for what was trained here; else ""."""
-    study = prepared.plan.study
+    study, name = prepared.plan.study, prepared.described.name
     figures = [row.published for row in study.rows] + list(study.grid.published.values() if study.grid else ())
-    if not any(figures) or (study.published_data in ("", prepared.dataset.name) and not prepared.form.quick):
+    if not any(figures) or (study.published_data in ("", name) and not prepared.form.quick):
         return ""
-    return f"{study.published_data or prepared.dataset.name}, all of it"
+    return f"{study.published_data or name}, all of it"
 
 
-def make_usable(model: Model, prepared: Prepared, data: dict[str, Any]) -> None:
-    """The files that let a model's folder be used like a run: its members together are a committee."""
-    folder = model_folder(prepared.out, model)
-    store.write_json(folder / "data.json", data)
-    plain: dict[str, Any] = {"combination": "mean", "weights": None, "temperature": None, "temperature_by_size": []}
-    store.write_json(folder / "committee.json", {"members": list(range(model.members)), **plain})
-    store.write_manifest(folder, {"study": prepared.plan.study.name, "model": model.name, "test_openings": 0})
+def make_models_usable(prepared: Prepared) -> None:
+    """Let the folder of each trained model be used like a run: its members together are a committee."""
+    for model in prepared.plan.models:
+        if is_trained(prepared.training.folder, model):
+            folder = prepared.training.folder.model(model.name)
+            folder.write_committee(CommitteeRecord(members=tuple(range(model.members)), combination="mean"))
+            folder.finish_as_model(prepared.plan.study.name, model.name)
 
 
-def write_page(out: Path) -> Path:
+def write_page(folder: StudyFolder) -> None:
     """Tables, figures and study.html from the files of the study's folder alone, then the manifest."""
-    try:
-        results = StudyResults.model_validate(store.read_json(out / "results.json"))
-    except ValidationError as error:
-        raise RunError(
-            f"{out / 'results.json'} was written by another version; give the committee study command again"
-        ) from error
-    data, environment = store.read_json(out / "data.json"), store.read_json(out / "environment.json")
-    height, width, channels = data["shape"]
-    layers, rates = {}, {}
-    for row in results.rows:
-        recipe_file = out / "models" / row.model / "recipe.toml"
-        if recipe_file.exists():
-            recipe = recipes.load(str(recipe_file))
-            table = layer_table(recipe.network, (height, width, channels), len(data["class_names"]))
-            layers[row.name] = [(layer.name, spell(layer.output), layer.parameters) for layer in table]
-            history = store.read_history(store.member_folder(out / "models" / row.model, 0))
-            if history and row.members == 1:
-                rates[row.name] = next(iter(rate_lines(recipe, {row.name: history}).values()))
-    page = study_page.write_study_page(
-        out,
-        results=results,
-        facts={
-            "dataset": data,
-            "environment": environment,
-            "version": environment["committee"],
-            "command": (out / "command.txt").read_text(encoding="utf-8").strip(),
-            "study_toml": (out / "study.toml").read_text(encoding="utf-8"),
-        },
-        class_names=data["class_names"],
-        layers=layers,
-        rates=rates,
-        pictures=store.read_arrays(out / "pictures.npz"),
-    )
-    store.write_manifest(out, {"study": results.name, "data": results.data, "warnings": list(results.warnings)})
-    return page
+    write_study_page(folder)
+    folder.finish()

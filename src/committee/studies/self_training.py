@@ -1,30 +1,32 @@
-"""Rounds of pseudo-labels for any data: train, label what is sure, audit, train again; each round is a run."""
+"""Self-training on any data: train, pseudo-label, audit, train again; each round is a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset, LabelledImages, Pixels, open_test
 from committee.data.splits import stratified_part
 from committee.ensemble.committee import load
 from committee.errors import DataError, RunError
-from committee.folders import files as store
+from committee.folders.records import Audit, RoundResult, SelfTrainingResults
+from committee.folders.run_folder import RunFolder
+from committee.folders.study_folder import SelfTrainingFolder
 from committee.rng import numpy_generator
-from committee.runs import run as runs
 from committee.runs.comparison import compare_runs
-from committee.studies.pseudo_labels import accepted, audit
-from committee.studies.pseudo_labels import labelled as pseudo_labelled
+from committee.runs.run import evaluate, train
+from committee.studies.pseudo_labels import TeacherPredictions, self_train
 from committee.training.jobs import Event
+from committee.training.setting import Setting
 
 TRANSDUCTIVE = (
-    "TRANSDUCTIVE: pseudo-labels were given to the test images, so this committee has seen them without labels"
+    "TRANSDUCTIVE: pseudo-labels were given to the test images, so this committee has seen them, without their labels"
 )
 
 
@@ -34,7 +36,7 @@ class Source:
 
     Attributes:
         unlabelled: (image, height, width, channel) in the data set's form; names: one for each of them.
-        held_back: the share of the training images whose labels are hidden.
+        held_back: the fraction of the training images whose labels are hidden.
         transductive: the test images.
     """
 
@@ -55,16 +57,86 @@ class Source:
         return self
 
 
-def train(
+@dataclass(frozen=True)
+class Parts:
+    """The labelled images to train on, the audit images, and the unlabelled ones."""
+
+    labelled: ImageDataset
+    audit: LabelledImages
+    unlabelled: Pixels
+
+
+@dataclass
+class Rounds:
+    """The rounds so far, and how another is trained.
+
+    `monitor` gives for a round what shows its events.
+    """
+
+    parts: Parts
+    recipe: Recipe
+    folder: SelfTrainingFolder
+    setting: Setting
+    source: Source
+    monitor: Callable[[int], AbstractContextManager[Callable[[Event], None]]]
+    results: list[RoundResult] = field(default_factory=list)
+
+    def train(self, number: int, pseudo: LabelledImages | None) -> Callable[[], TeacherPredictions]:
+        """Train a round, and return its committee as the next round's teacher."""
+        labelled, run = self.parts.labelled, self.folder.round(number)
+        if pseudo is not None:
+            note = f"{len(pseudo):,} pseudo-labelled images make up {self.recipe.pseudo_labels.batch_fraction:.0%} of "
+            note += f"every batch; {self.results[-1].audit}"
+            warnings = (TRANSDUCTIVE,) * self.source.transductive
+            labelled = replace(labelled, notes=(*labelled.notes, note), warnings=warnings)
+        with self.monitor(number) as on_event:
+            train(labelled, self.recipe, run.path, self.setting, keep_sealed=True, pseudo=pseudo, on_event=on_event)
+        self.results.append(RoundResult(round=number, folder=run.path.name))
+        return lambda: self.predictions(run)
+
+    def predictions(self, run: RunFolder) -> TeacherPredictions:
+        """What the committee of a round predicts, without its temperature.
+
+        Where few images fitted it, the temperature sharpens without bounds.
+        """
+        committee = load(run.path, device=self.setting.device)
+        unlabelled, audit = (
+            committee.rule.combine(committee.member_probabilities(pixels))
+            for pixels in (self.parts.unlabelled, self.parts.audit.pixels)
+        )
+        return TeacherPredictions(unlabelled, audit)
+
+    def keep(self, audit: Audit, chosen: NDArray[np.int64], predictions: TeacherPredictions) -> None:
+        """Note an audit with the round that gave the labels, and the accepted images in a table."""
+        last, names = self.results[-1], self.source.names
+        self.results[-1] = last.model_copy(update={"audit": audit.sentence, "stopped": audit.stopped})
+        if audit.stopped:
+            return
+        labels = predictions.unlabelled.argmax(axis=1)
+        class_names = self.parts.labelled.class_names
+        self.folder.write_accepted(
+            last.round,
+            (
+                (
+                    names[position] if names else str(position),
+                    class_names[labels[position]],
+                    float(predictions.unlabelled[position].max()),
+                )
+                for position in chosen
+            ),
+        )
+
+
+def train_rounds(
     dataset: ImageDataset,
     recipe: Recipe,
-    out: Path,
-    setting: runs.Setting,
+    out: str | Path,
+    setting: Setting,
     source: Source,
     *,
     keep_sealed: bool = False,
-    watch: Callable[[int], AbstractContextManager[Callable[[Event], None]]],
-) -> dict[str, Any]:
+    monitor: Callable[[int], AbstractContextManager[Callable[[Event], None]]],
+) -> SelfTrainingResults:
     """Train round 0 on labelled images alone, then as many rounds with pseudo-labels as the recipe says.
 
     The same call again goes on where it stopped. The test images are opened after the last round, for all rounds.
@@ -72,15 +144,11 @@ def train(
     Args:
         dataset: labelled images.
         recipe: what to train; its section pseudo_labels says what is accepted.
-        out: gets `round-0/`, `round-1/`, ... (runs), `accepted-after-round-N.csv`, `rounds.json`.
+        out: the folder of all rounds: `round-0/`, `round-1/`, ... (runs), `accepted-after-round-N.csv`, `rounds.json`.
         setting: seed, device, precision, workers.
         source: the images without labels.
         keep_sealed: leave the test images sealed and compare the rounds out of fold.
-        watch: gives a watcher of the events of a round.
-
-    Returns:
-        ``rounds`` (round, folder, test, out_of_fold, audit, stopped), ``verdict`` (the last against the first, in
-        words), ``warnings``.
+        monitor: gives for a round what is called with its events.
 
     Raises:
         DataError: the source is not one, or a part would be empty.
@@ -88,75 +156,48 @@ def train(
     """
     if keep_sealed and source.transductive:
         raise RunError("the test images cannot be labelled and stay sealed; leave --keep-sealed out")
-    source, settings = source.checked(), recipe.pseudo_labels
-    labelled, audited, unlabelled = parts(dataset, recipe, out, setting.seed, source)
-    pseudo: LabelledImages | None = None
-    told: list[dict[str, Any]] = []
-    for number in range(settings.rounds + 1):
-        folder = out / f"round-{number}"
-        noted = labelled
-        if pseudo is not None:
-            note = f"{len(pseudo):,} pseudo-labelled images make up {settings.batch_fraction:.0%} of every batch; "
-            note += str(told[-1]["audit"])
-            noted = replace(labelled, notes=(*labelled.notes, note), warnings=(TRANSDUCTIVE,) * source.transductive)
-        with watch(number) as watcher:
-            runs.train(noted, recipe, folder, setting, keep_sealed=True, pseudo=pseudo, on_event=watcher)
-        told.append({"round": number, "folder": folder.name, "audit": None, "stopped": ""})
-        if number == settings.rounds:
-            break
-        committee = load(folder, device=setting.device)
-        given, known = (  # without temperature, which sharpens without bounds where few images fitted it
-            committee.combine(committee.member_probabilities(pixels)) for pixels in (unlabelled, audited.pixels)
-        )
-        found = audit(given, known, audited.labels, settings)
-        told[-1] |= {"audit": found.in_words(), "stopped": found.why_stopped(settings.min_precision)}
-        if told[-1]["stopped"]:
-            break
-        chosen = accepted(given, settings)
-        write_accepted(out / f"accepted-after-round-{number}.csv", chosen, given, source.names, dataset.class_names)
-        pseudo = pseudo_labelled(unlabelled, given, chosen)
-    for each in told:
-        folder = out / each["folder"]
-        if not keep_sealed and not store.read_manifest(folder)["test_openings"]:
-            runs.evaluate(folder, labelled)
-        each |= {part: store.read_manifest(folder)[part] for part in ("test", "out_of_fold")}
-    verdict = ""
-    on = "test" if all(each["test"] for each in told) else "out-of-fold"
-    if len(told) > 1 and all(each[on.replace("-", "_")] for each in told):
-        compared = compare_runs(out / "round-0", out / told[-1]["folder"], on)
-        verdict = f"A is the first round, B the last. {compared.verdict}"
-    warnings = [TRANSDUCTIVE] if source.transductive and len(told) > 1 else []
-    result = {"rounds": told, "verdict": verdict, "warnings": warnings}
-    store.write_json(out / "rounds.json", result)
-    return result
+    folder = SelfTrainingFolder(out)
+    parts = split(dataset, recipe, folder, setting.seed, source.checked())
+    rounds = Rounds(parts, recipe, folder, setting, source, monitor)
+    teacher = rounds.train(0, None)
+    self_train(recipe.pseudo_labels, parts.unlabelled, parts.audit.labels, teacher, rounds.train, rounds.keep)
+    results = SelfTrainingResults(
+        rounds=tuple(scored(each, folder, parts.labelled, keep_sealed) for each in rounds.results),
+        verdict="",
+        warnings=(TRANSDUCTIVE,) if source.transductive and len(rounds.results) > 1 else (),
+    )
+    results = results.model_copy(update={"verdict": verdict(results.rounds, folder)})
+    folder.write_results(results)
+    return results
 
 
-def write_accepted(
-    path: Path, chosen: Any, given: Any, names: Sequence[str] | None, class_names: Sequence[str]
-) -> None:
-    """A table of the accepted images: name (or position among the unlabelled ones), label, probability."""
-    lines = ["image,label,probability"]
-    for position in chosen:
-        label = int(given[position].argmax())
-        name, text = (names[position] if names else str(position)), class_names[label]
-        quoted = ('"' + each.replace('"', '""') + '"' for each in (name, text))
-        lines.append(f"{','.join(quoted)},{given[position, label]:.6f}")
-    store.write_text(path, "\n".join(lines) + "\n")
+def scored(result: RoundResult, folder: SelfTrainingFolder, labelled: ImageDataset, keep_sealed: bool) -> RoundResult:
+    """A round with its scores; its test images are opened first, unless they stay sealed."""
+    run = folder.round(result.round)
+    if not keep_sealed and run.is_sealed:
+        evaluate(run.path, labelled)
+    return result.model_copy(update={"test": run.manifest.test, "out_of_fold": run.manifest.out_of_fold})
 
 
-def parts(
-    dataset: ImageDataset, recipe: Recipe, out: Path, seed: int, source: Source
-) -> tuple[ImageDataset, LabelledImages, Pixels]:
+def verdict(rounds: Sequence[RoundResult], folder: SelfTrainingFolder) -> str:
+    """The last round against the first, in words; "" where they cannot be compared."""
+    on = "test" if all(each.test for each in rounds) else "out-of-fold"
+    if len(rounds) < 2 or not all(each.test if on == "test" else each.out_of_fold for each in rounds):
+        return ""
+    compared = compare_runs(folder.round(0).path, folder.round(rounds[-1].round).path, on)
+    return f"A is the first round, B the last. {compared.verdict}"
+
+
+def split(dataset: ImageDataset, recipe: Recipe, folder: SelfTrainingFolder, seed: int, source: Source) -> Parts:
     """The labelled images to train on, the audit images, and the unlabelled ones.
 
     Raises:
         RunError: the folder exists and is none of these rounds.
         DataError: too few images remain.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "round-0").exists():
-        raise RunError(f"{out} exists and holds no rounds of pseudo-labels; give another --out")
-    labels = dataset.train.labels
-    aside = stratified_part(labels, recipe.pseudo_labels.audit_fraction, numpy_generator(seed, "audit"))
+    folder.check_free()
+    labels, fraction = dataset.train.labels, recipe.pseudo_labels.audit_fraction
+    aside = stratified_part(labels, fraction, numpy_generator(seed, "audit"))
     rest = np.setdiff1d(np.arange(len(labels)), aside)
     hidden = np.empty(0, dtype=np.int64)
     if source.held_back is not None:
@@ -164,18 +205,17 @@ def parts(
         rest = np.setdiff1d(rest, hidden)
     if not len(aside) or not len(rest):
         raise DataError(
-            f"{len(labels):,} training images are too few for an audit on {recipe.pseudo_labels.audit_fraction:.0%} of "
-            "them; add images, or change pseudo_labels.audit_fraction"
+            f"{len(labels):,} training images are too few for an audit on {fraction:.0%} of them; add images, or "
+            "change pseudo_labels.audit_fraction"
         )
     note = f"{len(aside):,} training images were set aside to audit pseudo-labels"
-    note += f", and the labels of {len(hidden):,} hidden" if len(hidden) else ""
+    note += f", and the labels of {len(hidden):,} were hidden" if len(hidden) else ""
     labelled = replace(dataset, train=dataset.train.part(rest), notes=(*dataset.notes, note))
     if source.transductive:
-        out.mkdir(parents=True, exist_ok=True)
         purpose = "transductive pseudo-labels, without labels"
-        unlabelled = open_test(dataset, out / "test_record.jsonl", purpose).pixels
+        unlabelled = open_test(dataset, folder.test_record, purpose).pixels
     elif source.unlabelled is not None:
         unlabelled = source.unlabelled
     else:
         unlabelled = dataset.train.part(hidden).pixels
-    return labelled, dataset.train.part(aside), unlabelled
+    return Parts(labelled, dataset.train.part(aside), unlabelled)

@@ -1,56 +1,75 @@
 """Train what a study needs: every member of every model, kept as soon as it is finished, in one queue for all cores.
 
-Below the study's folder: `models/NAME/` with recipe.toml, identity.json and members/NN/ as in a run, and beside it
-NAME-audits.json where images were pseudo-labelled. A second call trains only what is missing. A model's folder is bound
-to its recipe, data, seed, device and versions, not to how many members are asked for: more seeds later add members.
+A second call trains only what is missing. A model's folder is bound to its recipe, data, seed, device and versions, not
+to how many members are asked for: more seeds later add members.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, LabelledImages, open_test
 from committee.data.splits import held_out_parts, stratified_part
-from committee.ensemble.combine import combine
-from committee.ensemble.committee import load_network
-from committee.errors import TrainingError
-from committee.folders import files as store
-from committee.nn.forward import judge_of
+from committee.ensemble.combine import CombinationRule
+from committee.ensemble.committee import committee_of
+from committee.ensemble.member_predictions import MemberPredictions
+from committee.folders.member_folder import Positions
+from committee.folders.records import Audit, Audits, RunData
+from committee.folders.run_folder import RunFolder
+from committee.folders.study_folder import StudyFolder
 from committee.rng import numpy_generator
-from committee.runs import run as runs
-from committee.runs.run import Setting, pick_runner
-from committee.studies.plan import Model, Plan, row_named, trained_content
-from committee.studies.pseudo_labels import accepted, audit, labelled
-from committee.training.jobs import Event, Failed, Job, member_probabilities, one_thread, share
+from committee.studies.plan import Model, Plan, row_named
+from committee.studies.pseudo_labels import TeacherPredictions, self_train
+from committee.training.executors import executor_for
+from committee.training.jobs import Event, SharedImages, shared
+from committee.training.pipeline import ignore, train_members
+from committee.training.plan import TrainingPlan
+from committee.training.setting import Setting
+
+MEAN = CombinationRule()
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Which training images a model's members do not train on.
+class StudyTraining:
+    """What all models of a study are trained on and with.
 
     Attributes:
-        held_out: for each member, the images that it is judged by.
-        left_out: images that no member trains on or is judged by (their labels are hidden); empty for most models.
+        dataset: its training images are used, its test images (without labels) only for `transductive`.
+        data: the data set as people know it, for the models' folders.
+        setting: resolved: no field is "auto".
+        transductive: the test images, without their labels, are the unlabelled ones.
     """
 
-    held_out: Sequence[NDArray[np.int64]]
-    left_out: NDArray[np.int64]
+    plan: Plan
+    dataset: ImageDataset
+    data: RunData
+    folder: StudyFolder
+    setting: Setting
+    transductive: bool = False
+    on_event: Callable[[Event], None] = ignore
+
+    def of(self, model: Model, pseudo: LabelledImages | None = None) -> TrainingPlan:
+        """The training of one model.
+
+        Raises:
+            DataError: a validation part would be empty.
+        """
+        validation, excluded = validation_parts(model, self.dataset, self.setting.seed, self.transductive)
+        return TrainingPlan(
+            self.dataset, model.recipe, self.setting, validation, excluded=excluded, pseudo=pseudo, model=model.name
+        )
 
 
-def model_folder(out: Path, model: Model) -> Path:
-    """Where a model's members are."""
-    return out / "models" / model.name
+def validation_parts(
+    model: Model, dataset: ImageDataset, seed: int, transductive: bool
+) -> tuple[Sequence[Positions], Positions]:
+    """Which training images a model's members are validated on, and which they never see.
 
-
-def parts_of(model: Model, dataset: ImageDataset, seed: int, *, transductive: bool) -> Parts:
-    """The hold-out of a model; for pseudo-labels from held-back images, only the audit part of it is judged by.
+    The images whose labels a model's teacher replaces are excluded: only the audit part of what was held out is left to
+    validate on. Most models exclude nothing.
 
     Raises:
         DataError: a part would be empty.
@@ -58,183 +77,93 @@ def parts_of(model: Model, dataset: ImageDataset, seed: int, *, transductive: bo
     labels = dataset.train.labels
     held_out = held_out_parts(labels, model.recipe.holdout, model.members, seed, dataset.class_names)
     if model.teacher is None or transductive:
-        return Parts(held_out, np.empty(0, dtype=np.int64))
+        return held_out, np.empty(0, dtype=np.int64)
     hidden = held_out[0]
-    audited = hidden[
-        stratified_part(labels[hidden], model.recipe.pseudo_labels.audit_fraction, numpy_generator("audit"))
-    ]
-    return Parts([audited] * model.members, np.setdiff1d(hidden, audited))
+    fraction = model.recipe.pseudo_labels.audit_fraction
+    audited = hidden[stratified_part(labels[hidden], fraction, numpy_generator("audit"))]
+    return [audited] * model.members, np.setdiff1d(hidden, audited)
 
 
-def train(
-    plan: Plan,
-    dataset: ImageDataset,
-    out: Path,
-    setting: Setting,
-    *,
-    transductive: bool = False,
-    on_event: Callable[[Event], None] = lambda event: None,
-) -> None:
-    """Train every member that the study's folder lacks; the test images stay sealed unless `transductive`.
-
-    Args:
-        plan: what to train.
-        dataset: its training images are used, its test images (without labels) only for `transductive`.
-        out: the study's folder.
-        setting: settled: no field is "auto".
-        transductive: the test images, without their labels, are the unlabelled ones.
-        on_event: called with every event of the training.
+def train_study(training: StudyTraining) -> None:
+    """Train every member that the study's folder lacks; the test images stay sealed unless it is transductive.
 
     Raises:
         RunError: a folder holds another training.
         TrainingError: a member failed.
     """
-    with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
-        shared = Path(folder)
-        share(dataset.train, shared)
-        plain = [model for model in plan.models if model.teacher is None]
-        execute(list(jobs_of(plain, dataset, out, setting, shared)), setting, on_event)
-        for model in plan.models:
+    with shared(training.dataset.train) as (images,):
+        assert images is not None
+        train_models(training, [model for model in training.plan.models if model.teacher is None], images)
+        for model in training.plan.models:
             if model.teacher is not None:
-                train_rounds(model, plan, dataset, out, setting, shared, transductive, on_event)
+                train_with_teacher(training, model, model.teacher, images)
 
 
-def execute(jobs: Sequence[Job], setting: Setting, on_event: Callable[[Event], None]) -> None:
-    """Run jobs to their end.
-
-    Raises:
-        TrainingError: a member failed; the others are finished first.
-    """
-    if not jobs:
-        return
-    failed = []
-    for event in pick_runner(setting, len(jobs))(jobs):
-        failed += [event] if isinstance(event, Failed) else []
-        on_event(event)
-    if failed:
-        raise TrainingError(f"member {failed[0].member} of {failed[0].model} could not be trained: {failed[0].why}")
-
-
-def jobs_of(
-    models: Sequence[Model],
-    dataset: ImageDataset,
-    out: Path,
-    setting: Setting,
-    shared: Path,
-    pseudo: LabelledImages | None = None,
-    transductive: bool = False,
-) -> Iterator[Job]:
-    """A job for every member that is not there yet; each model's folder is begun."""
-    for model in models:
-        folder = model_folder(out, model)
-        store.begin(folder, identity_of(model, dataset, setting, pseudo))
-        store.write_text(folder / "recipe.toml", model.recipe.to_toml())
-        parts = parts_of(model, dataset, setting.seed, transductive=transductive)
-        files = share(pseudo, shared, f"{model.name}-") if pseudo else None
-        for member in range(model.members):
-            if not store.member_file(folder, member).exists():
-                yield Job(
-                    recipe=model.recipe,
-                    member=member,
-                    seed=setting.seed,
-                    folder=store.member_folder(folder, member),
-                    pixels=shared / "pixels.npy",
-                    labels=shared / "labels.npy",
-                    held_out=parts.held_out[member],
-                    left_out=parts.left_out,
-                    pseudo=files,
-                    classes=len(dataset.class_names),
-                    device=setting.device,
-                    precision=setting.precision,
-                    model=model.name,
-                )
-
-
-def identity_of(model: Model, dataset: ImageDataset, setting: Setting, pseudo: LabelledImages | None) -> dict[str, Any]:
-    """What makes a model's members these ones."""
-    identity = runs.identity_of(dataset, model.recipe, setting, None, pseudo)
-    return identity | {"recipe": trained_content(model.recipe)}
-
-
-# --- pseudo-labels ----------------------------------------------------------------------------------------------------
-
-
-def train_rounds(
-    model: Model,
-    plan: Plan,
-    dataset: ImageDataset,
-    out: Path,
-    setting: Setting,
-    shared: Path,
-    transductive: bool,
-    on_event: Callable[[Event], None],
+def train_models(
+    training: StudyTraining, models: Sequence[Model], images: SharedImages, pseudo: LabelledImages | None = None
 ) -> None:
-    """Rounds of labelling and training; each one's audit goes into the model's audits.json.
-
-    Where an audit says that the labels are not to be trusted, nothing more is trained, and audits.json says so.
-    """
-    assert model.teacher is not None
-    settings = model.recipe.pseudo_labels
-    teacher = row_named(plan.rows, model.teacher)
-    labeller, members = next(m for m in plan.models if m.name == teacher.model), list(teacher.repeats()[0])
-    parts = parts_of(model, dataset, setting.seed, transductive=transductive)
-    audited, rounds = parts.held_out[0], []
-    for number in range(1, settings.rounds + 1):
-        last = number == settings.rounds
-        current = model if last else replace(model, name=f"{model.name}-round-{number}")
-        answers = committee_answers(out, labeller, members)
-        if transductive:
-            record, purpose = out / "test_record.jsonl", f"transductive pseudo-labels, round {number}, without labels"
-            unlabelled = open_test(dataset, record, purpose, members=len(members)).pixels
-            given = answers_about(unlabelled, out, labeller, members, dataset, setting)
-        else:
-            unlabelled, given = dataset.train.part(parts.left_out).pixels, answers[parts.left_out]
-        found = audit(given, answers[audited], dataset.train.labels[audited], settings)
-        stopped = found.stops(settings.min_precision)
-        rounds.append({"round": number, "stopped": stopped, **asdict(found), "in_words": found.in_words()})
-        rounds[-1]["interval"] = found.interval and found.interval.model_dump()
-        store.write_json(out / "models" / f"{model.name}-audits.json", rounds)
-        if stopped:
-            return
-        pseudo = labelled(unlabelled, given, accepted(given, settings))
-        jobs = jobs_of([current], dataset, out, setting, shared, pseudo, transductive)
-        execute(list(jobs), setting, on_event)
-        labeller, members = current, list(range(model.members))
+    """Train every member of some models that is not there yet; each model's folder is begun."""
+    with shared(pseudo) as (pseudo_files,):
+        jobs = []
+        for model in models:
+            plan, folder = training.of(model, pseudo), training.folder.model(model.name)
+            folder.begin(plan.identity)
+            folder.write_recipe(model.recipe)
+            folder.write_data(training.data)
+            jobs += plan.jobs(images, pseudo_files, folder)
+        missing = sum(not (job.folder and job.folder.is_done) for job in jobs)
+        setting = training.setting
+        executor = executor_for(setting.device, min(setting.workers, missing))
+        train_members(jobs, executor, "raise", on_event=training.on_event)
 
 
-def committee_answers(out: Path, model: Model, members: Sequence[int]) -> NDArray[np.float64]:
-    """What the committee of these members says about all training images: (image, class)."""
-    folders = [store.member_folder(model_folder(out, model), member) for member in members]
-    return combine(np.stack([store.read_array(folder / "train_probabilities.npy") for folder in folders]), "mean")
+def train_with_teacher(training: StudyTraining, model: Model, teacher_row: str, images: SharedImages) -> None:
+    """Self-training: rounds of pseudo-labels, each with an audit; where an audit fails, nothing more is trained."""
+    folder, dataset = training.folder, training.dataset
+    if all(folder.model(model.name).member(member).is_done for member in range(model.members)):
+        return
+    validation, hidden = validation_parts(model, dataset, training.setting.seed, training.transductive)
+    audited, audits = validation[0], list[Audit]()
+    if training.transductive:
+        unlabelled = open_test(dataset, folder.test_record, "transductive pseudo-labels, without labels").pixels
+    else:
+        unlabelled = dataset.train.part(hidden).pixels
+
+    def predictions(teacher: RunFolder, members: Sequence[int]) -> TeacherPredictions:
+        stored = MemberPredictions.for_training_images([teacher.member(member) for member in members])
+        known = MEAN.combine(stored.probabilities)
+        if not training.transductive:
+            return TeacherPredictions(known[hidden], known[audited])
+        committee = committee_of(teacher, members, training.setting.device)
+        return TeacherPredictions(MEAN.combine(committee.member_probabilities(unlabelled)), known[audited])
+
+    def train_student(number: int, pseudo: LabelledImages) -> Callable[[], TeacherPredictions]:
+        last = number == model.recipe.pseudo_labels.rounds
+        student = model if last else replace(model, name=f"{model.name}-round-{number}")
+        train_models(training, [student], images, pseudo)
+        return lambda: predictions(folder.model(student.name), range(student.members))
+
+    def keep(audit: Audit, chosen: Positions, behind: TeacherPredictions) -> None:
+        audits.append(audit)
+        folder.write_audits(model.name, Audits(rounds=tuple(audits)))
+
+    row = row_named(training.plan.rows, teacher_row)
+    teacher, members = folder.model(row.model), list(row.repeats()[0])
+    settings, labels = model.recipe.pseudo_labels, dataset.train.labels[audited]
+    self_train(settings, unlabelled, labels, lambda: predictions(teacher, members), train_student, keep)
 
 
-def answers_about(
-    pixels: Any, out: Path, model: Model, members: Sequence[int], dataset: ImageDataset, setting: Setting
-) -> NDArray[np.float64]:
-    """What the committee of these members says about other images: (image, class)."""
-    return combine(np.stack([judged(pixels, out, model, member, dataset, setting) for member in members]), "mean")
-
-
-def judged(
-    pixels: Any, out: Path, model: Model, member: int, dataset: ImageDataset, setting: Setting
-) -> NDArray[np.float32]:
-    """One stored member's probabilities for images: (image, class)."""
-    height, width, channels = dataset.image_shape
-    shape, classes = (channels, height, width), len(dataset.class_names)
-    network = load_network(model_folder(out, model), member, model.recipe, shape, classes, setting.device)
-    with one_thread():
-        judge = judge_of(network, setting.device, setting.precision)
-        return member_probabilities(judge, pixels, setting.device, model.recipe.committee.tta)
-
-
-# --- the test images --------------------------------------------------------------------------------------------------
-
-
-def judge_test(plan: Plan, test: LabelledImages, dataset: ImageDataset, out: Path, setting: Setting) -> None:
-    """Let all members that have not done so yet judge the opened test images."""
-    for model in plan.models:
-        for member in range(model.members):
-            folder = store.member_folder(model_folder(out, model), member)
-            if (folder / "member.json").exists() and not (folder / "test_probabilities.npy").exists():
-                probabilities = judged(test.pixels, out, model, member, dataset, setting)
-                store.write_array(folder / "test_probabilities.npy", probabilities)
+def predict_test(training: StudyTraining, test: LabelledImages) -> None:
+    """Let all members that have not done so yet predict the opened test images."""
+    for model in training.plan.models:
+        folder = training.folder.model(model.name)
+        waiting = [
+            member
+            for member in range(model.members)
+            if folder.member(member).is_done and not folder.member(member).has_test_probabilities
+        ]
+        if waiting:
+            committee = committee_of(folder, waiting, training.setting.device)
+            found = committee.member_probabilities(test.pixels)
+            for member, probabilities in zip(waiting, found, strict=True):
+                folder.member(member).write_test_probabilities(probabilities)

@@ -11,6 +11,7 @@ from torch import nn
 
 from committee import kernels
 from committee.config.recipe import Optimiser, Recipe, Schedule
+from committee.folders.records import EpochRecord
 
 
 def on_kernels(optimiser: torch.optim.Optimizer) -> bool:
@@ -113,9 +114,10 @@ class Muon(torch.optim.Optimizer):
             "betas": settings.betas,
             "epsilon": settings.epsilon,
         }
-        groups: list[dict[str, Any]] = [{"params": joined(inner), "share": None}] if inner else []
-        groups.append({"params": joined([output]), "share": settings.adamw_lr_factor})
-        groups += [{"params": joined(others), "share": settings.adamw_lr_factor, "weight_decay": 0.0}] if others else []
+        groups: list[dict[str, Any]] = [{"params": joined(inner), "lr_factor": None}] if inner else []
+        groups.append({"params": joined([output]), "lr_factor": settings.adamw_lr_factor})
+        if others:
+            groups.append({"params": joined(others), "lr_factor": settings.adamw_lr_factor, "weight_decay": 0.0})
         super().__init__(groups, shared)
 
     @torch.no_grad()
@@ -123,7 +125,7 @@ class Muon(torch.optim.Optimizer):
         """One step."""
         for group in self.param_groups:
             for p in group["params"]:
-                if group["share"] is None:
+                if group["lr_factor"] is None:
                     self._step_of_matrices(p, group)
                 else:
                     self._step_of_adamw(p, group)
@@ -150,7 +152,7 @@ class Muon(torch.optim.Optimizer):
             state |= {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         state["step"] += 1
         step = state["step"] if self.captured else float(state["step"])
-        rate = group["lr"] * group["share"]
+        rate = group["lr"] * group["lr_factor"]
         mean, square = state["exp_avg"].lerp_(p.grad, 1 - beta1), state["exp_avg_sq"]
         square.mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
         width = (square / (1 - beta2**step)).sqrt_().add_(group["epsilon"])
@@ -254,7 +256,7 @@ def joined(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
 CAPTURABLE = ("adam", "adamw", "nadam", "adadelta", "rmsprop", "muon")  # optimisers whose steps a CUDA graph can hold
 
 
-def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
+def lr_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
     """The learning rate of a step.
 
     Args:
@@ -274,33 +276,33 @@ def rate_at(step: int, steps: int, schedule: Schedule, peak: float) -> float:
     return peak * shape.get(schedule.name, 1.0)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step, in the tensor that a captured step reads, where there is one."""
+def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """The learning rate of the next step, in the tensor that a captured step reads, where there is one."""
     for group in optimiser.param_groups:
         if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(lr)
         else:
-            group["lr"] = rate
+            group["lr"] = lr
 
 
-def rate_lines(
-    recipe: Recipe, histories: Mapping[str, Sequence[Mapping[str, Any]]], points: int = 40
+def lr_curves(
+    recipe: Recipe, histories: Mapping[str, Sequence[EpochRecord]], points: int = 40
 ) -> dict[str, list[tuple[float, float]]]:
-    """The learning rate against epochs, as lines to draw: (epochs done, rate).
+    """The learning rate against epochs, as curves to draw: (epochs done, learning rate).
 
     Args:
         recipe: its schedule.
-        histories: lines of history by the member's name; plateaus come at other epochs for every member, so these are
-            drawn as they were; every other schedule is one line for all.
+        histories: by the member's name. A plateau comes at other epochs for every member, so these curves are drawn as
+            they were; every other schedule is one curve for all.
         points: of an epoch.
     """
     if recipe.schedule.name == "plateau":
         found = {}
         for name, history in histories.items():
-            ends = [(line["epoch"] - 1, line["epoch"], line["learning_rate"]) for line in history]
-            found[name] = [point for start, end, rate in ends for point in ((start, rate), (end, rate))]
+            ends = [(epoch.epoch - 1, epoch.epoch, epoch.learning_rate) for epoch in history]
+            found[name] = [point for start, end, lr in ends for point in ((float(start), lr), (float(end), lr))]
         return found
     steps = recipe.training.epochs * points
     places = [(step, recipe.stage_at(step // points)) for step in range(steps)]
-    line = [(step / points, rate_at(step, steps, recipe.schedule, stage.lr)) for step, stage in places]
-    return {"every member": [*line, (float(recipe.training.epochs), line[-1][1])]}
+    curve = [(step / points, lr_at(step, steps, recipe.schedule, stage.lr)) for step, stage in places]
+    return {"every member": [*curve, (float(recipe.training.epochs), curve[-1][1])]}

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from committee.config.recipe import Recipe, Stage
 from committee.data.dataset import LabelledImages
+from committee.folders.records import EpochRecord
+
+Tensors = dict[str, Tensor]
+OptimiserState = dict[str, Any]  # torch's own: "state" by parameter number, and "param_groups"
+
+NUMBERS_OF_0_4 = {  # a checkpoint's numbers by their names up to version 0.4
+    "kept_epoch": "best_epoch",
+    "best": "best_score",
+    "rate_factor": "lr_factor",
+    "best_watched": "best_monitored",
+    "epochs_since_watched": "epochs_since_improvement",
+}
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -23,82 +36,158 @@ class Task:
     """What one member is to learn, apart from the images.
 
     Attributes:
-        train, held_out: positions in the images; the held-out ones may be empty.
-        classes: number of classes.
+        train, validation: positions in the images; those of the validation images may be empty.
+        classes: their number.
         device: "cpu", "cuda", "mps" or "xpu".
         precision: "bfloat16" (autocast; parameters and sums stay float32) or "float32".
-        first_epoch: epochs that the start weights have behind them; numbers the history and keys the draws.
-        start: weights to begin from instead of fresh ones.
-        pseudo: images with labels that a committee gave them; they make up `pseudo_labels.batch_fraction` of every
-            batch.
+        first_epoch: epochs that the initial weights have behind them; they number the history and key the draws.
+        start: weights to begin with instead of random ones.
+        pseudo: pseudo-labelled images; they make up `pseudo_labels.batch_fraction` of every batch.
     """
 
     recipe: Recipe
     member: int
     seed: int
     train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
+    validation: NDArray[np.int64]
     classes: int
     device: str
     precision: str
     first_epoch: int = 0
-    start: dict[str, Tensor] | None = None
+    start: Tensors | None = None
     pseudo: LabelledImages | None = None
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of the last epoch."""
+        return self.first_epoch + self.recipe.training.epochs
 
     def stage(self, epoch: int) -> Stage:
         """The stage of the recipe's schedule that an epoch belongs to."""
         return self.recipe.stage_at(epoch - 1 - self.first_epoch)
 
     def augmented(self, epoch: int) -> bool:
-        """Whether images are changed in an epoch."""
+        """Whether images are augmented in an epoch."""
         settings, number = self.recipe.augmentation, epoch - self.first_epoch
         early = number <= self.recipe.training.epochs - settings.no_aug_epochs
         return settings.active and early and self.stage(epoch).augment
 
-    def batch(self, epoch: int) -> int:
-        """Images a step; see `committee.config.recipe.Training`."""
+    def batch_size(self, epoch: int) -> int:
+        """Images in a batch; see `committee.config.recipe.Training`."""
         return min(self.stage(epoch).batch_size or self.recipe.training.batch_size, max(8, len(self.train) // 10))
 
     def batch_parts(self, epoch: int) -> tuple[int, int]:
-        """How many images of a batch have labels of their own, and how many a committee's."""
-        batch = self.batch(epoch)
-        pseudo = round(batch * self.recipe.pseudo_labels.batch_fraction) if self.pseudo else 0
-        return batch - pseudo, pseudo
+        """How many images of a batch are labelled, and how many pseudo-labelled."""
+        size = self.batch_size(epoch)
+        pseudo = round(size * self.recipe.pseudo_labels.batch_fraction) if self.pseudo else 0
+        return size - pseudo, pseudo
 
     def steps(self, epoch: int) -> int:
-        """Steps of an epoch: one pass over the images with labels of their own."""
+        """Steps of an epoch: one pass over the labelled images."""
         return math.ceil(len(self.train) / self.batch_parts(epoch)[0])
+
+    def steps_before(self, epoch: int) -> int:
+        """Steps of all earlier epochs of this training; of `last_epoch` + 1, the steps of all of it."""
+        return sum(self.steps(number) for number in range(self.first_epoch + 1, epoch))
 
 
 @dataclass
-class State:
-    """All that the loop needs to go on after an epoch; its tensors and numbers are what a checkpoint holds."""
+class TrainingState:
+    """Everything that the loop needs to go on after an epoch; a checkpoint holds it.
 
-    epoch: int  # the last one done, numbered from 1 (and from first_epoch)
-    network: dict[str, Tensor]
-    optimiser: dict[str, Any]
-    kept: dict[str, Tensor]
-    kept_epoch: int
-    best: float = -math.inf  # of what `checkpoint` looks at, greater is better
-    lowest_loss: float = math.inf  # held-out; what patience looks at
+    Attributes:
+        epoch: the last one that is done, counted from 1 (from first_epoch + 1 in a continued run).
+        best_weights, best_epoch: the weights to keep, and of which epoch they are.
+        best_score: of what `training.checkpoint` chooses by; greater is better.
+        lowest_loss, epochs_since_lowest: of the validation loss, for early stopping.
+        lr_factor: what the plateau schedule has left of the learning rate.
+        best_monitored: of what the plateau schedule monitors; greater is better.
+        epochs_since_improvement: of that, or since the last reduction.
+        average: the moving average of the weights, where the recipe asks for one.
+    """
+
+    epoch: int
+    network: Tensors
+    optimiser: OptimiserState
+    best_weights: Tensors
+    best_epoch: int
+    best_score: float = -math.inf
+    lowest_loss: float = math.inf
     epochs_since_lowest: int = 0
-    rate_factor: float = 1.0  # what the plateaus have left of the rate
-    best_watched: float = -math.inf  # of what the plateau schedule monitors, greater is better
-    epochs_since_watched: int = 0  # since it last bettered, or since the last reduction
-    average: dict[str, Tensor] = field(default_factory=dict)  # the running average of the weights, where asked for
-    history: list[dict[str, Any]] = field(default_factory=list)
+    lr_factor: float = 1.0
+    best_monitored: float = -math.inf
+    epochs_since_improvement: int = 0
+    average: Tensors = field(default_factory=dict)
+    history: tuple[EpochRecord, ...] = ()
 
-    @property
-    def numbers(self) -> dict[str, float | int]:
-        """The scalar part of the state."""
-        stopping = ("epoch", "kept_epoch", "best", "lowest_loss", "epochs_since_lowest")
-        names = (*stopping, "rate_factor", "best_watched", "epochs_since_watched")
-        return {name: getattr(self, name) for name in names}
+    @classmethod
+    def initial(cls, first_epoch: int) -> TrainingState:
+        """Before the first epoch."""
+        return cls(first_epoch, {}, {}, {}, first_epoch)
+
+    def to_tensors(self) -> tuple[Tensors, dict[str, JsonValue]]:
+        """The state as tensors by name, and everything else as JSON values."""
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.items()}
+        tensors |= {f"kept/{name}": tensor for name, tensor in self.best_weights.items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in self.average.items()}
+        tensors |= {
+            f"optimiser/{slot}/{name}": value
+            for slot, values in self.optimiser["state"].items()
+            for name, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        numbers: dict[str, JsonValue] = {
+            "state": {name: getattr(self, name) for name in _NUMBERS},
+            "groups": self.optimiser["param_groups"],
+            "history": [epoch.model_dump(mode="json") for epoch in self.history],
+        }
+        return tensors, numbers
+
+    @classmethod
+    def from_tensors(cls, tensors: Tensors, numbers: dict[str, JsonValue]) -> TrainingState:
+        """The state that `to_tensors` gave, also that of a checkpoint of version 0.4."""
+        parts: dict[str, Tensors] = {"network": {}, "kept": {}, "average": {}}
+        slots: dict[int, Tensors] = {}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            if part == "optimiser":
+                slot, _, field_name = rest.partition("/")
+                slots.setdefault(int(slot), {})[field_name] = tensor
+            else:
+                parts[part][rest] = tensor
+        scalars, epochs = numbers["state"], numbers["history"]
+        assert isinstance(scalars, dict)
+        assert isinstance(epochs, list)
+        groups = [
+            {"lr_factor" if name == "share" else name: value for name, value in group.items()}
+            for group in cast(list[dict[str, Any]], numbers["groups"])
+        ]
+        stated: dict[str, Any] = {NUMBERS_OF_0_4.get(name, name): value for name, value in scalars.items()}
+        return cls(
+            network=parts["network"],
+            best_weights=parts["kept"],
+            average=parts["average"],
+            optimiser={"state": slots, "param_groups": groups},
+            history=tuple(EpochRecord.model_validate(epoch) for epoch in epochs),
+            **stated,
+        )
+
+
+_NUMBERS = (
+    "epoch",
+    "best_epoch",
+    "best_score",
+    "lowest_loss",
+    "epochs_since_lowest",
+    "lr_factor",
+    "best_monitored",
+    "epochs_since_improvement",
+)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far an epoch is: told about twice a second. `loss` is the mean so far; `model` as in a job."""
+class StepProgress:
+    """How far an epoch is, about twice a second; `loss` is the mean so far, `model` as in a job."""
 
     member: int
     epoch: int
@@ -109,10 +198,10 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A trained member: the network with the kept weights, and how it came about."""
+class TrainedNetwork:
+    """The network of a trained member with the weights that are kept, and how it was trained."""
 
     network: nn.Module
-    kept_epoch: int
-    history: list[dict[str, Any]]
+    best_epoch: int
+    history: tuple[EpochRecord, ...]
     remark: str

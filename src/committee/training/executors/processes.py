@@ -1,7 +1,7 @@
-"""Jobs in worker processes: one a core, each with one thread; the images are one memory-mapped file for all.
+"""Jobs in worker processes, each with one thread; all of them map the same image files into memory.
 
-The parent hands a worker its next job when it finishes one. A worker that dies (out of memory, killed) fails its job,
-named, and another takes its place. Ctrl-C reaches the parent alone; it ends the workers, whose checkpoints are whole.
+The parent hands a worker its next job when it finishes one. If a worker dies (killed, out of memory), its job fails and
+another worker takes its place. Only the parent sees Ctrl-C; it ends the workers, whose checkpoints are whole.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class _Worker:
 
 
 def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
-    """Execute the jobs in this many processes, in their order as workers become free."""
+    """Execute the jobs in this many processes, in their order, as workers become free."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # no exception of ours: this process has no business but to end, and a traceback would bury what to do
+        # SystemExit, since this process can only end, and a traceback would bury what to do
         raise SystemExit(
-            "Error: this script trains where it is imported, and its worker processes import it; put its calls under "
-            '`if __name__ == "__main__":`, or train with workers=1 (of committee.Setting or of the estimator)'
+            "Error: this script trains as soon as it is imported, and worker processes import it; put its calls under "
+            '`if __name__ == "__main__":`, or train with workers=1 (in committee.Setting or CommitteeClassifier)'
         )
     waiting = deque(jobs)
     active: dict[Connection, _Worker] = {}
@@ -49,11 +49,7 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
                 except (EOFError, OSError):
                     worker.process.join()
                     del active[pipe]
-                    yield Failed(
-                        worker.job.member,
-                        f"its worker process ended with status {worker.process.exitcode}, see its own message",
-                        worker.job.model,
-                    )
+                    yield Failed(worker.job.member, _why_it_died(worker.process.exitcode), worker.job.model)
                     continue
                 yield event
                 if isinstance(event, (Finished, Failed)):
@@ -70,14 +66,21 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
             worker.process.join()
 
 
+def _why_it_died(status: int | None) -> str:
+    """What a worker's exit status says."""
+    if status is not None and status < 0:
+        return f"its worker process was killed by signal {-status}; if memory ran out, use fewer --workers"
+    return f"its worker process ended with status {status}; its own error message is above"
+
+
 def _start(job: Job) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads may hang
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True)
-    with _interrupts_ignored():  # inherited: a Ctrl-C while the worker starts is the parent's alone, too
+    with _interrupts_ignored():  # inherited, so that a worker ignores Ctrl-C from its first moment
         process.start()
     theirs.close()
-    with suppress(OSError):  # a worker that is dead already is noticed when its event is awaited
+    with suppress(OSError):  # a worker that is already dead is noticed when its event is awaited
         ours.send(job)
     return _Worker(process, ours, job)
 
@@ -95,7 +98,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _work(pipe: Connection) -> None:
-    """A worker's life: jobs in, events out, until there is no more."""
+    """What a worker does: jobs in, events out, until it gets None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         while (job := pipe.recv()) is not None:

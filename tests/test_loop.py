@@ -18,21 +18,22 @@ from committee.config.recipe import Augmentation, Conv, Optimiser, Recipe, Sched
 from committee.config.toml_files import shipped
 from committee.data.augment import augment, random_bends, random_matrices, warp
 from committee.data.dataset import ImageDataset, LabelledImages
+from committee.folders.member_folder import MemberFolder
 from committee.nn.architectures import KeyedDropout, StemConv, build
+from committee.nn.devices import single_threaded
+from committee.nn.images import as_float, on_device
 from committee.nn.summary import layer_table
 from committee.rng import torch_generator
-from committee.training import batches
-from committee.training import loop as fitting
+from committee.training import batches, loop
 from committee.training.batches import scaling_of
-from committee.training.jobs import one_thread
 from committee.training.loop import fit
-from committee.training.optim import OPTIMISERS, Muon, make_optimiser, rate_at
-from committee.training.state import Fitted, NonFiniteLossError, State, Task
+from committee.training.optim import OPTIMISERS, Muon, lr_at, make_optimiser
+from committee.training.state import NUMBERS_OF_0_4, NonFiniteLossError, Task, TrainedNetwork, TrainingState
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    with one_thread():
+    with single_threaded():
         yield
 
 
@@ -41,16 +42,12 @@ def task_of(recipe: Recipe, dataset: ImageDataset, precision: str = "float32", t
     return Task(recipe, 0, 0, positions[:train], positions[train:], len(dataset.class_names), "cpu", precision)
 
 
-def run(dataset: ImageDataset, task: Task, resume: State | None = None) -> tuple[Fitted, list[State]]:
-    states = []
-    training = fit(dataset.train.pixels, dataset.train.labels, task, resume=resume)
-    try:
-        while True:
-            event = next(training)
-            if isinstance(event, State):
-                states.append(event)
-    except StopIteration as end:
-        return end.value, states
+def run(
+    dataset: ImageDataset, task: Task, resume: TrainingState | None = None
+) -> tuple[TrainedNetwork, list[TrainingState]]:
+    events = list(fit(dataset.train.pixels, dataset.train.labels, task, resume=resume))
+    assert isinstance(events[-1], TrainedNetwork)
+    return events[-1], [event for event in events if isinstance(event, TrainingState)]
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -70,8 +67,7 @@ PLATEAU = [
 
 @pytest.mark.parametrize("name", ["standard", "ensemble-cnn", "plateau and average"])
 def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits: ImageDataset, tmp_path: Any) -> None:
-    from committee.folders.files import read_checkpoint, write_checkpoint
-
+    folder = MemberFolder(tmp_path)
     network = "network.layers=[{type='flatten'},{type='dropout',rate=0.3},{type='dense',units='classes'}]"
     changes = ["training.epochs=4"] + ([network] if name == "ensemble-cnn" else ["network.widths=[8,8,8]"])
     base = name if name in shipped("recipe") else "standard"
@@ -81,15 +77,37 @@ def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits
     whole, _ = run(digits, task)
     training = fit(digits.train.pixels, digits.train.labels, task)
     for event in training:
-        if isinstance(event, State) and event.epoch == 2:
-            write_checkpoint(tmp_path, event)
-            training.close()
-    resumed, states = run(digits, task, read_checkpoint(tmp_path))
+        if isinstance(event, TrainingState) and event.epoch == 2:
+            folder.write_checkpoint(*event.to_tensors())
+            break
+    assert folder.checkpoint is not None
+    resumed, states = run(digits, task, TrainingState.from_tensors(*folder.checkpoint))
     assert [state.epoch for state in states] == [3, 4]
     assert same(whole.network, resumed.network)
-    timeless = [{k: v for k, v in line.items() if "second" not in k} for line in whole.history]
-    assert timeless == [{k: v for k, v in line.items() if "second" not in k} for line in resumed.history]
-    assert any("rate_reduced_to" in line for line in timeless) == (name == "plateau and average")
+    timeless, again = (
+        [epoch.model_dump(exclude={"seconds", "images_per_second"}) for epoch in trained.history]
+        for trained in (whole, resumed)
+    )
+    assert timeless == again
+    assert any(epoch.lr_reduced_to for epoch in whole.history) == (name == "plateau and average")
+
+
+def test_a_checkpoint_of_version_0_4_is_resumed_with_the_same_bits(digits: ImageDataset) -> None:
+    """Its numbers had other names, and Muon's groups too."""
+    task = task_of(recipes.load("standard", ["training.epochs=3", "network.widths=[8,8,8]"]), digits)
+    whole, _ = run(digits, task)
+    second = next(event for event in fit(digits.train.pixels, digits.train.labels, task) if is_epoch(event, 2))
+    tensors, numbers = second.to_tensors()
+    was = {new: old for old, new in NUMBERS_OF_0_4.items()}
+    numbers["state"] = {was.get(name, name): value for name, value in numbers["state"].items()}
+    for group in numbers["groups"]:
+        group["share"] = group.pop("lr_factor")
+    resumed, _ = run(digits, task, TrainingState.from_tensors(tensors, numbers))
+    assert same(whole.network, resumed.network)
+
+
+def is_epoch(event: Any, number: int) -> bool:
+    return isinstance(event, TrainingState) and event.epoch == number
 
 
 def test_bfloat16_learns_what_float32_learns(digits: ImageDataset) -> None:
@@ -97,7 +115,7 @@ def test_bfloat16_learns_what_float32_learns(digits: ImageDataset) -> None:
     accuracy = {}
     for precision in ("float32", "bfloat16"):
         fitted, _ = run(digits, task_of(recipe, digits, precision, train=1000))
-        accuracy[precision] = fitted.history[-1]["validation_accuracy"]
+        accuracy[precision] = fitted.history[-1].validation_accuracy
     assert min(accuracy.values()) > 0.9
     assert abs(accuracy["float32"] - accuracy["bfloat16"]) < 0.04
 
@@ -150,22 +168,22 @@ def test_a_loss_that_is_not_finite_is_told(digits: ImageDataset) -> None:
 @pytest.mark.parametrize(
     ("keep", "merit"),
     [
-        ("best_validation_accuracy", lambda h: -h["validation_accuracy"]),
-        ("best_validation_loss", lambda h: h["validation_loss"]),
+        ("best_validation_accuracy", lambda epoch: -epoch.validation_accuracy),
+        ("best_validation_loss", lambda epoch: epoch.validation_loss),
     ],
 )
-def test_the_kept_weights_are_those_of_the_best_epoch(keep: str, merit: Any, digits: ImageDataset) -> None:
+def test_the_weights_that_are_kept_are_those_of_the_best_epoch(keep: str, merit: Any, digits: ImageDataset) -> None:
     recipe = recipes.load(
         "standard", ["training.epochs=6", f"training.checkpoint={keep}", "network.widths=[8,8,8]", "optimiser.lr=0.02"]
     )
     task = task_of(recipe, digits)
     fitted, _ = run(digits, task)
     best = min(fitted.history, key=merit)
-    assert fitted.kept_epoch == best["epoch"]
+    assert fitted.best_epoch == best.epoch
     images, labels = torch.from_numpy(digits.train.pixels), torch.from_numpy(digits.train.labels)
-    loss, accuracy = fitting.score(fitted.network, images, labels, task.held_out, task)
-    assert loss == pytest.approx(best["validation_loss"], rel=1e-6)
-    assert accuracy == pytest.approx(best["validation_accuracy"])
+    score = loop.score_of(fitted.network, images, labels, task.validation, task)
+    assert score.loss == pytest.approx(best.validation_loss, rel=1e-6)
+    assert score.accuracy == pytest.approx(best.validation_accuracy)
 
 
 def test_patience_stops_after_epochs_without_a_lower_loss(digits: ImageDataset) -> None:
@@ -173,10 +191,10 @@ def test_patience_stops_after_epochs_without_a_lower_loss(digits: ImageDataset) 
         "standard", ["training.epochs=40", "training.patience=2", "optimiser.lr=0.03", "network.widths=[8,8,8]"]
     )
     fitted, _ = run(digits, task_of(recipe, digits))
-    losses = [line["validation_loss"] for line in fitted.history]
+    losses = [epoch.validation_loss or 0.0 for epoch in fitted.history]
     assert len(losses) < 40
     assert min(losses) == losses[-3]
-    assert fitted.remark == "held-out loss not lower for 2 epochs"
+    assert fitted.remark == "early stopping: validation loss not lower for 2 epochs"
 
 
 # --- optimisers and schedules -----------------------------------------------------------------------------------------
@@ -185,8 +203,8 @@ def test_patience_stops_after_epochs_without_a_lower_loss(digits: ImageDataset) 
 def test_a_whitening_stem_gives_uncorrelated_outputs_of_its_own_images(digits: ImageDataset) -> None:
     recipe = recipes.load("standard", ["network.stem=whitening", "network.widths=[24,16,16]", "optimiser.name=adamw"])
     task = task_of(recipe, digits)
-    network = fitting.new_network(digits.train.pixels, task)
-    images = batches.as_float(torch.from_numpy(digits.train.pixels[task.train]))
+    network = loop.new_network(digits.train.pixels, task)
+    images = as_float(torch.from_numpy(digits.train.pixels[task.train]))
     stem = network[1]
     with torch.no_grad():
         outputs = functional.conv2d(network[0](images), stem.weight).transpose(0, 1).flatten(1)
@@ -201,8 +219,8 @@ def test_muon_is_torchs_and_moves_the_output_layer_by_adamw() -> None:
     ours = [nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((20, 30), (40, 10), (12,), (10, 40))]
     start = [p.detach().clone() for p in ours]
     theirs = [nn.Parameter(p.clone()) for p in start]
-    settings = Optimiser(name="muon", rate=0.02, weight_decay=0.1)
-    other = {"lr": 0.02 * settings.other_rate, "eps": settings.epsilon}
+    settings = Optimiser(name="muon", lr=0.02, weight_decay=0.1)
+    other = {"lr": 0.02 * settings.adamw_lr_factor, "eps": settings.epsilon}
     optimisers = [
         Muon(settings, [ours[0], ours[1], ours[3]], [ours[2]]),
         torch.optim.Muon(theirs[:2], lr=0.02, weight_decay=0.1),
@@ -221,13 +239,13 @@ def test_muon_is_torchs_and_moves_the_output_layer_by_adamw() -> None:
 
 
 STAGES = """[
-  {epochs = 1, rate = 1e-3, batch = 16, augmented = false},
-  {epochs = 2, rate = 1e-2},
+  {epochs = 1, lr = 1e-3, batch_size = 16, augment = false},
+  {epochs = 2, lr = 1e-2},
 ]""".replace("\n", "")
 
 
 @pytest.fixture
-def rates_used(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def lrs_used(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The rate that torch's SGD had in each of its steps."""
     used: list[float] = []
     step = torch.optim.SGD.step
@@ -242,18 +260,18 @@ def rates_used(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize("name", ["constant", "triangular", "cosine"])
 def test_the_schedule_reaches_the_optimiser_in_every_step(
-    name: str, digits: ImageDataset, rates_used: list[float]
+    name: str, digits: ImageDataset, lrs_used: list[float]
 ) -> None:
     changes = ["training.epochs=2", "network.widths=[8,8,8]", "optimiser.name=sgd", f"schedule.name={name}"]
     recipe = recipes.load("standard", changes)
     run(digits, task_of(recipe, digits))
     steps = 2 * 10  # 200 images: batches of a tenth
-    assert rates_used == [rate_at(number, steps, recipe.schedule, recipe.optimiser.lr) for number in range(steps)]
-    assert len(set(rates_used)) > 3  # standard warms up, even to a constant rate
+    assert lrs_used == [lr_at(number, steps, recipe.schedule, recipe.optimiser.lr) for number in range(steps)]
+    assert len(set(lrs_used)) > 3  # standard warms up, even to a constant rate
 
 
 def test_stages_have_their_own_rates_batches_and_augmentation(
-    digits: ImageDataset, rates_used: list[float], monkeypatch: pytest.MonkeyPatch
+    digits: ImageDataset, lrs_used: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
@@ -272,7 +290,7 @@ def test_stages_have_their_own_rates_batches_and_augmentation(
     staged = recipes.parse(content)
     assert staged.training.epochs == 3
     run(digits, task_of(staged, digits))
-    assert rates_used == [1e-3] * 13 + [1e-2] * 20  # 200 images: 13 steps of 16, then twice 10 of a tenth
+    assert lrs_used == [1e-3] * 13 + [1e-2] * 20  # 200 images: 13 steps of 16, then twice 10 of a tenth
     assert seen == [20] * 20
     seen.clear()
     plain_at_the_end = recipe.content() | {"name": "plain", "augmentation": {"rotation": 9, "no_aug_epochs": 1}}
@@ -280,21 +298,21 @@ def test_stages_have_their_own_rates_batches_and_augmentation(
     assert seen == [20] * 20  # ten steps in each of the first two epochs
 
 
-def test_a_plateau_halves_the_rate_down_to_the_floor(digits: ImageDataset, rates_used: list[float]) -> None:
+def test_a_plateau_halves_the_learning_rate_down_to_its_least(digits: ImageDataset, lrs_used: list[float]) -> None:
     recipe = recipes.load("standard", ["training.epochs=8", "network.widths=[8,8,8]", "optimiser.name=sgd"])
-    changes = {"schedule": {"name": "plateau", "patience": 1, "floor": 0.01, "watch": "held_out_loss"}}
+    changes = {"schedule": {"name": "plateau", "patience": 1, "min_lr": 0.01, "monitor": "validation_loss"}}
     # with so high a rate hardly any epoch betters the loss of the one before
-    plateau = recipes.parse(recipe.content() | {"name": "plateau", "optimiser": {"name": "sgd", "rate": 2.0}} | changes)
+    plateau = recipes.parse(recipe.content() | {"name": "plateau", "optimiser": {"name": "sgd", "lr": 2.0}} | changes)
     fitted, _ = run(digits, task_of(plateau, digits))
-    reduced = [(line["epoch"], line["rate_reduced_to"]) for line in fitted.history if "rate_reduced_to" in line]
-    losses = [line["validation_loss"] for line in fitted.history]
+    reduced = [(epoch.epoch, epoch.lr_reduced_to) for epoch in fitted.history if epoch.lr_reduced_to]
+    losses = [epoch.validation_loss or 0.0 for epoch in fitted.history]
     rate, expected = 2.0, []
     for epoch in range(1, 9):
         expected += [rate] * 10
         if epoch > 1 and losses[epoch - 1] >= min(losses[: epoch - 1]) and rate > 0.01:
             rate = max(rate / 2, 0.01)
             assert (epoch, rate) in reduced
-    assert rates_used == expected
+    assert lrs_used == expected
     assert len(reduced) >= 2
 
 
@@ -302,18 +320,18 @@ def test_the_running_average_of_the_weights_is_what_is_kept(digits: ImageDataset
     recipe = recipes.load("standard", ["training.epochs=3", "network.widths=[8,8,8]", "training.ema=0.9"])
     averaged, states = run(digits, task_of(recipe, digits))
     plain, _ = run(digits, task_of(recipes.load("standard", ["training.epochs=3", "network.widths=[8,8,8]"]), digits))
-    losses = [[line["train_loss"] for line in fitted.history] for fitted in (averaged, plain)]
+    losses = [[epoch.train_loss for epoch in fitted.history] for fitted in (averaged, plain)]
     assert losses[0] == losses[1]  # training itself is not touched
     assert not same(averaged.network, plain.network)
     kept = averaged.network.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in states[-1].average.items())
     network = torch.nn.Linear(1, 1, bias=False)
-    running = fitting.Average(network, 0.9)
+    running = loop.MovingAverage(network, 0.9)
     average = float(network.weight.detach())
     for step, value in enumerate([1.0, 5.0, -2.0]):
         with torch.no_grad():
             network.weight.fill_(value)
-        running.take(network, step)
+        running.update(network, step)
         decay = min(0.9, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * value
     assert float(running.network.weight.detach()) == pytest.approx(average)
@@ -324,11 +342,11 @@ def test_a_share_of_every_batch_is_pseudo_labelled(digits: ImageDataset) -> None
     marked = np.full((7, 8, 8, 1), 255, dtype=np.uint8)
     task = replace(task_of(recipe, digits), pseudo=LabelledImages(marked, np.full(7, 3)))
     plain = replace(task, recipe=recipe.model_copy(update={"augmentation": Augmentation()}))
-    network = fitting.new_network(digits.train.pixels, plain)
+    network = loop.new_network(digits.train.pixels, plain)
     images, labels = torch.from_numpy(digits.train.pixels), torch.from_numpy(digits.train.labels)
-    batches = list(fitting.epoch_batches(images, labels, plain, 1, network))
-    assert len(batches) == -(-200 // 12)  # one pass over the labelled images, 12 and 4 in a batch
-    for pixels, wanted in batches[:-1]:
+    found = list(batches.epoch_batches(images, labels, plain, 1, network))
+    assert len(found) == -(-200 // 12)  # one pass over the labelled images, 12 and 4 in a batch
+    for pixels, wanted in found[:-1]:
         is_pseudo = (pixels == 255).all((1, 2, 3))
         assert int(is_pseudo.sum()) == 4
         assert (wanted[is_pseudo] == 3).all()
@@ -348,14 +366,14 @@ def test_dropout_meets_its_rate_and_keeps_the_mean_in_any_memory_order() -> None
 
 
 def test_schedules_rise_to_the_peak_and_fall_towards_zero() -> None:
-    triangular = [rate_at(step, 100, Schedule(name="triangular", warmup=0.2), 1.0) for step in range(100)]
+    triangular = [lr_at(step, 100, Schedule(name="triangular", warmup=0.2), 1.0) for step in range(100)]
     assert max(triangular) == triangular[20] == 1.0
     assert triangular[:21] == sorted(triangular[:21])
     assert triangular[20:] == sorted(triangular[20:], reverse=True)
     assert triangular[-1] == pytest.approx(1 / 80)
-    cosine = [rate_at(step, 100, Schedule(name="cosine"), 2.0) for step in range(100)]
+    cosine = [lr_at(step, 100, Schedule(name="cosine"), 2.0) for step in range(100)]
     assert (cosine[0], cosine[50]) == pytest.approx((2.0, 1.0))
-    assert {rate_at(step, 100, Schedule(), 0.3) for step in range(100)} == {0.3}
+    assert {lr_at(step, 100, Schedule(), 0.3) for step in range(100)} == {0.3}
 
 
 def test_weight_decay_spares_biases_and_normalisation() -> None:
@@ -374,10 +392,10 @@ def test_weight_decay_spares_biases_and_normalisation() -> None:
 def test_standardised_input_has_mean_0_and_deviation_1_over_the_members_own_images(dtype: type) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (50, 5, 4, 3)).astype(dtype)
     train = np.arange(10, 40)
-    scaled = scaling_of(pixels, train, "standardised")(fitting.as_float(fitting.on_device(pixels, "cpu")[train]))
+    scaled = scaling_of(pixels, train, "standardised")(as_float(on_device(pixels, "cpu")[train]))
     assert float(scaled.mean()) == pytest.approx(0, abs=1e-5)
     assert float(scaled.std(correction=0)) == pytest.approx(1, abs=1e-5)
-    unit = scaling_of(pixels, train, "unit")(fitting.as_float(fitting.on_device(pixels, "cpu")))
+    unit = scaling_of(pixels, train, "unit")(as_float(on_device(pixels, "cpu")))
     assert torch.allclose(unit, torch.from_numpy(pixels / np.iinfo(dtype).max).float().permute(0, 3, 1, 2))
 
 

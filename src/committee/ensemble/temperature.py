@@ -1,20 +1,23 @@
-"""Temperature scaling of the committee's probabilities (Guo et al. 2017), from out-of-fold probabilities alone.
+"""Temperature scaling of the committee's probabilities, from out-of-fold probabilities alone.
 
-Out of fold, an image is judged by a few members only, and a mean of few is surer of itself than a mean of many: the
-temperature of small committees is too high for the whole one. So it is fitted for each size that the held-out images
-allow and extrapolated to the whole committee, see `extrapolate`.
+After Guo, Pleiss, Sun & Weinberger 2017, "On calibration of modern neural networks", arXiv 1706.04599. Out of fold, an
+image is predicted by a few members only, and a mean of few is more confident than a mean of many: the temperature of a
+small committee is too high for the whole one. So it is fitted for each size that the validation images allow and
+extrapolated to the whole committee, see `extrapolate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import Labels
-from committee.ensemble.combine import Floats
 from committee.metrics.results import SizeTemperature
+
+Floats = NDArray[np.floating[Any]]
 
 FEWEST_IMAGES = 200  # on which a temperature is fitted for two members or more
 LOWEST = 0.5  # of a whole committee's temperature
@@ -33,13 +36,13 @@ def temper(probabilities: Floats, temperature: float) -> NDArray[np.float64]:
 
 
 def fit_temperature(probabilities: Floats, labels: Labels) -> float:
-    """The most probable temperature, between 0.1 and 10, to three digits or better.
+    """The most probable temperature between 0.1 and 10, to three digits or better.
 
-    The log-loss decides, with a mild belief that the logarithm of the temperature lies within 0.5 of 0 (one standard
-    deviation): it matters on a few dozen images only, where no error would otherwise mean boundless certainty.
+    The log-loss decides, with a weak prior that keeps the logarithm of the temperature near 0 (standard deviation 0.5):
+    it matters on a few dozen images only, where the absence of errors would otherwise mean unbounded confidence.
 
     Args:
-        probabilities: (image, class), out-of-fold; without NaN.
+        probabilities: (image, class), out of fold; without NaN.
         labels: (image,).
     """
     rows = np.arange(len(labels))
@@ -48,7 +51,7 @@ def fit_temperature(probabilities: Floats, labels: Labels) -> float:
         tempered = temper(probabilities, float(np.exp(logarithm)))
         return float(-np.log(np.clip(tempered[rows, labels], 1e-12, 1.0)).sum()) + 2 * logarithm**2
 
-    # The loss has one minimum in 1 / temperature, so halving by the golden section finds it.
+    # The loss has one minimum in 1 / temperature, which a golden-section search finds.
     low, high, golden = np.log(0.1), np.log(10.0), (np.sqrt(5) - 1) / 2
     while high - low > 1e-4:
         left, right = high - golden * (high - low), low + golden * (high - low)
@@ -62,17 +65,17 @@ def fit_temperature(probabilities: Floats, labels: Labels) -> float:
 def temperatures_by_size(
     probabilities: Floats, labels: Labels, combine: Callable[[Floats], NDArray[np.float64]], rng: np.random.Generator
 ) -> tuple[SizeTemperature, ...]:
-    """The temperature of committees of 1, 2, ... members, as far as held-out images allow.
+    """The temperature of committees of 1, 2, ... members, as far as validation images allow.
 
     Args:
         probabilities: (member, image, class), rows of NaN where a member trained on the image.
         labels: (image,).
-        combine: what makes one of the members.
-        rng: draws which of an image's members are asked.
+        combine: (member, image, class) -> (image, class).
+        rng: draws which of an image's members are used.
     """
-    asked = ~np.isnan(probabilities[:, :, 0])
-    able = asked.sum(axis=0)
-    order = np.argsort(rng.random(asked.shape) + ~asked, axis=0)  # those that may judge first, in random order
+    allowed = ~np.isnan(probabilities[:, :, 0])
+    able = allowed.sum(axis=0)
+    order = np.argsort(rng.random(allowed.shape) + ~allowed, axis=0)  # those that may predict first, in random order
     found: list[SizeTemperature] = []
     for size in range(1, int(able.max(initial=0)) + 1):
         images = np.flatnonzero(able >= size)
@@ -89,11 +92,11 @@ def temperatures_by_size(
 def extrapolate(by_size: Sequence[SizeTemperature], members: int) -> float:
     """The temperature of the whole committee from those of smaller ones.
 
-    Two sizes or more: a line in 1 / size (each size weighted by its images), never above what the largest size has.
-    A mean's variance falls with 1 / size, and so, measured out of fold, does its temperature. One size alone: its
-    temperature where it sharpens, since a larger committee needs at least as much; else 1, since how much softening
-    a larger one needs, if any, cannot be known. Never below `LOWEST`: a few images that are all right would ask for
-    boundless certainty, also about images of no class.
+    Two sizes or more: a line in 1 / size (each size weighted by its images), never above the temperature of the largest
+    size. The variance of a mean falls with 1 / size, and so, measured out of fold, does its temperature. One size
+    alone: its temperature where it sharpens, since a larger committee needs at least as much sharpening; else 1, since
+    how much softening a larger one needs, if any, is unknown. Never below `LOWEST`: a few images without an error would
+    ask for unbounded confidence, also about images of no class.
 
     Args:
         by_size: what `temperatures_by_size` found; at least one.

@@ -1,0 +1,220 @@
+"""What the terminal shows of runs, studies and networks: tables and closing lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from committee.errors import counted
+from committee.folders.records import SelfTrainingResults
+from committee.metrics.formatting import NOTHING, duration, p_value, percent, points
+from committee.metrics.results import GridResult, Results, RowResult, Scores, StudyResults, TestOpening
+from committee.nn.architectures import PlannedLayer
+from committee.nn.summary import shape_text, totals
+from committee.report.study_table import published, spread, verdict
+from committee.report.tables import (
+    SummaryRow,
+    cell,
+    headline_scores,
+    no_better_than_guessing,
+    shown_columns,
+    summary_rows,
+)
+
+STYLES = {"mean": "bold", "spread": "dim", "failed": "red", "committee": "bold green", "out_of_fold": "cyan"}
+
+
+HEADINGS = {  # narrow enough for 80 columns together
+    "label": "\n\nmember",
+    "best_epoch": "\nbest\nepoch",
+    "epochs": "\n\nof",
+    "seconds": "\nsec-\nonds",
+    "train_loss": "\ntrain\nloss",
+    "validation_loss": "valid-\nation\nloss",
+    "test_loss": "\ntest\nloss",
+    "train_accuracy": "\ntrain\nacc.",
+    "validation_accuracy": "valid-\nation\nacc.",
+    "test_accuracy": "\ntest\nacc.",
+}
+LABELS = {"standard deviation": "± sd", "committee, out of fold": "out of fold"}
+
+
+def members_table(results: Results) -> Table:
+    """The training summary: a row a member, mean and spread, out of fold, the committee."""
+    rows = summary_rows(results)
+    fields = [field for field, _ in shown_columns(rows)]
+    title = "Losses in nats, accuracies in %; members at their best epoch, not calibrated"
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title_justify="left"
+    )
+    for field in fields:
+        table.add_column(HEADINGS[field], justify="left" if field == "label" else "right", no_wrap=True)
+    previous: SummaryRow | None = None
+    for row in rows:
+        if previous is not None and row.kind != previous.kind and row.kind in ("mean", "out_of_fold"):
+            table.add_section()
+        cells = [terse(row, field) for field in fields[1:]]
+        table.add_row(*map(Text, [LABELS.get(row.label, row.label), *cells]), style=STYLES.get(row.kind, ""))
+        previous = row
+    return table
+
+
+def terse(row: SummaryRow, field: str) -> str:
+    """A cell without what the heading or the row's label says already."""
+    if field == "seconds" and row.seconds is not None and row.seconds >= 100:
+        return f"{row.seconds:,.0f}"
+    return cell(row, field).removesuffix("\u00a0%").removeprefix("± ")
+
+
+def scores_line(what: str, scores: Scores) -> str:
+    """An accuracy with its interval, as one line."""
+    low, high = percent(scores.accuracy_interval.low), percent(scores.accuracy_interval.high)
+    errors = counted(scores.errors, "error")
+    interval = f"95 % interval {low} to {high}; {errors} in {scores.images:,} images"
+    return f"{what}: {percent(scores.accuracy)}  ({interval})"
+
+
+def closing_lines(results: Results) -> list[str]:
+    """What a run reached, a line for each figure."""
+    lines = []
+    if results.out_of_fold:
+        lines.append(scores_line("Committee, out of fold", results.out_of_fold))
+    if results.test:
+        lines.append(scores_line("Committee, test images", results.test))
+    found = headline_scores(results)
+    if found and no_better_than_guessing(found[1]):
+        lines.append(
+            "This committee is not shown to be better than guessing: try more --epochs, smaller batches (--set "
+            "training.batch_size=16), or look at the labels with committee data info."
+        )
+    lines.append(openings_line(results.test_openings))
+    if results.left_out:
+        planned = len(results.members) + results.left_out
+        lines.append(f"{results.left_out} of {planned} planned members were not ready in time and are left out.")
+    if failed := [row for row in results.members if row.status != "finished"]:
+        lines += [f"Member {row.member:02d} failed and is left out: {row.remark}." for row in failed]
+    lines.append(
+        f"Training took {duration(results.seconds_training)}, with the evaluation {duration(results.seconds_total)}."
+    )
+    return lines
+
+
+def openings_line(openings: Sequence[TestOpening]) -> str:
+    """How often the test images were opened."""
+    times = {0: "are still sealed", 1: "were opened once, after training"}
+    return f"The test images {times.get(len(openings), f'were opened {len(openings)} times')}."
+
+
+def layers_table(title: str, layers: Sequence[PlannedLayer]) -> Table:
+    """A network's layers: output shape, parameters, multiply-adds."""
+    table = Table(title=title, show_footer=True)
+    parameters, multiply_adds = totals(list(layers))
+    table.add_column("layer", footer="all")
+    table.add_column("output", justify="right")
+    table.add_column("parameters", justify="right", footer=f"{parameters:,}")
+    table.add_column("multiply-adds", justify="right", footer=f"{multiply_adds:,}")
+    for layer in layers:
+        table.add_row(layer.name, shape_text(layer.output), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
+    return table
+
+
+def show_study(results: StudyResults) -> None:
+    """A study on standard output: its warnings, table and grid, and the part of its discussion that the table lacks."""
+    console = Console()
+    for warning in results.warnings:
+        console.print(Text(warning, style="bold"))
+    if results.rows:
+        console.print(study_rows(results, console.width))
+    if results.grid:
+        console.print(grid_rows(results.grid))
+    for finding in results.discussion:
+        if finding.kind in ("overall", "stopped", "undecided", "committee", "published", "grid"):
+            console.print(Text(f"- {finding.text}"))
+    console.print(Text(openings_line(results.test_openings)))
+
+
+def study_rows(results: StudyResults, width: int) -> Table:
+    """The table of a study: accuracies in per cent, differences in points; validation where there is room."""
+    sealed = not any(row.test for row in results.rows)
+    where = "validation" if sealed else "test"
+    published_for = f"; published figures are for {results.published_on}" if results.published_on else ""
+    title = f"Accuracies in %, 95 % intervals; difference on {where} images in points{published_for}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    shown = ["row", *(["valid."] if sealed or width >= 88 else []), *([] if sealed else ["test"])]
+    shown += ["publ.", "difference", "verdict"]
+    for heading in shown:
+        table.add_column(heading, justify="left" if heading in ("row", "verdict") else "right", overflow="fold")
+    before = None
+    for row in results.rows:
+        main, d = row.test or row.validation, row.difference
+        repeats = (f"n {main.repeats}" if row.members == 1 else f"n {main.repeats} × {row.members}") if main else "none"
+        against = f", against {d.against}" if d and d.against != before else ""
+        chance = f"p {p_value(d.p_adjusted)}{against}" if d else ""
+        cells = {
+            "row": f"{row.name}\n  {repeats}, {duration(row.seconds)}",
+            "valid.": validation_cell(row, sealed) if row.validation else NOTHING,
+            "test": NOTHING,
+            "publ.": published(row).removesuffix("\u00a0%"),
+            "difference": NOTHING,
+            "verdict": "\n".join([verdict(row)[0], chance + " TRANSDUCTIVE" * row.transductive]).strip(),
+        }
+        if row.test:
+            low, high = row.test.interval.low, row.test.interval.high
+            cells["test"] = f"{100 * row.test.mean:.2f}\n{100 * low:.2f}–{100 * high:.2f}"
+        if d:
+            cells["difference"] = f"{points(d.points)}\n{points(d.interval.low)} {points(d.interval.high)}"
+        table.add_row(*(Text(cells[name]) for name in shown), style="" if row.members == 1 else "bold")
+        before = row.name
+    return table
+
+
+def validation_cell(row: RowResult, sealed: bool) -> str:
+    """A row's validation accuracy; with its interval and number of images where it is all there is."""
+    assert row.validation is not None
+    mean = f"{100 * row.validation.mean:.2f}"
+    low, high = row.validation.interval.low, row.validation.interval.high
+    return f"{mean}\n{100 * low:.2f}–{100 * high:.2f} of {row.validation.images:,}" if sealed else mean
+
+
+def grid_rows(grid: GridResult) -> Table:
+    """The cells of a grid."""
+    title = "Accuracies in %, mean ± sd over seeds; chosen by validation"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    some_published = any(each.published is not None for each in grid.cells)
+    axes = [axis.rpartition(".")[2] for axis in grid.axes]
+    for heading in (*axes, "n", "validation", "test", *(["publ."] * some_published), ""):
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
+    for number, each in enumerate(grid.cells):
+        remark = "chosen" if number == grid.best else "within noise" if each.within_noise else ""
+        scores = [
+            f"{100 * score.mean:.2f} ± {spread(score.spread)}" if score else NOTHING
+            for score in (each.validation, each.test)
+        ]
+        printed = NOTHING if each.published is None else f"{100 * each.published:.2f}"
+        cells = [*each.values, str(each.validation.repeats), *scores, *([printed] * some_published), remark]
+        table.add_row(*map(Text, cells), style="bold" if number == grid.best else "")
+    return table
+
+
+def show_self_training(results: SelfTrainingResults) -> None:
+    """Rounds of self-training on standard output."""
+    console = Console()
+    for warning in results.warnings:
+        console.print(Text(warning, style="bold"))
+    for each in results.rounds:
+        line = "no accuracy: its test images are sealed, and it held none out"
+        if score := each.test or each.out_of_fold:
+            low, high = map(percent, score.interval)
+            line = f"{'test' if each.test else 'out-of-fold'} accuracy {percent(score.accuracy)} (95 % interval {low} "
+            line += f"to {high}), {score.errors:,} errors in {score.images:,} images"
+        console.print(Text(f"Round {each.round}: {line}"))
+        if each.audit:
+            console.print(Text(f"  then {each.audit}."))
+        if each.stopped:
+            console.print(Text(f"  Stopped: {each.stopped}.", style="bold"))
+    if results.verdict:
+        console.print(Text(results.verdict))

@@ -1,0 +1,420 @@
+"""The folder of a run: the only place that knows the names of its files (docs/architecture.md lists them).
+
+A file is read when it is first asked for, and kept. The manifest `run.json` holds every other file's size and SHA-256
+and is written last: a folder without it is an unfinished run.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from committee.config import recipe_parsing
+from committee.config.recipe import Recipe
+from committee.config.record import Record
+from committee.config.toml_files import content_of
+from committee.data.dataset import Labels
+from committee.errors import RunError
+from committee.folders import files
+from committee.folders.member_folder import MemberFolder
+from committee.folders.records import (
+    CommitteeRecord,
+    Environment,
+    FileRecord,
+    Manifest,
+    ModelManifest,
+    RunData,
+    RunIdentity,
+    RunManifest,
+    RunSummary,
+    StudyManifest,
+    differences,
+)
+from committee.metrics.results import Results, TestOpening
+
+SCHEMA = 3
+READABLE = (2, 3)  # 2: version 0.2 to 0.4, whose names `committee.config.record` translates
+MANIFEST = "run.json"
+M = TypeVar("M", bound=Manifest)
+
+
+class Folder:
+    """What the folders of runs and of studies share: an identity, a manifest, tables, figures, a test record."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}>"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything is there."""
+        return (self.path / MANIFEST).exists()
+
+    def reopen(self) -> None:
+        """Take the manifest away: the folder is about to change."""
+        (self.path / MANIFEST).unlink(missing_ok=True)
+
+    # --- identity
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a training has entered the folder."""
+        return (self.path / "identity.json").exists()
+
+    def _check_free(self, identity: Record, kind: type[Record]) -> None:
+        if self.has_begun:
+            stored = files.read_record(self.path / "identity.json", kind)
+            if found := differences(stored, identity):
+                raise RunError(
+                    f"{self.path} holds another training ({'; '.join(found)}); give another --out, or delete the folder"
+                )
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(f"{self.path} exists and is not a run folder; give another --out")
+
+    def _begin(self, identity: Record) -> None:
+        try:
+            files.write_record(self.path / "identity.json", identity)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written ({error.strerror}); give another --out") from error
+
+    # --- record
+
+    @cached_property
+    def environment(self) -> Environment:
+        """Where it was trained."""
+        return files.read_record(self.path / "environment.json", Environment)
+
+    def write_environment(self, environment: Environment) -> None:
+        """Where it was trained."""
+        files.write_record(self.path / "environment.json", environment)
+        self.environment = environment
+
+    @cached_property
+    def data(self) -> RunData:
+        """The data set in numbers, and how it is loaded again."""
+        return files.read_record(self.path / "data.json", RunData)
+
+    def write_data(self, data: RunData) -> None:
+        """The data set in numbers, and how it is loaded again."""
+        files.write_record(self.path / "data.json", data)
+        self.data = data
+
+    @property
+    def command(self) -> str:
+        """How it was started."""
+        return files.read_text(self.path / "command.txt").strip()
+
+    def write_command(self, command: str) -> None:
+        """How it was started."""
+        files.write_text(self.path / "command.txt", command + "\n")
+
+    @property
+    def test_record(self) -> Path:
+        """Where openings of the test images are noted, a line each."""
+        return self.path / "test_record.jsonl"
+
+    @property
+    def test_openings(self) -> tuple[TestOpening, ...]:
+        """Every opening of the test images."""
+        return files.read_records(self.test_record, TestOpening)
+
+    # --- what people look at
+
+    @property
+    def pictures(self) -> dict[str, NDArray[Any]]:
+        """The few images that the page shows: `samples`, `class_means`, and `test` or `train` for the galleries."""
+        return files.read_arrays(self.path / "pictures.npz")
+
+    def write_pictures(self, pictures: Mapping[str, NDArray[Any]]) -> None:
+        """The few images that the page shows."""
+        files.write_arrays(self.path / "pictures.npz", pictures)
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the page's figures."""
+        return self.path / "figures"
+
+    @property
+    def tables(self) -> Path:
+        """The folder of the page's tables."""
+        return self.path / "tables"
+
+    # --- manifest
+
+    def _finish(self, kind: type[M], summary: Mapping[str, JsonValue]) -> M:
+        listed = {}
+        for path in sorted(self.path.rglob("*")):
+            if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
+                content = path.read_bytes()
+                digest = hashlib.sha256(content).hexdigest()
+                listed[path.relative_to(self.path).as_posix()] = FileRecord(bytes=len(content), sha256=digest)
+        manifest = kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
+        files.write_record(self.path / MANIFEST, manifest)
+        return manifest
+
+
+class RunFolder(Folder):
+    """The folder of a run; a study's models have the same form."""
+
+    @classmethod
+    def finished(cls, path: str | Path, *, or_model: bool = False) -> Self:
+        """The folder of a finished run.
+
+        Args:
+            path: the folder.
+            or_model: whether a model of a study may be meant, too.
+
+        Raises:
+            RunError: not a run folder, an unfinished run, one of a version that cannot be read, or another kind.
+        """
+        folder, kind = cls(path), kind_of(Path(path))
+        if kind == "run" or (kind == "model" and or_model):
+            return folder
+        wanted = {
+            "study": f"{path} is the folder of a study; give one of its models, {path}/models/NAME (its sealed "
+            "test images are opened by the committee study command without --keep-sealed)",
+            "model": f"{path} is a model of a study and is evaluated there; give a folder that committee train wrote",
+        }
+        raise RunError(wanted[kind])
+
+    # --- identity and recipe
+
+    def check_free(self, identity: RunIdentity) -> None:
+        """Refuse a folder that holds something else than this training; nothing is written.
+
+        Raises:
+            RunError: the folder holds another training, or other files.
+        """
+        self._check_free(identity, RunIdentity)
+
+    def begin(self, identity: RunIdentity) -> None:
+        """Make the folder for a training, or enter one that holds the same training.
+
+        Raises:
+            RunError: the folder holds another training or other files, or cannot be written.
+        """
+        self.check_free(identity)
+        self._begin(identity)
+
+    @cached_property
+    def identity(self) -> RunIdentity:
+        """What makes this training this one."""
+        return files.read_record(self.path / "identity.json", RunIdentity)
+
+    def holds(self, identity: RunIdentity) -> bool:
+        """Whether this training has entered the folder."""
+        return self.has_begun and not differences(self.identity, identity)
+
+    @property
+    def has_recipe(self) -> bool:
+        """Whether the recipe is there."""
+        return self._recipe_file.exists()
+
+    @property
+    def _recipe_file(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The complete recipe."""
+        content, where = content_of("recipe", str(self._recipe_file))
+        return recipe_parsing.parse(content, where, note_old_names=False)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """The complete recipe."""
+        files.write_text(self._recipe_file, recipe.to_toml())
+        self.recipe = recipe
+
+    # --- members
+
+    def member(self, number: int) -> MemberFolder:
+        """The folder of a member."""
+        return MemberFolder(self.path / "members" / f"{number:02d}")
+
+    @cached_property
+    def train_labels(self) -> Labels:
+        """(image,), of the training images."""
+        return files.read_array(self.path / "train_labels.npy")
+
+    def write_train_labels(self, labels: Labels) -> None:
+        """(image,), of the training images."""
+        files.write_array(self.path / "train_labels.npy", labels)
+
+    @property
+    def seconds_training(self) -> float:
+        """Of all sessions together, where the training was interrupted; 0 before the first."""
+        path = self.path / "seconds_training.json"
+        seconds = files.read_json(path) if path.exists() else 0.0
+        assert isinstance(seconds, (int, float))
+        return float(seconds)
+
+    def write_seconds_training(self, seconds: float) -> None:
+        """Of all sessions together."""
+        files.write_json(self.path / "seconds_training.json", round(seconds, 3))
+
+    # --- the committee
+
+    @property
+    def has_committee(self) -> bool:
+        """Whether it has been decided how members become one."""
+        return (self.path / "committee.json").exists()
+
+    @cached_property
+    def committee(self) -> CommitteeRecord:
+        """How members become one."""
+        return files.read_record(self.path / "committee.json", CommitteeRecord)
+
+    def write_committee(self, committee: CommitteeRecord) -> None:
+        """How members become one."""
+        files.write_record(self.path / "committee.json", committee)
+        self.committee = committee
+
+    @property
+    def out_of_fold_probabilities(self) -> NDArray[np.float64]:
+        """(image, class), of the training images; rows of NaN where all members trained on the image."""
+        return files.read_array(self.path / "out_of_fold_probabilities.npy")
+
+    def write_out_of_fold_probabilities(self, probabilities: NDArray[np.float64]) -> None:
+        """(image, class), of the training images."""
+        files.write_array(self.path / "out_of_fold_probabilities.npy", probabilities)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the committee has not predicted the test images yet."""
+        return not (self.path / "test_probabilities.npy").exists()
+
+    @property
+    def test_labels(self) -> Labels:
+        """(image,), of the opened test images."""
+        return files.read_array(self.path / "test_labels.npy")
+
+    @property
+    def test_probabilities(self) -> NDArray[np.float64]:
+        """(image, class), of the opened test images."""
+        return files.read_array(self.path / "test_probabilities.npy")
+
+    def write_test(self, labels: Labels, probabilities: NDArray[np.float64]) -> None:
+        """Labels (image,) and the committee's probabilities (image, class) of the opened test images."""
+        files.write_array(self.path / "test_labels.npy", labels)
+        files.write_array(self.path / "test_probabilities.npy", probabilities)
+
+    def write_misclassified(self, part: str, rows: Iterable[tuple[int, str, str, float, float, str]]) -> None:
+        """The misclassified images of "train" or "test" as a table.
+
+        Args:
+            part: which images.
+            rows: position, true class, predicted class, the probability of each, and the image's file.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("image", "true", "predicted", "probability_true", "probability_predicted", "file"))
+        for position, true, predicted, of_true, of_predicted, file in rows:
+            writer.writerow((position, true, predicted, f"{of_true:.6f}", f"{of_predicted:.6f}", file))
+        files.write_text(self.tables / f"misclassified_{part}.csv", text.getvalue())
+
+    # --- results
+
+    @cached_property
+    def results(self) -> Results:
+        """Every figure of the run."""
+        return files.read_record(self.path / "results.json", Results)
+
+    def write_results(self, results: Results) -> None:
+        """Every figure of the run."""
+        files.write_record(self.path / "results.json", results)
+        self.results = results
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
+
+    @property
+    def manifest(self) -> RunManifest:
+        """The results in short, and every file."""
+        return files.read_record(self.path / MANIFEST, RunManifest)
+
+    def finish(self, summary: RunSummary) -> RunManifest:
+        """Write the manifest of a run."""
+        return self._finish(RunManifest, summary.model_dump(mode="json"))
+
+    def finish_as_model(self, study: str, model: str) -> ModelManifest:
+        """Write the manifest of a study's model."""
+        return self._finish(ModelManifest, {"study": study, "model": model})
+
+    def _listed_weights(self) -> dict[str, FileRecord]:
+        content = files.read_json(self.path / MANIFEST)
+        assert isinstance(content, dict)
+        listed = content.get("files")
+        assert isinstance(listed, dict)
+        names = [name for name in sorted(listed) if name.endswith("weights.safetensors")]
+        return {name: files.as_record(listed[name], FileRecord, self.path / MANIFEST) for name in names}
+
+    def verify_weights(self) -> None:
+        """Compare every weights file with the manifest.
+
+        Raises:
+            RunError: a file is missing or is not the one that training wrote.
+        """
+        for name, listed in self._listed_weights().items():
+            path = self.path / name
+            if not path.exists():
+                raise RunError(f"{path} is missing, but {MANIFEST} lists it; restore it or train again")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != listed.sha256:
+                raise RunError(
+                    f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again"
+                )
+
+    def weights_digest(self) -> str:
+        """SHA-256 over the members' weights files of a finished run: equal digests, equal members."""
+        return hashlib.sha256("".join(each.sha256 for each in self._listed_weights().values()).encode()).hexdigest()
+
+
+def kind_of(path: Path) -> str:
+    """Whether a finished folder is that of a "run", a "study", or a "model" of a study.
+
+    Raises:
+        RunError: there is no such folder, it is unfinished, or a version wrote it that cannot be read.
+    """
+    if not path.is_dir():
+        models = sorted(each.name for each in path.parent.iterdir() if each.is_dir()) if path.parent.is_dir() else []
+        there = f"; {path.parent} has {', '.join(models)}" if path.parent.name == "models" and models else ""
+        raise RunError(f"there is no run folder {path}{there}; give a folder that committee train wrote")
+    if not (path / MANIFEST).exists():
+        if (path / "identity.json").exists():
+            raise RunError(f"{path} is an unfinished run; give the same committee train command again to finish it")
+        raise RunError(f"{path} is not a run folder: it has no {MANIFEST}; give a folder that committee train wrote")
+    content = files.read_json(path / MANIFEST)
+    if not isinstance(content, dict) or content.get("schema") not in READABLE:
+        found = content.get("schema") if isinstance(content, dict) else "none"
+        raise RunError(
+            f"{path} has schema {found}, but this version reads {' and '.join(map(str, READABLE))}; "
+            "read it with the version that wrote it"
+        )
+    kinds: dict[str, type[Manifest]] = {"model": ModelManifest, "study": StudyManifest, "run": RunManifest}
+    named = content.get("kind")
+    return str(named) if named in kinds else "model" if "model" in content else "study" if "study" in content else "run"
+
+
+def free_folder(parent: Path, name: str, identity: RunIdentity) -> RunFolder:
+    """The folder for a training that was given none: the one that holds it already, else the first free name."""
+    number = 1
+    while True:
+        folder = RunFolder(parent / (name if number == 1 else f"{name}-{number}"))
+        if not folder.path.exists() or folder.holds(identity):
+            return folder
+        number += 1

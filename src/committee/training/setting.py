@@ -1,0 +1,63 @@
+"""Where and how a training runs, besides its recipe and its data."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from committee import kernels
+from committee.data.summary import DataSource
+from committee.folders.records import Environment
+from committee.nn import devices
+from committee.version import version
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything besides recipe and data that decides where and how members are trained.
+
+    Attributes:
+        seed: the root of all randomness.
+        device, precision: "auto", or one of `committee.nn.devices`.
+        workers: processes on the CPU, 0 for one on each core; changes no result.
+        command: how the training was started, for its record.
+        reload: how the data set is loaded again, for `committee evaluate`.
+    """
+
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 0
+    command: str = "committee.train(...), in Python"
+    reload: DataSource | None = None
+
+    def resolved(self, members: int) -> Setting:
+        """The setting with every "auto" decided for this machine, and no more workers than members to train.
+
+        Raises:
+            CommitteeError: a device or precision that this machine does not have.
+        """
+        device = devices.pick_device(self.device)
+        precision = devices.pick_precision(self.precision, device)
+        workers = self.workers or (devices.cores() if device == "cpu" else 1)
+        return replace(self, device=device, precision=precision, workers=min(workers, members))
+
+    def environment(self) -> Environment:
+        """What a resolved setting stands for on this machine: versions, processor, device, workers."""
+        on_cpu = self.device == "cpu"
+        return Environment(
+            committee=version,
+            python=platform.python_version(),
+            torch=torch.__version__,
+            numpy=np.__version__,
+            system=f"{platform.system()} {platform.machine()}",
+            processor=devices.processor(),
+            cores=devices.cores(),
+            device=self.device if on_cpu else f"{self.device} ({devices.accelerator(self.device)})",
+            precision=self.precision,
+            kernels=kernels.available() and on_cpu and self.precision == "bfloat16",
+            workers=self.workers,
+        )
