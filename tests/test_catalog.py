@@ -1,4 +1,4 @@
-"""Data sets that have a name: found in every place they may lie, upright, and with the right names."""
+"""Data sets by name: found in every place where they may be, upright, and with the right class names."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_emnist_is_upright_and_its_labels_start_at_0(zipped: bool, tmp_path: Pat
 
 def test_labels_outside_the_known_classes_are_named(tmp_path: Path) -> None:
     put(tmp_path, idx_files(labels=np.where(np.arange(60) == 5, 17, TOY_LABELS)))
-    with pytest.raises(DataError, match="image 5 has label 17, but labels must be 0 to 9"):
+    with pytest.raises(DataError, match=r"labels must be from 0 to 9 \(10 classes\), got 17 for image 5"):
         catalog.load_dataset("mnist", data_dir=tmp_path)
 
 

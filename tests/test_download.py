@@ -1,4 +1,4 @@
-"""Downloads against a real HTTP server on this machine that misbehaves as mirrors do."""
+"""Downloads from a real HTTP server on this machine that misbehaves as mirrors do."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def test_the_next_mirror_is_tried(first: str, server: str, dead: str, tmp_path: 
 @pytest.mark.parametrize(
     ("path", "fault"),
     [
-        ("/wrong", f"wrong checksum: {SHA256} was expected, {hashlib.sha256(CONTENT[::-1]).hexdigest()} was got"),
+        ("/wrong", f"wrong checksum: expected {SHA256}, got {hashlib.sha256(CONTENT[::-1]).hexdigest()}"),
         ("/html", "it answers with an HTML page instead of the file"),
         ("/sniffed", "it answers with an HTML page instead of the file"),
-        ("/cut", "512,000 bytes were expected, 256,000 were received"),
+        ("/cut", "expected 512,000 bytes, got 256,000"),
         ("/none", "HTTP 404"),
         ("dead", "no answer"),
     ],

@@ -1,4 +1,4 @@
-"""The same images in every format are the same data set; faults get one sentence that names the place."""
+"""The same images are the same data set in every format; a fault gets one sentence that names its place."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from PIL import Image
 
 from committee.data import dataset as data
 from committee.data.dataset import open_test
+from committee.data.formats import files
 from committee.data.readers import read_dataset, read_images
-from committee.data.summary import describe, sample_pictures
+from committee.data.summary import ClassCount, DatasetSummary, describe, sample_pictures
 from committee.errors import DataError
 
 Part = tuple[NDArray[Any], NDArray[Any]]
@@ -195,6 +196,27 @@ def test_an_image_can_be_found_again_by_its_name(tmp_path: Path, digits: tuple[P
         assert np.array_equal(digits[0][0][position], table.train.pixels[image, ..., 0])
 
 
+@pytest.mark.parametrize("form", ["idx", "npy"])
+def test_large_uncompressed_arrays_are_memory_mapped(
+    form: str, tmp_path: Path, digits: tuple[Part, Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = read_dataset(write_npz(within(tmp_path, "npz"), digits[0], None))
+    folder = within(tmp_path, form)
+    if form == "idx":
+        idx_pair(folder, idx_bytes(digits[0][0]), idx_bytes(digits[0][1]))
+    else:
+        np.save(folder / "X.npy", digits[0][0])
+        np.save(folder / "y.npy", digits[0][1])
+    monkeypatch.setattr(files, "MAPPED_BYTES", 1000)
+    dataset = read_dataset(folder)
+    assert files.is_mapped(dataset.train.pixels)
+    assert dataset.part_digests() == reference.part_digests()
+    if form == "idx":
+        (folder / "train-images-idx3-ubyte").write_bytes(idx_bytes(digits[0][0]) + b"x")
+        with pytest.raises(DataError, match="the file is longer than its header says"):
+            read_dataset(folder)
+
+
 def test_the_digest_sees_a_changed_pixel_and_a_changed_name(tmp_path: Path, digits: tuple[Part, Part]) -> None:
     (pixels, labels), test = digits
     digests = set()
@@ -217,7 +239,7 @@ def test_kaggle_test_csv_without_labels_is_left_out(tmp_path: Path, digits: tupl
     (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n")
     dataset = read_dataset(tmp_path)
     assert (len(dataset.train), len(dataset.test)) == (240, 60)
-    assert "test.csv has no labels" in " ".join(dataset.notes)
+    assert "test.csv has no labels, so it was left out" in " ".join(dataset.notes)
 
 
 def test_names_as_labels_and_a_label_column_anywhere(tmp_path: Path, digits: tuple[Part, Part]) -> None:
@@ -429,38 +451,44 @@ STRANGER = np.where(np.arange(20) == 9, 7, Y)
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no such path": (lambda p: p / "none", "none: there is no such file or folder; check the path"),
-    "empty folder": (lambda p: p, "there are no files in it"),
-    "unknown format": (lambda p: text(p, "x", "a.txt").parent, "a.txt: no labelled images were found"),
+    "empty folder": (lambda p: p, "labelled images are expected, got no files; give IDX files"),
+    "unknown format": (
+        lambda p: text(p, "x", "a.txt").parent,
+        "labelled images are expected, got only files such as",
+    ),
     "empty arrays": (lambda p: npz(p, X=X[:0], y=Y[:0]), "set.npz [X]: there are no images"),
     "single class": (
         lambda p: npz(p, X=X, y=Y * 0 + 3),
-        "only one class was found (3), and a classifier needs at least two",
+        "at least two classes are expected, got one (3); add images of another class",
     ),
     "single class folder": (
         lambda p: binary(within(p, "a"), PNGS[0], "0.png").parent.parent,
-        "only one class was found (a), and a classifier needs at least two",
+        "at least two classes are expected, got one (a); give each class a folder of its own",
     ),
     "one image a class": (
         lambda p: npz(p, X=X[:5], y=np.arange(5)),
-        "5 images of 5 classes are too few to seal a part of them as test; "
+        "5 images of 5 classes are too few to split off a test part; "
         "give at least two images of each class (10 images), or a test part",
     ),
     "label out of range": (
         lambda p: npz(p, X=X, y=STRANGER, class_names=["cat", "dog"]),
-        "image 9 has label 7, but labels must be 0 to 1",
+        "labels must be from 0 to 1 (2 classes), got 7 for image 9 (counted from 0)",
     ),
     "NaN": (lambda p: npz(p, X=WITH_NAN, y=Y), "set.npz [X]: image 3 (counted from 0) holds NaN"),
     "out of range": (lambda p: npz(p, X=X - 1.0, y=Y), "got values from -1 to 254"),
-    "fractions": (lambda p: npz(p, X=X / 2, y=Y), "got fractions in values up to 127.5"),
-    "missing key": (lambda p: npz(p, x_train=X), "the array 'y_train' that belongs to 'x_train' is missing"),
+    "fractions": (lambda p: npz(p, X=X / 2, y=Y), "got fractions and values up to 127.5"),
+    "missing key": (lambda p: npz(p, x_train=X), "the array 'x_train' needs an array 'y_train', got x_train; add it"),
     "no arrays": (lambda p: npz(p, pictures=X), "x_train and y_train"),
     "numbers differ": (lambda p: npz(p, X=X, y=Y[:-1]), "there are 20 images, but 19 labels"),
-    "pickle": (lambda p: npz(p, X=X, y=np.array([{}] * 20)), "which is never read"),
-    "not square": (lambda p: npz(p, X=X.reshape(40, 8), y=np.tile(Y, 2)), "a row of 8 pixels is no square image"),
-    "huge header": (huge_npy, "X.npy: its header asks for 34,359,738,368 bytes"),
+    "pickle": (lambda p: npz(p, X=X, y=np.array([{}] * 20)), "got the type object; save it without pickle"),
+    "not square": (
+        lambda p: npz(p, X=X.reshape(40, 8), y=np.tile(Y, 2)),
+        "8 values in a row do not make a square",
+    ),
+    "huge header": (huge_npy, "X.npy: at most 8,589,934,592 bytes are read, and the header announces 34,359,738,368"),
     "test class unknown": (
         lambda p: npz(p, x_train=X, y_train=Y, x_test=X, y_test=STRANGER),
-        "the test part has 1 image(s) of the class '7', the training part none",
+        "the test part has 1 image of the class '7', the training part has none",
     ),
     "mixed parts": (
         lambda p: npz(p, x_train=X, y_train=Y, x_test=np.stack([X] * 3, 3), y_test=Y),
@@ -468,7 +496,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "truncated IDX": (
         lambda p: idx_pair(p, idx_bytes(X)[:-20], idx_bytes(Y)),
-        "train-images-idx3-ubyte: the file is cut off: its header promises 320 bytes of data, 300 are there",
+        "train-images-idx3-ubyte: the file is cut off: 320 bytes of data are expected, got 300",
     ),
     "truncated gz": (
         lambda p: (
@@ -478,52 +506,76 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
             )
             or p
         ),
-        "train-images-idx3-ubyte.gz: the file is cut off: its header promises 320 bytes of data",
+        "train-images-idx3-ubyte.gz: the file is cut off: 320 bytes of data are expected",
     ),
-    "no IDX": (lambda p: idx_pair(p, b"<html>", idx_bytes(Y)), "this is not an IDX file: it begins with 3c 68 74 6d"),
+    "no IDX": (
+        lambda p: idx_pair(p, b"<html>", idx_bytes(Y)),
+        "an IDX file begins with bytes such as 00 00 08 03, this one with 3c",
+    ),
     "long IDX": (
         lambda p: idx_pair(p, idx_bytes(X) + b"x", idx_bytes(Y)),
-        "there is more data than the header's shape",
+        "the file is longer than its header says (shape (20, 4, 4))",
     ),
     "IDX numbers differ": (lambda p: idx_pair(p, idx_bytes(X), idx_bytes(Y[:7])), "there are 20 images, but 7 labels"),
     "IDX labels missing": (
         lambda p: binary(p, idx_bytes(X), "train-images-idx3-ubyte").parent,
-        "the labels file that belongs to it is missing",
+        "the file of its labels is missing; put both into one folder",
     ),
     "corrupt zip": (corrupt_zip, "bad.zip: my digits/0/0.png: the file cannot be read (Bad CRC-32"),
-    "no zip": (lambda p: text(p, "no zip", "a.zip"), "a.zip: this is not a readable zip"),
+    "no zip": (lambda p: text(p, "no zip", "a.zip"), "a.zip: a zip is expected, got something else"),
     "CSV columns": (lambda p: text(p, ROWS + "1,2,3,4\n"), "set.csv: row 4 has 4 columns, but the first row has 5"),
-    "CSV word": (lambda p: text(p, ROWS + "1,2,x,4,5\n"), "set.csv: row 4, column 3 holds 'x', which is no number"),
-    "CSV NaN": (lambda p: text(p, ROWS + "1,2,3,nan,5\n"), "set.csv: row 4, column 4 holds 'nan', which is no pixel"),
+    "CSV word": (lambda p: text(p, ROWS + "1,2,x,4,5\n"), "set.csv: row 4, column 3 must hold a number, got 'x'"),
+    "CSV NaN": (
+        lambda p: text(p, ROWS + "1,2,3,nan,5\n"),
+        "row 4, column 4 must hold a finite number, got 'nan'",
+    ),
     "CSV no label": (lambda p: text(p, ROWS + ",2,3,4,5\n"), "set.csv: row 4 has no label"),
-    "CSV width": (lambda p: text(p, "label,a,b\n1,2,3\n"), "the first row has 3 columns"),
-    "CSV header only": (lambda p: text(p, "label,a,b,c,d\n"), "there are no images below the header"),
-    "CSV unlabelled": (lambda p: text(p, ",".join("abcdefghi") + "\n1,2,3,4,5,6,7,8,9\n"), "there is no label column"),
-    "Parquet unlabelled": (lambda p: parquet(p, image=PNGS), "set.parquet: there is no label column"),
-    "Parquet no image": (lambda p: parquet(p, label=Y), "there is no column of encoded images"),
+    "CSV width": (
+        lambda p: text(p, "label,a,b\n1,2,3\n"),
+        "785 columns for 28x28, got 3 columns in the first row",
+    ),
+    "CSV header only": (
+        lambda p: text(p, "label,a,b,c,d\n"),
+        "a row for each image is expected below the header",
+    ),
+    "CSV unlabelled": (
+        lambda p: text(p, ",".join("abcdefghi") + "\n1,2,3,4,5,6,7,8,9\n"),
+        "got 9 pixels and nothing else",
+    ),
+    "Parquet unlabelled": (
+        lambda p: parquet(p, image=PNGS),
+        "set.parquet: a column of labels called label, ",
+    ),
+    "Parquet no image": (
+        lambda p: parquet(p, label=Y),
+        "a column of encoded images (bytes, or",
+    ),
     "Parquet hole": (
         lambda p: parquet(p, image=[*PNGS[:5], None], label=Y[:6]),
-        "row 6 has nothing in the column 'image'",
+        "got nothing in row 6, column 'image'",
     ),
     "Parquet bad image": (
         lambda p: parquet(p, image=[*PNGS[:5], b"x"], label=Y[:6]),
-        "set.parquet row 6: this is no readable image",
+        "set.parquet row 6: a PNG, JPEG, BMP, WebP or TIFF image is expected",
     ),
-    "no Parquet": (lambda p: text(p, "x", "a.parquet"), "a.parquet: this is no readable Parquet file"),
-    "unreadable image": (lambda p: folder_of(p, PNGS[0], b"x"), "cat/1.png: this is no readable image"),
+    "no Parquet": (lambda p: text(p, "x", "a.parquet"), "a.parquet: a Parquet file is expected, got something else"),
+    "unreadable image": (
+        lambda p: folder_of(p, PNGS[0], b"x"),
+        "cat/1.png: a PNG, JPEG, BMP, WebP or TIFF image is",
+    ),
     "cut-off image": (lambda p: folder_of(p, PNGS[0], PNGS[1][:-20]), "cat/1.png: the image is damaged or"),
     "mixed channels": (lambda p: folder_of(p, PNGS[0], COLOUR), "cat/0.png is grey, "),
     "loose image": (
         lambda p: binary(folder_of(p, PNGS[0]), PNGS[0], "loose.png").parent,
-        "loose.png: the image lies outside",
+        "loose.png: images are expected in a folder for each class, got one outside",
     ),
     "bomb": (
         lambda p: folder_of(p, wide_png(ramp(1, 1, 3), claimed=(9000, 9000))),
-        "cat/0.png: the image has 9000x9000 pixels, more than the limit of 64,000,000",
+        "cat/0.png: an image of at most 64,000,000 pixels is expected, got 9000x9000",
     ),
     "great bomb": (
         lambda p: folder_of(p, wide_png(ramp(1, 1, 3), claimed=(60000, 60000))),
-        "cat/0.png: the image is larger than the limit of 64,000,000 pixels",
+        "cat/0.png: an image of at most 64,000,000 pixels is expected, got a larger one",
     ),
 }
 
@@ -569,7 +621,7 @@ def test_read_images_converts_to_the_form_of_the_training(tmp_path: Path) -> Non
     assert (colour[0, 0, 0] == np.array([200, 100, 50]) * 257).all()
     _, opaque = read_images(paths[1:], image_shape=(6, 6, 4), pixel_range=255)
     assert opaque[0, 0, 0].tolist() == [7, 7, 7, 255]
-    with pytest.raises(DataError, match="there are no images to classify"):
+    with pytest.raises(DataError, match="images to classify are expected"):
         read_images([text(tmp_path, "x", "notes.txt")], image_shape=(6, 6, 1), pixel_range=255)
 
 
@@ -582,6 +634,27 @@ def test_read_images_refuses_transparency_where_the_training_had_none(tmp_path: 
         read_images([tmp_path / "a.png"], image_shape=(6, 6, 1), pixel_range=255)
     _, kept = read_images([tmp_path / "a.png"], image_shape=(6, 6, 4), pixel_range=255)
     assert np.array_equal(kept[0], pixels)
+
+
+def test_read_images_reads_arrays_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        np.save(within(tmp_path, folder) / "x.npy", np.full((2, 6, 6), ord(folder), np.uint8))
+    names, read = read_images([tmp_path], image_shape=(6, 6, 1), pixel_range=255)
+    assert names == ["a/x.npy[0]", "a/x.npy[1]", "b/x.npy[0]", "b/x.npy[1]"]
+    assert read[:, 0, 0, 0].tolist() == [97, 97, 98, 98]
+
+
+def test_read_images_prefers_image_files_and_passes_over_labels(tmp_path: Path) -> None:
+    idx_pair(tmp_path, idx_bytes(X), idx_bytes(Y))
+    assert len(read_images([tmp_path], image_shape=(4, 4, 1), pixel_range=255)[0]) == 20
+    binary(tmp_path, PNGS[0], "0.png")
+    assert read_images([tmp_path], image_shape=(4, 4, 1), pixel_range=255)[0] == ["0.png"]
+
+
+def test_read_images_names_a_table_without_rows(tmp_path: Path) -> None:
+    path = parquet(tmp_path, image=pa.array([], pa.binary()))
+    with pytest.raises(DataError, match="images to classify are expected"):
+        read_images([path], image_shape=(4, 4, 1), pixel_range=255)
 
 
 def test_read_images_tells_files_of_one_name_apart(tmp_path: Path) -> None:
@@ -597,9 +670,9 @@ def test_describe_and_samples_show_training_images_only(tmp_path: Path, digits: 
     train, test = digits
     dataset = read_dataset(write_npz(tmp_path, train, (test[0] * 0 + 255, test[1])))
     shown = describe(dataset)
-    assert (shown["images"], shown["classes"], shown["shape"], shown["bits"]) == (400, 10, [8, 8, 1], 8)
-    assert shown["counts"]["3"] == {"train": int((train[1] == 3).sum()), "test": int((test[1] == 3).sum())}
-    assert json.loads(json.dumps(shown)) == shown
+    assert (shown.images, shown.classes, shown.shape, shown.bits) == (400, 10, (8, 8, 1), 8)
+    assert shown.counts["3"] == ClassCount(train=int((train[1] == 3).sum()), test=int((test[1] == 3).sum()))
+    assert DatasetSummary.model_validate_json(shown.model_dump_json()) == shown
     samples, means = sample_pictures(dataset, per_class=40)
     threes = train[0][train[1] == 3]
     assert np.array_equal(sample_pictures(dataset)[0][3, ..., 0], threes[:12])
@@ -608,24 +681,25 @@ def test_describe_and_samples_show_training_images_only(tmp_path: Path, digits: 
     assert np.array_equal(means[3, ..., 0], np.rint(threes.mean(axis=0)))
 
 
-def test_copies_of_training_images_among_the_test_images_are_noted(tmp_path: Path, digits: tuple[Part, Part]) -> None:
+def test_test_images_that_are_also_in_the_training_part_are_noted(tmp_path: Path, digits: tuple[Part, Part]) -> None:
     (pixels, labels), (tested, answers) = digits
     clean = describe(read_dataset(write_npz(tmp_path, *digits)))
-    assert clean["test_images_also_in_train"] == 0
-    assert not any("pixel for pixel" in note for note in clean["notes"])
+    assert clean.test_images_also_in_train == 0
+    assert not any("identical in every pixel" in note for note in clean.notes)
     tested, answers = tested.copy(), answers.copy()
     tested[:12], answers[:12] = pixels[:12], labels[:12]
-    answers[3] = (answers[3] + 1) % 10  # the same pixels in another class are no copy
+    answers[3] = (answers[3] + 1) % 10  # the same pixels in another class are not a duplicate
     shown = describe(read_dataset(write_npz(tmp_path, (pixels, labels), (tested, answers))))
-    assert shown["test_images_also_in_train"] == 11
-    assert shown["notes"] == [
-        "11 of 100 test images are pixel for pixel among the training images too, so the test figure is flattering"
-    ]
+    assert shown.test_images_also_in_train == 11
+    assert shown.notes == (
+        "11 of 100 test images are also in the training part, identical in every pixel and in class, so test figures "
+        "are too favourable",
+    )
 
 
 @pytest.mark.parametrize(
     ("classes", "words"),
-    [((3,), "no images of the class 3; it"), (range(7), "no images of 7 classes: 0, 1, 2, 3, 4 and 2 more; it")],
+    [((3,), "no images of the class 3, so"), (range(7), "no images of 7 classes (0, 1, 2, 3, 4 and 2 more), so")],
 )
 def test_classes_without_test_images_are_named(
     classes: Any, words: str, tmp_path: Path, digits: tuple[Part, Part]
@@ -633,7 +707,7 @@ def test_classes_without_test_images_are_named(
     train, (pixels, labels) = digits
     kept = ~np.isin(labels, list(classes))
     shown = describe(read_dataset(write_npz(tmp_path, train, (pixels[kept], labels[kept]))))
-    assert [words in note for note in shown["notes"]] == [True]
+    assert [words in note for note in shown.notes] == [True]
 
 
 @pytest.mark.parametrize("form", ["npz", "folders", "csv", "parquet", "idx"])
@@ -663,7 +737,8 @@ def test_a_validation_part_that_joins_the_training_images_is_noted(
     dataset = read_dataset(tmp_path)
     assert (len(dataset.train), len(dataset.test)) == (300, 100)
     assert dataset.notes == (
-        "the validation part (100 images) was joined to the training images: held-out images are drawn by the recipe",
+        "the validation part (100 images) was joined to the training images, since each recipe draws its own held-out "
+        "images",
     )
 
 

@@ -1,1 +1,1 @@
-"""Reading labelled images, splitting them, changing them."""
+"""Labelled images: reading, splitting, augmenting and summing them up."""

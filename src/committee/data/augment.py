@@ -1,4 +1,4 @@
-"""Random changes of training images: rotation, zoom, shear, shift, bending, flips, an erased square; a batch at once.
+"""Random changes to training images, a batch at a time: rotation, zoom, shear, shift, bending, flips, an erased square.
 
 All draws come from the generator that the caller passes, so an epoch's images depend on its key alone.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional
 from committee import kernels
 from committee.config.recipe import Augmentation
 
-KNOTS = 4  # intervals a side between the control points that bend an image
+KNOTS = 4  # intervals between the control points that bend an image, along each side
 
 
 def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
@@ -27,8 +27,8 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
         generator: on the images' device.
 
     Returns:
-        The same shape and type. Where an image moves away, `fill` decides: 0, the nearest edge pixel, or
-        the image mirrored at its edge.
+        The same shape and type. What comes in from outside the image is what `fill` says: zeros, the nearest edge
+        pixel, or the image mirrored at its edge.
     """
     if settings.moves:
         matrices = random_matrices(len(images), settings, images, generator)
@@ -43,11 +43,11 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
 
 
 def random_matrices(count: int, settings: Augmentation, like: Tensor, generator: torch.Generator) -> Tensor:
-    """A random affine map an image: (image, 2, 3), output pixel -> input pixel, in pixels from the image's centre.
+    """A random affine map for each image: (image, 2, 3), output pixel -> input pixel, in pixels from the centre.
 
     Args:
         count: number of images.
-        settings: the ranges; each value is uniform in its range.
+        settings: the ranges; values are drawn uniformly.
         like: the images, for device and size.
         generator: on the same device.
     """
@@ -71,9 +71,11 @@ def random_matrices(count: int, settings: Augmentation, like: Tensor, generator:
 
 
 def random_bends(count: int, strength: float, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Smooth random shifts of every pixel (Simard et al. 2003): cubic B-splines through normal control points.
+    """Smooth random shifts of every pixel: cubic B-splines over control points with normally distributed shifts.
 
-    Simard's Gaussian of 4 pixels at 28 pixels a side is as smooth as these control points, 7 pixels apart.
+    These are the elastic distortions of Simard, Steinkraus and Platt, "Best practices for convolutional neural networks
+    applied to visual document analysis" (ICDAR 2003). Their Gaussian of 4 pixels, for images of 28, is as smooth as
+    control points 7 pixels apart.
 
     Args:
         count: number of images.
@@ -82,7 +84,7 @@ def random_bends(count: int, strength: float, like: Tensor, generator: torch.Gen
         generator: on the same device.
 
     Returns:
-        (image, 2, height, width): how far to the right and down of its place each output pixel is looked up, in pixels.
+        (image, 2, height, width): how far right and down of its own place each output pixel is looked up, in pixels.
     """
     height, width = like.shape[2:]
     drawn = torch.randn(2 * count, (KNOTS + 3) ** 2, generator=generator, device=like.device)
@@ -93,12 +95,12 @@ def random_bends(count: int, strength: float, like: Tensor, generator: torch.Gen
 
 @cache
 def _splines(height: int, width: int) -> Tensor:
-    """(control point, pixel): their weights over the image's area."""
+    """The weight of each control point at each pixel: (control point, pixel)."""
     return torch.kron(_spline(height), _spline(width)).T.contiguous()
 
 
 def _spline(pixels: int) -> Tensor:
-    """(pixel, KNOTS + 3): the weights of the control points at each pixel, their squares 1 in the mean over pixels."""
+    """Weights of the control points along a side: (pixel, KNOTS + 3); on average a pixel's squares add up to 1."""
     place = (torch.arange(pixels, dtype=torch.float32) + 0.5) * (KNOTS / pixels)
     far = (place[:, None] - torch.arange(-1, KNOTS + 2)).abs()
     near = 2 / 3 - far**2 + far**3 / 2
@@ -107,13 +109,13 @@ def _spline(pixels: int) -> Tensor:
 
 
 def warp(images: Tensor, matrices: Tensor, fill: str, bends: Tensor | None = None) -> Tensor:
-    """Images under affine maps, bent where asked, sampled bilinearly.
+    """Images moved by affine maps, and bent if `bends` are given, with bilinear interpolation.
 
     Args:
         images: (image, channel, height, width).
         matrices: (image, 2, 3), output pixel -> input pixel, both (x right, y down) in pixels from the centre.
-        fill: "zero", "edge" or "reflect", what lies outside.
-        bends: (image, 2, height, width), added to the input pixel's place; None for nothing.
+        fill: "zero", "edge" or "reflect": what is outside the image.
+        bends: (image, 2, height, width), added to the input pixel's place.
 
     Returns:
         (image, channel, height, width), channels last in memory.
@@ -134,7 +136,11 @@ def warp(images: Tensor, matrices: Tensor, fill: str, bends: Tensor | None = Non
 
 
 def erase(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Images with one square of zeros each, its centre anywhere in the image (DeVries & Taylor 2017)."""
+    """Images with a square of zeros each, its centre anywhere in the image.
+
+    This is cutout: DeVries & Taylor, "Improved regularization of convolutional neural networks with cutout" (2017,
+    arXiv 1708.04552).
+    """
     height, width = images.shape[2:]
     top = (_uniform(len(images), 0, height, images, generator).floor() - side // 2)[:, None]
     left = (_uniform(len(images), 0, width, images, generator).floor() - side // 2)[:, None]

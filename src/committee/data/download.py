@@ -1,4 +1,4 @@
-"""Downloads that can be interrupted, from mirrors that may be dead, of files whose checksum is known."""
+"""Downloading files with known checksums: mirrors are tried in turn, an interrupted download is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 from committee.errors import DownloadError
 
 TIMEOUT = 20.0
-"""Seconds without a byte after which a mirror counts as dead."""
+"""Seconds without a byte after which a mirror is given up."""
 
 _BLOCK = 2**18
 _MAX_FILE = 2 * 2**30
@@ -29,20 +29,20 @@ class _Bar(Protocol):
 
 
 def fetch(addresses: Sequence[str], target: Path, checksum: str, *, title: str, timeout: float = TIMEOUT) -> None:
-    """Download a file unless it is there, from the first mirror that has it right.
+    """Download a file, unless it is there, from the first mirror that has it intact.
 
-    Bytes go to ``target + ".part"``; what an earlier, interrupted download left there is kept and only the rest asked
-    for. The file gets its name when its checksum agrees, so that a file under `target` is always whole.
+    Bytes go to ``target + ".part"``. What an interrupted download left there is kept, and only the rest is requested.
+    The file gets its name once its checksum is right, so that `target` is never incomplete.
 
     Args:
         addresses: http or https addresses of the same file, tried in turn.
-        target: the file to write; its folder is made.
+        target: the file to write; its folder is created.
         checksum: SHA-256 in hexadecimal, or ``"md5:..."`` where only that is published.
-        title: what the progress bar calls it (shown where standard error is a terminal).
-        timeout: seconds without a byte after which a mirror counts as dead.
+        title: the file's name beside the progress bar, which appears where standard error is a terminal.
+        timeout: seconds without a byte after which a mirror is given up.
 
     Raises:
-        DownloadError: no mirror gave the file; the message says for each what was wrong.
+        DownloadError: no mirror had the file; the message says for each what was wrong.
     """
     if target.exists():
         return
@@ -59,13 +59,13 @@ def fetch(addresses: Sequence[str], target: Path, checksum: str, *, title: str, 
                 faults.append(f"{address}: {fault}")
     except OSError as error:
         raise DownloadError(
-            f"{target}: cannot be written ({error}); free some space or choose another cache folder"
+            f"{target}: the file cannot be written ({error}); free some space or make the folder writable"
         ) from error
     raise DownloadError("; ".join(faults))
 
 
 def _from_mirror(address: str, part: Path, checksum: str, timeout: float, bar: _Bar) -> str | None:
-    """Complete `part` from one mirror; the fault in words, or None where its checksum agrees."""
+    """Complete `part` from one mirror: what went wrong, or None once its checksum is right."""
     fault: str | None = "nothing was received"
     for _attempt in range(_ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0
@@ -75,9 +75,9 @@ def _from_mirror(address: str, part: Path, checksum: str, timeout: float, bar: _
             if got == checksum:
                 return None
             part.unlink()
-            fault = f"wrong checksum: {checksum} was expected, {got} was got"
+            fault = f"wrong checksum: expected {checksum}, got {got}"
             if before:
-                continue  # the earlier part may have been another file's: once more from the start
+                continue  # the earlier part may be of another file: start again
             return fault
         if (part.stat().st_size if part.exists() else 0) <= before:
             return fault
@@ -85,9 +85,9 @@ def _from_mirror(address: str, part: Path, checksum: str, timeout: float, bar: _
 
 
 def _transfer(address: str, part: Path, before: int, timeout: float, bar: _Bar) -> str | None:
-    """Append what follows the first `before` bytes to `part`; the fault in words, or None where all of it came."""
+    """Append all but the first `before` bytes to `part`: what went wrong, or None if nothing did."""
     if not address.startswith(("http://", "https://")):
-        return "only http and https addresses are read"
+        return "only http and https addresses are supported"
     request = urllib.request.Request(address, headers={"User-Agent": "committee", "Accept-Encoding": "identity"})
     if before:
         request.add_header("Range", f"bytes={before}-")
@@ -102,7 +102,7 @@ def _transfer(address: str, part: Path, before: int, timeout: float, bar: _Bar) 
             return _copy(answer, part, before, total, bar)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # the part is already as long as the file, or longer: its checksum decides
+        if error.code == 416:  # the part is as long as the file or longer; its checksum decides
             return None
         return f"HTTP {error.code} {error.reason}"
     except urllib.error.URLError as error:
@@ -112,7 +112,7 @@ def _transfer(address: str, part: Path, before: int, timeout: float, bar: _Bar) 
 
 
 def _copy(answer: BinaryIO, part: Path, done: int, total: int | None, bar: _Bar) -> str | None:
-    """Write an answer's body behind the first `done` bytes of `part`; what an error page says is never written."""
+    """Write the body of an answer behind the first `done` bytes of `part`, unless it is an HTML page."""
     block = answer.read(_BLOCK)
     if done == 0 and block[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return _HTML
@@ -127,12 +127,12 @@ def _copy(answer: BinaryIO, part: Path, done: int, total: int | None, bar: _Bar)
                 return f"it sends more than {_MAX_FILE:,} bytes"
             block = answer.read(_BLOCK)
     if total is not None and done < total:
-        return f"the file was cut off: {total:,} bytes were expected, {done:,} were received"
+        return f"the file was cut off: expected {total:,} bytes, got {done:,}"
     return None
 
 
 def file_checksum(path: Path, like: str) -> str:
-    """The checksum of a file, spelled as `like` is: plain SHA-256, or with the algorithm's name in front."""
+    """The checksum of a file in the spelling of `like`: SHA-256, or another algorithm with its name in front."""
     algorithm, colon, _ = like.rpartition(":")
     with path.open("rb") as file:
         return f"{algorithm}{colon}" + hashlib.file_digest(file, algorithm or "sha256").hexdigest()
@@ -140,7 +140,7 @@ def file_checksum(path: Path, like: str) -> str:
 
 @contextmanager
 def _progress(title: str) -> Iterator[_Bar]:
-    """A progress bar on standard error where that is a terminal, nothing elsewhere."""
+    """A progress bar on standard error if that is a terminal."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda done, total: None
         return

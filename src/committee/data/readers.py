@@ -1,9 +1,21 @@
-"""A path -> a labelled data set: finds out which format a file, folder or zip has and calls that format's reader."""
+"""Reading images at a path, in any of the formats in `FORMATS`: a labelled data set, or images to classify.
+
+To add a file format:
+
+1. Write `formats/NAME.py` with three functions: one that names the format's files in a folder or zip, one that reads
+   the labelled data set in them (a `RawSet`: arrays of any shape and type that `RawPart` allows), and one that reads
+   the images in a single file. Open files through `Files` only, so that zips work, and let each `DataError` name the
+   file and the row or image.
+2. Add a `Format` with these functions to `FORMATS` below; the first format whose files are there is read.
+3. Add a writer to `WRITERS` in tests/test_readers.py (the same images must give the same digest in every format), the
+   format's faults to `BAD` there, and its layout to docs/data.md.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,86 +25,132 @@ from numpy.typing import NDArray
 from committee.data.dataset import ImageDataset, Pixels
 from committee.data.formats import arrays, csv_files, folders, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
-from committee.data.formats.decode import conformed, decode
-from committee.data.formats.files import Files, open_files, open_zip
+from committee.data.formats.decode import conformed
+from committee.data.formats.files import Files, open_files
 from committee.errors import DataError
 
-_FORMATS = (
-    "IDX files (train-images-idx3-ubyte ...), an NPZ, CSV or Parquet file, class folders of PNG, JPEG, BMP, WebP or "
-    "TIFF images, or a zip of these"
+Block = tuple[str, NDArray[Any]]
+"""Where images come from, for messages, and the images: an array as in `RawPart.values`, or a single image."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Attributes:
+        description: what its files are, for messages.
+        find: the names of its files among others; none where this format is not to be read.
+        read_set: the labelled data set in its files. A format of encoded images resizes them to the given `image_size`
+            as it decodes them; for other formats `assemble` does it.
+        read_images: the images in one file that `find` has named, in blocks; labels are ignored.
+        one_image: whether a file is a single image, so that the file's name is the image's name.
+    """
+
+    description: str
+    find: Callable[[Files], Sequence[str]]
+    read_set: Callable[[Files, int | None], RawSet]
+    read_images: Callable[[Files, str], Iterable[Block]]
+    one_image: bool = False
+
+
+def _csv_names(files: Files) -> list[str]:
+    """CSV files; none where there are class folders of images, since a table beside those only lists them."""
+    if any("/" in name for name in folders.image_names(files)):
+        return []
+    return [name for name in files.names if name.lower().endswith((".csv", ".csv.gz"))]
+
+
+FORMATS = (
+    Format(
+        description="IDX files (train-images-idx3-ubyte ...)",
+        find=lambda files: list(arrays.idx_files(files).values()),
+        read_set=lambda files, image_size: arrays.read_idx_set(files),
+        read_images=arrays.read_idx_images,
+    ),
+    Format(
+        description="NPY files (x_train.npy, y_train.npy ...)",
+        find=lambda files: [name for name in files.names if name.endswith(".npy")],
+        read_set=lambda files, image_size: arrays.read_npy_set(files),
+        read_images=lambda files, name: [(files.label(name), arrays.read_npy(files, name))],
+    ),
+    Format(
+        description="an NPZ file",
+        find=arrays.npz_names,
+        read_set=lambda files, image_size: arrays.read_npz_set(files),
+        read_images=arrays.read_npz_images,
+    ),
+    Format(
+        description="Parquet files",
+        find=lambda files: [name for name in files.names if name.lower().endswith(".parquet")],
+        read_set=parquet.read_parquet_set,
+        read_images=parquet.read_parquet_images,
+    ),
+    Format(
+        description="CSV files",
+        find=_csv_names,
+        read_set=lambda files, image_size: csv_files.read_csv_set(files),
+        read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name)[0])],
+    ),
+    Format(
+        description="class folders of PNG, JPEG, BMP, WebP or TIFF images",
+        find=folders.image_names,
+        read_set=folders.read_folder_set,
+        read_images=folders.read_image_file,
+        one_image=True,
+    ),
 )
-_UNLABELLED_ARRAYS = ("images", "x", "X", "x_test", "test_images")
+"""All file formats. A data set is read by the first one whose files are there: pictures may lie beside arrays."""
 
 
 def read_dataset(path: Path, *, image_size: int | None = None) -> ImageDataset:
-    """Read the labelled images behind a path.
+    """Read the labelled images at a path.
 
     Args:
-        path: a folder of IDX files, of CSV or Parquet files, or of class folders; an NPZ, CSV or Parquet file; or a zip
-            of any of these.
-        image_size: side of the square that images are resized to, in pixels; None keeps their (most common) size,
-            shrunk where its longer side is over 96.
+        path: a folder, a zip or a file of one of the `FORMATS`.
+        image_size: side of the square that images are resized to, in pixels; None keeps their size (the most common
+            one where it differs), shrunk where the longer side is over 96.
 
     Raises:
-        DataError: one sentence: which file, which row or member, what was expected, what was got, what to do.
-        MissingExtraError: Parquet without the package pyarrow.
+        DataError: one sentence: which file and row, what was expected, what was got, what to do.
+        MissingExtraError: Parquet files without the package pyarrow.
     """
     if image_size is not None and not 1 <= image_size <= 4096:
-        raise DataError(f"image_size must be from 1 to 4096 pixels; got {image_size}")
+        raise DataError(f"image_size must be from 1 to 4096 pixels, got {image_size}; choose another")
     with open_files(path) as files:
-        raw = _raw(files.without_top_folder(), image_size)
+        inside = files.without_top_folder()
+        raw = _format_of(inside).read_set(inside, image_size)
     whole = path.resolve().name
     name = whole if path.is_dir() else whole.removesuffix(".gz").rpartition(".")[0] or whole
     return assemble(raw, name=name, source=str(path), image_size=image_size)
 
 
-def _raw(files: Files, image_size: int | None) -> RawSet:
-    """The first format whose files are there; images come last, since other formats may have pictures beside them."""
-    if not files.names:
-        raise DataError(f"{files.where}: there are no files in it; {_FORMATS} are expected")
-    if arrays.idx_files(files):
-        return arrays.read_idx_set(files)
-    if arrays.array_names(files):
-        return arrays.read_npy_set(files)
-    archives = _ending(files, ".npz")
-    if archives:
-        if len(archives) > 1:
-            raise DataError(
-                f"{files.where}: there are several NPZ files ({', '.join(archives[:5])}); give the path of one"
-            )
-        return arrays.read_npz_set(files, archives[0])
-    if _ending(files, ".parquet"):
-        return parquet.read_parquet_set(files, image_size)
-    images = folders.image_names(files)
-    if _ending(files, ".csv", ".csv.gz") and not any("/" in name for name in images):
-        return csv_files.read_csv_set(files)
-    if images:
-        return folders.read_folder_set(files, image_size)
-    raise DataError(f"{files.label(files.names[0])}: no labelled images were found; {_FORMATS} are expected")
-
-
-def _ending(files: Files, *suffixes: str) -> list[str]:
-    return [name for name in files.names if name.lower().endswith(suffixes)]
+def _format_of(files: Files) -> Format:
+    for each in FORMATS:
+        if each.find(files):
+            return each
+    got = f"only files such as {files.names[0]}" if files.names else "no files"
+    known = ", ".join(each.description for each in FORMATS)
+    raise DataError(f"{files.where}: labelled images are expected, got {got}; give {known}, or a zip of these")
 
 
 def read_images(
     paths: Sequence[str | Path], *, image_shape: tuple[int, int, int], pixel_range: int
 ) -> tuple[list[str], Pixels]:
-    """Read images to classify, in the form of a training's images; labels, where there are any, are ignored.
+    """Read images to classify and give them the form of those that a committee was trained on; labels are ignored.
 
     Args:
         paths: image files; NPY, NPZ, CSV, Parquet or IDX files; folders (with their subfolders) and zips of these.
-        image_shape: height, width, channels of the training's images; others are resized and converted.
-        pixel_range: 255 where the training's pixels have 8 bits, 65535 where 16.
+            Where there are image files in a folder or zip, only these are read.
+        image_shape: height, width, channels of the training images; others are resized and converted.
+        pixel_range: 255 for training images of 8 bits, 65535 for 16.
 
     Returns:
-        A name for each image (``"folder/file.png"``, ``"array.npy[3]"``, counted from 0; where two would have
-        the same, the path as given is put before them) and the pixels
-        (image, height, width, channel), uint8 or uint16.
+        A name for each image (``"folder/file.png"``, or ``"array.npy[3]"``, counted from 0; all with their paths where
+        two would be the same), and the pixels (image, height, width, channel), uint8 or uint16.
 
     Raises:
-        DataError: a path that holds no images, an image that cannot be read, or one that is transparent where the
-            training's images are not; it is named.
+        DataError: a path without images, an image that cannot be read, or one that is transparent although the
+            training images have no transparency; it is named.
     """
     names: list[str] = []
     labels: list[str] = []
@@ -100,68 +158,60 @@ def read_images(
     for path in map(Path, paths):
         with open_files(path) as files, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks about odd but readable files
-            found = list(folders.image_names(files))
-            for name in found:
-                label = files.label(name)
-                names.append(name)
-                labels.append(label)
-                blocks.append(conformed(decode(files.read(name), label)[None], image_shape, pixel_range, label))
-            is_npz = path.suffix.lower() == ".npz"
-            for name in [] if found else [_array_of_images(files)] if is_npz else _holding_arrays(files):
-                block = _pixels(files, name, image_shape, pixel_range)
-                base, label = (path.name, files.where) if is_npz else (name, files.label(name))
-                names += [f"{base}[{i}]" for i in range(len(block))]
-                labels += [f"{label}[{i}]" for i in range(len(block))]
-                blocks.append(conformed(block, image_shape, pixel_range, label))
-                found.append(name)
-        if not found:
+            before = len(blocks)
+            for source in _sources(path, files):
+                pixels = [_in_form(block, image_shape, pixel_range) for block in source.blocks]
+                names += _numbered(source.name, pixels, alone=source.one_image)
+                labels += _numbered(source.label, pixels, alone=source.one_image)
+                blocks += pixels
+        if len(blocks) == before:
             raise DataError(
-                f"{path}: there are no images to classify; image, NPY, NPZ, CSV, Parquet or IDX files are expected"
+                f"{path}: images to classify are expected (image, NPY, NPZ, CSV, Parquet or IDX files), got none; "
+                "check the path"
             )
     if not names:
-        raise DataError("there are no images to classify; give at least one path")
+        raise DataError("images to classify are expected, got none; give at least one path")
     return names if len(set(names)) == len(names) else labels, cast(Pixels, np.concatenate(blocks))
 
 
-def _array_of_images(members: Files) -> str:
-    """The member of an NPZ that holds images: the one with a known name, or the only one."""
-    npy = arrays.array_names(members)
-    known = [npy[name] for name in _UNLABELLED_ARRAYS if name in npy]
-    if not known and len(npy) != 1:
-        raise DataError(
-            f"{members.where}: one array of images is expected, called {', '.join(_UNLABELLED_ARRAYS)} or alone; "
-            f"it has {', '.join(sorted(npy)[:12]) or 'none'}"
-        )
-    return known[0] if known else next(iter(npy.values()))
+@dataclass(frozen=True)
+class _Source:
+    """A file with images to classify.
+
+    Attributes:
+        name: the file's name, from the given path on.
+        label: the same with the path.
+        blocks: its images.
+        one_image: whether it is a single image.
+    """
+
+    name: str
+    label: str
+    blocks: Iterable[Block]
+    one_image: bool = False
 
 
-def _holding_arrays(files: Files) -> list[str]:
-    """The files with arrays of images; of IDX files those of images, not those of labels."""
-    npy = arrays.array_names(files)
-    idx = [name for (_, kind), name in sorted(arrays.idx_files(files).items()) if kind == "images"]
-    return [*npy.values(), *idx, *_ending(files, ".npz", ".csv", ".csv.gz", ".parquet")]
+def _sources(path: Path, files: Files) -> Iterator[_Source]:
+    """The files with images at a path, by name; others are read only where there are no image files among them."""
+    if path.suffix.lower() == ".npz":  # a zip like others, and its members are `files`
+        yield _Source(path.name, files.where, [arrays.images_among(files)])
+        return
+    for one_image in (True, False):
+        formats = [each for each in FORMATS if each.one_image == one_image]
+        found = sorted(((name, each) for each in formats for name in each.find(files)), key=lambda pair: pair[0])
+        for name, each in found:
+            yield _Source(name, files.label(name), each.read_images(files, name), one_image)
+        if found:
+            return
 
 
-def _pixels(files: Files, name: str, image_shape: tuple[int, int, int], pixel_range: int) -> Pixels:
-    lower = name.lower()
-    if lower.endswith(".parquet"):
-        contents = parquet.read_parquet(files, name).contents
-        labels = [f"{files.label(name)} row {row}" for row in range(1, len(contents) + 1)]
-        rows = [
-            conformed(decode(content, label)[None], image_shape, pixel_range, label)
-            for content, label in zip(contents, labels, strict=True)
-        ]
-        return cast(Pixels, np.concatenate(rows))
-    values: NDArray[Any]
-    if lower.endswith(".npz"):
-        with open_zip(files, name) as members:
-            values = arrays.read_npy(members, _array_of_images(members))
-    elif lower.endswith(".npy"):
-        values = arrays.read_npy(files, name)
-    elif lower.endswith((".csv", ".csv.gz")):
-        values, _ = csv_files.read_csv(files, name)
-    else:
-        values = arrays.read_idx(files, name)
+def _in_form(block: Block, image_shape: tuple[int, int, int], pixel_range: int) -> Pixels:
+    place, values = block
     if values.shape in (image_shape, image_shape[:2]):
         values = values.reshape(1, *image_shape[:2], -1)
-    return as_pixels([values], [files.label(name)], pixel_range)[0]
+    return conformed(as_pixels([values], [place], pixel_range)[0], image_shape, pixel_range, place)
+
+
+def _numbered(name: str, blocks: Sequence[Pixels], *, alone: bool) -> list[str]:
+    """A name for each image of a file: the file's own where the image is alone in it, else with its position."""
+    return [name] if alone else [f"{name}[{i}]" for i in range(sum(map(len, blocks)))]

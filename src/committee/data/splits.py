@@ -1,4 +1,4 @@
-"""Which images are trained on and which are held out: stratified, and drawn from a key alone."""
+"""Which images are trained on and which are held out; every random draw depends on its key alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from committee.config.recipe import Holdout
 from committee.data.dataset import Labels
-from committee.errors import DataError
+from committee.errors import DataError, counted
 from committee.rng import numpy_generator
 
 
 def stratified_part(labels: Labels, fraction: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Positions of a random part of the images in which every class has its share.
+    """Positions of a random part of the images in which every class is represented in proportion.
 
     Args:
         labels: (image,) int64.
@@ -22,8 +22,8 @@ def stratified_part(labels: Labels, fraction: float, rng: np.random.Generator) -
         rng: where the draw comes from.
 
     Returns:
-        Sorted positions. Their number is ``round(fraction * images)`` where the classes allow it; a class with two
-        images or more has at least one image on either side, and a class with a single image stays outside the part.
+        Sorted positions, ``round(fraction * images)`` of them where the classes allow it. A class of two or more images
+        has at least one on either side; the only image of a class stays outside the part.
     """
     classes, positions_class, counts = np.unique(labels, return_inverse=True, return_counts=True)
     shares = counts * fraction
@@ -42,36 +42,30 @@ def held_out_parts(
 
     Args:
         labels: (image,) of the training images.
-        holdout: the recipe's section. Folds are stratified, and drawn anew for every round of `folds` members, so that
-            members / folds members hold out each image.
+        holdout: the recipe's section. Folds are stratified and drawn anew for every `folds` members, so that each image
+            is held out by members / folds of them.
         members: how many members.
         seed: the run's root seed.
         class_names: for messages.
 
     Returns:
-        Sorted positions for each member; empty ones for "none".
+        Sorted positions of the held-out images of each member; none for the kind "none".
 
     Raises:
-        DataError: a class has fewer images than there are folds, or a part would be empty.
+        DataError: a class has fewer images than there are folds, or one side of a split would be empty.
     """
     if holdout.kind == "none":
         return [np.empty(0, dtype=np.int64)] * members
     if holdout.kind == "folds":
-        counts = np.bincount(labels, minlength=len(class_names))
-        smallest = int(counts.argmin())
-        if counts[smallest] < holdout.folds:
-            number, need = counts[smallest], f"{holdout.folds} folds need at least {holdout.folds} of each class"
-            images = "1 training image" if number == 1 else f"{number} training images"
-            fewer = f", or use fewer folds with --set holdout.folds={number}" if number >= 2 else ""
-            raise DataError(f"class {class_names[smallest]!r} has {images}, but {need}; add images{fewer}")
+        _check_folds(labels, holdout.folds, class_names)
         rounds = -(-members // holdout.folds)
         folds = [fold for number in range(rounds) for fold in stratified_folds(labels, holdout.folds, seed, number)]
         return folds[:members]
     size = round(holdout.fraction * len(labels))
     if not 0 < size < len(labels):
         raise DataError(
-            f"holdout.fraction {holdout.fraction} of {len(labels)} training images leaves one part empty; add images, "
-            "or change the fraction"
+            f"holdout.fraction must leave images to train on and images to hold out, got {holdout.fraction} for "
+            f"{counted(len(labels), 'training image')}; add images or change the fraction"
         )
     if holdout.kind == "shared":
         return [stratified_part(labels, holdout.fraction, numpy_generator("shared", holdout.seed))] * members
@@ -81,16 +75,29 @@ def held_out_parts(
     return [np.sort(draw[:size]) for draw in draws]
 
 
+def _check_folds(labels: Labels, folds: int, class_names: Sequence[str]) -> None:
+    """Every class needs an image for each fold."""
+    counts = np.bincount(labels, minlength=len(class_names))
+    smallest = int(counts.argmin())
+    number = int(counts[smallest])
+    if number < folds:
+        fewer = f", or use fewer folds with --set holdout.folds={number}" if number >= 2 else ""
+        raise DataError(
+            f"class {class_names[smallest]!r} has {counted(number, 'training image')}, but {folds} folds need at least "
+            f"{folds} of each class; add images{fewer}"
+        )
+
+
 def stratified_folds(labels: Labels, folds: int, seed: int, number: int) -> list[NDArray[np.int64]]:
-    """Disjoint parts of nearly equal size that cover all images, every class spread evenly over them.
+    """Disjoint parts of nearly equal size that together have all images, with every class spread evenly over them.
 
     Args:
         labels: (image,).
         folds: how many parts.
         seed: the run's root seed.
-        number: which drawing of folds; every number gives another.
+        number: of the draw; each number gives other folds.
     """
     rng = numpy_generator(seed, "folds", number)
     shuffled = rng.permutation(len(labels))
-    dealt = shuffled[np.argsort(labels[shuffled], kind="stable")]  # class after class, like cards to be dealt
+    dealt = shuffled[np.argsort(labels[shuffled], kind="stable")]  # class by class, to be dealt out like cards
     return [np.sort(dealt[fold::folds]) for fold in range(folds)]

@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers and in pictures, for `committee data info` and the report."""
+"""A data set in numbers and pictures, for `committee data info` and the report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from committee.config.recipe import Augmentation
 from committee.config.record import Record
 from committee.data.augment import augment
 from committee.data.dataset import ImageDataset, Pixels
+from committee.errors import counted
 from committee.rng import torch_generator
 
 
@@ -27,14 +28,13 @@ class DatasetSummary(Record):
     """A data set in numbers; the test images are counted but not shown.
 
     Attributes:
-        classes: their number.
+        classes: how many there are.
         shape: height, width, channels.
         bits: of a pixel's value, 8 or 16.
         counts: by class name.
-        digest: of both parts together, whatever their order, split or file format.
-        warnings: what every output of a training on it must say.
-        notes: the data set's own, and what the counts and copies of training images in the test part give reason to
-            say.
+        digest: of both parts together; their order, the split and the file format do not matter.
+        warnings: what every output of a training on this data set must say.
+        notes: the data set's own notes, and remarks about classes without test images and about duplicates.
     """
 
     names_of_0_4: ClassVar[Mapping[str, str]] = {"marks": "warnings"}
@@ -58,7 +58,7 @@ class DatasetSummary(Record):
 
 
 class DataSource(Record):
-    """The arguments of `load_dataset` that give a data set again."""
+    """The arguments with which `load_dataset` gives the same data set again."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # 0.2 also stored a seed
 
@@ -72,7 +72,7 @@ def describe(dataset: ImageDataset) -> DatasetSummary:
     classes = len(dataset.class_names)
     train_counts, test_counts = dataset.train.counts(classes), dataset.test.counts(classes)
     train_digest, test_digest = dataset.part_digests()
-    copies = dataset.test_images_also_in_train()
+    duplicates = dataset.test_images_also_in_train()
     return DatasetSummary(
         name=dataset.name,
         images=len(dataset.train) + len(dataset.test),
@@ -89,36 +89,37 @@ def describe(dataset: ImageDataset) -> DatasetSummary:
         digest=dataset.digest(),
         train_digest=train_digest,
         test_digest=test_digest,
-        test_images_also_in_train=copies,
+        test_images_also_in_train=duplicates,
         source=dataset.source,
         warnings=dataset.warnings,
         notes=(
             *dataset.notes,
             *_untested(dataset.class_names, train_counts, test_counts),
-            *_copied(copies, dataset),
+            *_duplicates(duplicates, len(dataset.test)),
         ),
     )
 
 
 def _untested(class_names: Sequence[str], train_counts: Sequence[int], test_counts: Sequence[int]) -> list[str]:
-    """The remark that some classes have no test images, where there are test images at all."""
+    """A note about classes that have training images but no test images; none where there is no test image at all."""
     counts = zip(class_names, train_counts, test_counts, strict=True)
     missing = [name for name, train, test in counts if train and not test]
     if not missing or not any(test_counts):
         return []
     named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-    classes = "the class" if len(missing) == 1 else f"{len(missing)} classes:"
-    verdict = "it says nothing about it" if len(missing) == 1 else "it says nothing about them"
-    return [f"the test part has no images of {classes} {named}; {verdict}"]
+    if len(missing) == 1:
+        return [f"the test part has no images of the class {named}, so test figures say nothing about it"]
+    return [f"the test part has no images of {len(missing)} classes ({named}), so test figures say nothing about them"]
 
 
-def _copied(copies: int, dataset: ImageDataset) -> list[str]:
-    """The remark that test images are among the training images too."""
-    if not copies:
+def _duplicates(duplicates: int, test_images: int) -> list[str]:
+    """A note about test images that are among the training images, too."""
+    if not duplicates:
         return []
+    verb = "is" if duplicates == 1 else "are"
     return [
-        f"{copies:,} of {len(dataset.test):,} test images {'is' if copies == 1 else 'are'} pixel for pixel among the "
-        "training images too, so the test figure is flattering"
+        f"{duplicates:,} of {counted(test_images, 'test image')} {verb} also in the training part, identical in every "
+        "pixel and in class, so test figures are too favourable"
     ]
 
 
@@ -127,10 +128,10 @@ def sample_pictures(dataset: ImageDataset, per_class: int = 12) -> tuple[Pixels,
 
     Args:
         dataset: the data set; its test images are not touched.
-        per_class: samples a class.
+        per_class: how many samples of each class.
 
     Returns:
-        (class, sample, height, width, channel), black where a class has fewer images, and
+        The samples (class, sample, height, width, channel), black where a class has fewer images, and the means
         (class, height, width, channel), rounded; both in the data set's own type.
     """
     pixels, labels = dataset.train.pixels, dataset.train.labels
@@ -148,16 +149,19 @@ def sample_pictures(dataset: ImageDataset, per_class: int = 12) -> tuple[Pixels,
 def augmented_pictures(
     dataset: ImageDataset, settings: Augmentation, seed: int, draws: int = 9
 ) -> list[tuple[str, Pixels]]:
-    """What an augmentation does to training images: rows of an original and random draws of it.
+    """What an augmentation does to training images: rows of an image and changed copies of it.
+
+    The first rows show the first image of each of the first six classes with all changes together; where there are
+    several changes, further rows show each of them alone on the last of these images.
 
     Args:
-        dataset: the first image of each of its first six classes is shown.
-        settings: with all of them together first, then each one alone on the last of these images.
-        seed: of the draws.
-        draws: changed images a row.
+        dataset: where the images come from.
+        settings: the augmentation.
+        seed: of the random changes.
+        draws: how many changed copies a row has.
 
     Returns:
-        For each row its name and (1 + draws, height, width, channel) in the data set's type; the original comes first.
+        For each row its name and (1 + draws, height, width, channel) in the data set's type, the original first.
     """
     labels = dataset.train.labels
     firsts = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:6]]

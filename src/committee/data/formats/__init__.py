@@ -1,1 +1,1 @@
-"""File formats: each module reads one kind of file into a `RawSet` (assemble.py)."""
+"""File formats: each module reads the files of one kind into a `RawSet` (assemble.py); readers.py lists them."""

@@ -1,9 +1,10 @@
-"""Arrays of images and labels: IDX files as MNIST has them, NPZ as Keras and MedMNIST write it, NPY files."""
+"""Arrays of images and labels: IDX files like MNIST's, NPZ files as Keras and MedMNIST write them, NPY files."""
 
 from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ _ARRAY_NAMES = {
     "val": (("x_val", "y_val"), ("val_images", "val_labels")),
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
 }
+_UNLABELLED_NAMES = ("images", "x", "X", "x_test", "test_images")
 
 
 def idx_files(files: Files, only: str | None = None) -> dict[tuple[str, str], str]:
@@ -31,10 +33,10 @@ def idx_files(files: Files, only: str | None = None) -> dict[tuple[str, str], st
 
     Args:
         files: where to look.
-        only: what stands before the part in the wanted names, such as ``"emnist-letters-"``; None allows any.
+        only: what the wanted names begin with, before the part, such as ``"emnist-letters-"``; None for anything.
 
     Raises:
-        DataError: the IDX files of several data sets lie side by side and `only` does not choose among them.
+        DataError: there are IDX files of several data sets, and `only` does not choose among them.
     """
     found: dict[tuple[str, str], str] = {}
     sets = set()
@@ -50,17 +52,21 @@ def idx_files(files: Files, only: str | None = None) -> dict[tuple[str, str], st
     if len(sets) > 1:
         listed = ", ".join(sorted("/".join(filter(None, pair)) or "(no prefix)" for pair in sets))
         raise DataError(
-            f"{files.where}: there are IDX files of several data sets here ({listed}); name a folder that holds one of "
-            "them"
+            f"{files.where}: IDX files of one data set are expected, got those of {len(sets)} ({listed}); "
+            "give the path of a folder that holds only one"
         )
     return found
 
 
 def read_idx_set(files: Files, only: str | None = None) -> RawSet:
-    """The data set of a folder of IDX files; a validation part is joined to the training part.
+    """The data set in a folder of IDX files; a validation part is joined to the training part.
+
+    Args:
+        files: where to look.
+        only: as in `idx_files`.
 
     Raises:
-        DataError: an images or labels file is missing, damaged or cut off.
+        DataError: a file of images or labels is missing, damaged or cut off.
     """
     found = idx_files(files, only)
     parts = {}
@@ -69,59 +75,67 @@ def read_idx_set(files: Files, only: str | None = None) -> RawSet:
         if len(kinds) == 1:
             other = "labels" if kinds == ["images"] else "images"
             raise DataError(
-                f"{files.label(found[part, kinds[0]])}: the {other} file that belongs to it is missing; put it beside "
-                "it and give the path of the folder"
+                f"{files.label(found[part, kinds[0]])}: the file of its {other} is missing; put both into one folder "
+                "and give the path of that"
             )
         if kinds:
             images, labels = (read_idx(files, found[part, kind]) for kind in ("images", "labels"))
             parts[part] = RawPart(images, labels, files.label(found[part, "images"]))
-            _same_number(images, labels, files.label(found[part, "images"]), files.label(found[part, "labels"]))
+            _check_same_number(images, labels, files.label(found[part, "images"]), files.label(found[part, "labels"]))
     if "train" not in parts:
         raise DataError(
-            f"{files.where}: there are IDX files but none of training images (train-images-idx3-ubyte); add them"
+            f"{files.where}: IDX files of training images (train-images-idx3-ubyte) are expected, got only others; "
+            "add them"
         )
     return with_validation(parts)
 
 
 def read_idx(files: Files, name: str) -> NDArray[Any]:
-    """One IDX file as an array; uint8 contents are read in place, without a copy.
+    """One IDX file as an array.
 
     Raises:
-        DataError: no IDX file, cut off, or longer than its header says.
+        DataError: the file is not an IDX file, is cut off, or is longer than its header says.
     """
     label = files.label(name)
     with files.open(name) as file:
         head = file.read(4)
         if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= head[3] <= 4:
             raise DataError(
-                f"{label}: this is not an IDX file: it begins with {head.hex(' ') or 'nothing'}, not with 00 00 08 03 "
-                "or the like"
+                f"{label}: an IDX file begins with bytes such as 00 00 08 03, this one with "
+                f"{head.hex(' ') or 'nothing'}; replace the file"
             )
         sizes = file.read(4 * head[3])
         if len(sizes) < 4 * head[3]:
             raise DataError(
-                f"{label}: the file is cut off: {4 + 4 * head[3]} bytes of header are expected, {4 + len(sizes)} are "
-                "there"
+                f"{label}: the file is cut off: a header of {4 + 4 * head[3]} bytes is expected, got "
+                f"{4 + len(sizes)}; copy or download it again"
             )
         shape = struct.unpack(f">{head[3]}I", sizes)
         array = read_exactly(file, shape, np.dtype(_IDX_TYPES[head[2]]), label)
         if file.read(1):
             raise DataError(
-                f"{label}: there is more data than the header's shape {shape} needs; copy or download the file again"
+                f"{label}: the file is longer than its header says (shape {shape}); copy or download it again"
             )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _same_number(images: NDArray[Any], labels: NDArray[Any], images_file: str, labels_file: str) -> None:
+def read_idx_images(files: Files, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The images in one IDX file, with their place for messages; nothing where it holds labels."""
+    match = _IDX_NAME.fullmatch(name)
+    if match and match["kind"].lower() == "images":
+        yield files.label(name), read_idx(files, name)
+
+
+def _check_same_number(images: NDArray[Any], labels: NDArray[Any], images_file: str, labels_file: str) -> None:
     if len(images) != len(labels):
         raise DataError(
-            f"{images_file}: there are {len(images):,} images, but {len(labels):,} labels in {labels_file}; the "
-            "numbers must agree"
+            f"{images_file}: there are {len(images):,} images, but {len(labels):,} labels in {labels_file}; make the "
+            "numbers agree"
         )
 
 
 def joined(part: RawPart, other: RawPart | None) -> RawPart:
-    """Two parts as one, such as training and validation images.
+    """Two parts as one, such as training and validation images; None adds nothing.
 
     Raises:
         DataError: their images have different shapes.
@@ -130,9 +144,8 @@ def joined(part: RawPart, other: RawPart | None) -> RawPart:
         return part
     if part.values.shape[1:] != other.values.shape[1:]:
         raise DataError(
-            f"{other.where}: the validation images have the shape {other.values.shape[1:]}, the training images "
-            f"{part.values.shape[1:]}; "
-            "bring them to one"
+            f"{other.where}: its images have the shape {other.values.shape[1:]}, those of {part.where} "
+            f"{part.values.shape[1:]}; bring them to one shape"
         )
     values = np.concatenate([part.values, other.values])
     return RawPart(values, np.concatenate([part.labels, other.labels]), f"{part.where} and then {other.where}")
@@ -141,27 +154,60 @@ def joined(part: RawPart, other: RawPart | None) -> RawPart:
 def with_validation(
     parts: dict[str, RawPart], class_names: tuple[str, ...] | None = None, notes: tuple[str, ...] = ()
 ) -> RawSet:
-    """The set of the parts "train", "val" and "test"; a validation part is joined to the training part, with a note."""
+    """The data set of the parts "train", "val" and "test"; "val" is joined to "train", and a note says so."""
     remark = joining_note(len(parts["val"].labels)) if "val" in parts else ()
     return RawSet(joined(parts["train"], parts.get("val")), parts.get("test"), class_names, (*notes, *remark))
 
 
 def array_names(files: Files) -> dict[str, str]:
-    """The NPY files by the name of their array."""
+    """The NPY files by array name, which is the file's name without its folder and ending."""
     return {name.rpartition("/")[2].removesuffix(".npy"): name for name in files.names if name.endswith(".npy")}
 
 
-def read_npz_set(files: Files, name: str) -> RawSet:
-    """The data set of an NPZ file; names as Keras, MedMNIST or scikit-learn give them."""
-    with open_zip(files, name) as members:
+def npz_names(files: Files) -> list[str]:
+    """The NPZ files."""
+    return [name for name in files.names if name.lower().endswith(".npz")]
+
+
+def read_npz_set(files: Files) -> RawSet:
+    """The data set in an NPZ file, its arrays named as Keras, MedMNIST or scikit-learn name them.
+
+    Raises:
+        DataError: there are several NPZ files, or any fault of `read_npy_set`.
+    """
+    archives = npz_names(files)
+    if len(archives) > 1:
+        raise DataError(
+            f"{files.where}: one NPZ file is expected, got several ({', '.join(archives[:5])}); give the path of one"
+        )
+    with open_zip(files, archives[0]) as members:
         return read_npy_set(members)
 
 
+def read_npz_images(files: Files, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The images in one NPZ file, with their place for messages."""
+    with open_zip(files, name) as members:
+        yield images_among(members)
+
+
+def images_among(members: Files) -> tuple[str, NDArray[Any]]:
+    """The array of images in an opened NPZ, with its place for messages: one of a known name, or the only one."""
+    npy = array_names(members)
+    known = [npy[name] for name in _UNLABELLED_NAMES if name in npy]
+    if not known and len(npy) != 1:
+        raise DataError(
+            f"{members.where}: one array of images is expected, called {', '.join(_UNLABELLED_NAMES)} or alone, "
+            f"got {_listed(npy)}; rename it"
+        )
+    name = known[0] if known else next(iter(npy.values()))
+    return members.label(name), read_npy(members, name)
+
+
 def read_npy_set(files: Files) -> RawSet:
-    """The data set of NPY files that lie beside each other or in an NPZ.
+    """The data set in NPY files, which lie side by side in a folder or inside an NPZ.
 
     Raises:
-        DataError: an array that is missing, holds objects, is cut off or too large.
+        DataError: an array is missing, holds Python objects, is cut off or too large.
     """
     names = array_names(files)
     parts: dict[str, RawPart] = {}
@@ -171,19 +217,17 @@ def read_npy_set(files: Files) -> RawSet:
             if len(there) == 1 and not (there[0] == "y" and pair[0] in ("X", "x")):
                 missing = next(key for key in pair if key not in names)
                 raise DataError(
-                    f"{files.where}: the array {missing!r} that belongs to {there[0]!r} is missing; it has "
-                    f"{_listed(names)}"
+                    f"{files.where}: the array {there[0]!r} needs an array {missing!r}, got {_listed(names)}; add it"
                 )
             if len(there) == 2 and part not in parts:
                 images, labels = (read_npy(files, names[key]) for key in pair)
                 parts[part] = RawPart(images, labels, f"{files.where} [{pair[0]}]")
                 if images.ndim and labels.ndim:
-                    _same_number(images, labels, parts[part].where, f"{files.where} [{pair[1]}]")
+                    _check_same_number(images, labels, parts[part].where, f"{files.where} [{pair[1]}]")
     if "train" not in parts:
         raise DataError(
-            f"{files.where}: no training arrays were found; x_train and y_train (or train_images and train_labels, "
-            "images and labels, "
-            f"X and y) are expected, it has {_listed(names)}"
+            f"{files.where}: arrays called x_train and y_train (or train_images and train_labels, images and labels, "
+            f"X and y) are expected, got {_listed(names)}; rename them"
         )
     class_names = None
     if "class_names" in names:
@@ -191,15 +235,15 @@ def read_npy_set(files: Files) -> RawSet:
     return with_validation(parts, class_names)
 
 
-def _listed(names: dict[str, str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)[:12]) or "no arrays"
 
 
 def read_npy(files: Files, name: str) -> NDArray[Any]:
-    """One NPY file as an array; its header is checked before anything is read, and objects are refused.
+    """One NPY file as an array. Its header is checked before any data are read; Python objects are never unpickled.
 
     Raises:
-        DataError: no NPY file, an array of Python objects, larger than the limit, or cut off.
+        DataError: the file is not an NPY file, holds Python objects, is over the size limit or cut off.
     """
     label = files.label(name)
     with files.open(name) as file:
@@ -212,12 +256,12 @@ def read_npy(files: Files, name: str) -> NDArray[Any]:
             shape, fortran, dtype = read_header(file)
         except (ValueError, KeyError) as error:
             raise DataError(
-                f"{label}: this is not a readable NPY array ({reason(error)}); write it again with numpy.save or "
-                "numpy.savez"
+                f"{label}: a NumPy array (NPY) is expected, got something else ({reason(error)}); write it again with "
+                "numpy.save or numpy.savez"
             ) from error
         if dtype.hasobject or dtype.kind not in "biufSU":
             raise DataError(
-                f"{label}: the array holds {dtype}, which is never read; save it as numbers or strings, without pickle"
+                f"{label}: an array of numbers or strings is expected, got the type {dtype}; save it without pickle"
             )
         array = read_exactly(file, shape[::-1] if fortran else shape, dtype, label)
     array = array.T if fortran else array

@@ -1,4 +1,7 @@
-"""From what a file holds (numbers and labels of any kind) to an `ImageDataset`: the checks that all formats share."""
+"""What all formats share: arrays and labels of any kind are checked and become an `ImageDataset`.
+
+A format's reader returns a `RawSet`, the contents of its files as they are; `assemble` does the rest.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,23 @@ from committee.data.dataset import ImageDataset, LabelledImages, Labels, Names, 
 from committee.data.formats.decode import LONGEST_SIDE, fitted, promoted, resized
 from committee.data.formats.files import rows_of
 from committee.data.splits import stratified_part
-from committee.errors import DataError
+from committee.errors import DataError, counted
 from committee.rng import numpy_generator
 
 TEST_FRACTION = 0.2
-"""The share of the images that becomes the sealed test part where none is given."""
+"""The fraction of the images that is sealed as the test part of a data set that has none."""
 
 
 @dataclass(frozen=True)
 class RawPart:
-    """Images and labels as a file has them.
+    """Images and labels as they are in the file.
 
     Attributes:
         values: (image, height, width), (image, height, width, channel), (image, channel, height, width) or
             (image, pixels of a square image); booleans, integers or floats.
         labels: (image,), (image, 1) or one-hot (image, class): integers, integral floats or strings.
         where: the file, for messages.
-        files: the name of each image's own file; none where all are in one.
+        files: the name of each image's own file; empty where one file holds them all.
     """
 
     values: NDArray[Any]
@@ -42,7 +45,14 @@ class RawPart:
 
 @dataclass(frozen=True)
 class RawSet:
-    """The parts of a data set before they are checked and brought to one form."""
+    """The parts of a data set, not checked yet.
+
+    Attributes:
+        train: the training images, with a validation part joined to them.
+        test: the test images; None where there are none, so that `assemble` splits some off.
+        class_names: None to take them from the labels.
+        notes: remarks for people about what was done in reading.
+    """
 
     train: RawPart
     test: RawPart | None
@@ -51,7 +61,7 @@ class RawSet:
 
 
 def assemble(raw: RawSet, *, name: str, source: str, image_size: int | None) -> ImageDataset:
-    """A checked data set: pixels in one form, labels as positions in the class names, test images sealed.
+    """A checked data set: 8- or 16-bit pixels of one size, labels as positions in the class names, test images sealed.
 
     Args:
         raw: what was read.
@@ -61,37 +71,28 @@ def assemble(raw: RawSet, *, name: str, source: str, image_size: int | None) -> 
             until the longer side has `LONGEST_SIDE` pixels.
 
     Raises:
-        DataError: any fault of the images or labels; the message names the file and the image.
+        DataError: any fault in the images or labels; the message names the file and the image.
     """
     parts = [raw.train] if raw.test is None else [raw.train, raw.test]
-    notes = list(raw.notes)
     for part in parts:
         if part.values.ndim and len(part.values) == 0:
             raise DataError(f"{part.where}: there are no images; give at least two classes with several images each")
     pixels = as_pixels([part.values for part in parts], [part.where for part in parts])
     pixels, size_notes = _same_form(pixels, parts, image_size)
-    notes += size_notes
     labels, class_names = _encoded(parts, raw.class_names)
     images = [
         replace(checked_images(array, encoded, class_names, part.where), names=_names(part, whole=len(parts) == 1))
         for array, encoded, part in zip(pixels, labels, parts, strict=True)
     ]
     _check_classes(images, parts, class_names)
-    if len(images) == 1:
-        train, test = _split(images[0])
-        if not len(test):
-            present, number = len(np.unique(train.labels)), len(train)
-            raise DataError(
-                f"{raw.train.where}: {number} images of {present} classes are too few to seal a part of them as test; "
-                f"give at least two images of each class ({2 * present} images), or a test part"
-            )
-        notes.append(
-            f"no test part was given: a stratified fifth ({len(test):,} images, the same for every seed) was sealed "
-            "as test"
-        )
-    else:
+    notes = (*raw.notes, *size_notes)
+    if len(images) == 2:
         train, test = images
-    return ImageDataset(name, train, SealedTest(test), class_names, source, tuple(notes))
+    else:
+        train, test = _split(images[0], raw.train.where)
+        fifth = f"a stratified fifth ({counted(len(test), 'image')}, the same for every seed)"
+        notes = (*notes, f"no test part was given: {fifth} was sealed as test")
+    return ImageDataset(name, train, SealedTest(test), class_names, source, notes)
 
 
 def by_part(
@@ -103,7 +104,17 @@ def by_part(
     class_names: tuple[str, ...] | None,
     notes: tuple[str, ...],
 ) -> RawSet:
-    """Images that were decoded together, told apart again: "train" and "val" to train with, "test" to test."""
+    """The data set of images that were decoded together.
+
+    Args:
+        pixels: (image, height, width, channel), of all parts.
+        labels: (image,).
+        files: each image's own file.
+        parts: (image,), "train", "val" or "test"; "val" is joined to "train".
+        where: the folder or file that holds them all, for messages.
+        class_names: None to take them from the labels.
+        notes: remarks for people.
+    """
     is_test = parts == "test"
     notes = (*notes, *joining_note(int((parts == "val").sum())))
     if not is_test.any():
@@ -115,23 +126,32 @@ def by_part(
 
 
 def joining_note(validation_images: int) -> tuple[str, ...]:
-    """The remark that a validation part became training images; nothing where there was none."""
+    """A note that the validation part was joined to the training images; empty where there was no such part."""
     if not validation_images:
         return ()
-    number = "1 image" if validation_images == 1 else f"{validation_images:,} images"
     return (
-        f"the validation part ({number}) was joined to the training images: held-out images are drawn by the recipe",
+        f"the validation part ({counted(validation_images, 'image')}) was joined to the training images, "
+        "since each recipe draws its own held-out images",
     )
 
 
 def _names(part: RawPart, *, whole: bool) -> Names | None:
-    """The images' names; where they are in one file, their places are worth keeping if the set is yet to be split."""
+    """The images' names. Those of one file get their positions in it where a split is to come, and otherwise none."""
     return Names(part.files or part.where, np.arange(len(part.values))) if part.files or whole else None
 
 
-def _split(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """A training and a test part; what is sealed once stays sealed, so no seed of a training takes part in the draw."""
+def _split(images: LabelledImages, where: str) -> tuple[LabelledImages, LabelledImages]:
+    """A training part and a test part.
+
+    The draw depends on the labels alone, not on any seed of a training: what is sealed once stays sealed.
+    """
     chosen = stratified_part(images.labels, TEST_FRACTION, numpy_generator(0, "split", "test"))
+    if not len(chosen):
+        present, number = len(np.unique(images.labels)), len(images)
+        raise DataError(
+            f"{where}: {number} images of {present} classes are too few to split off a test part; "
+            f"give at least two images of each class ({2 * present} images), or a test part"
+        )
     kept = np.setdiff1d(np.arange(len(images)), chosen, assume_unique=True)
     train, test = (
         LabelledImages(rows_of(images.pixels, part), images.labels[part], images.names and images.names.part(part))
@@ -141,21 +161,22 @@ def _split(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
 
 
 def as_pixels(arrays: Sequence[NDArray[Any]], where: Sequence[str], pixel_range: int = 255) -> list[Pixels]:
-    """Numbers of any kind -> 8- or 16-bit pixels, all arrays by the same rule.
+    """8- or 16-bit pixels of arrays of any numeric type, one rule for all of them.
 
-    Unsigned 8 and 16 bits stay; booleans become 0 and 255; other integers must be 0 to 255 or 0 to 65535; floats must
-    be 0 to 1 (times 255, rounded) or integral from 0 to 255.
+    Unsigned 8- and 16-bit integers stay as they are; booleans become 0 and 255; other integers must be from 0 to 255,
+    or from 0 to 65535; floats must be from 0 to 1 (they are multiplied by 255 and rounded), or whole numbers from 0 to
+    255.
 
     Args:
         arrays: shapes as in `RawPart.values`.
         where: a file name for each.
-        pixel_range: the range that integers of no particular kind are read in where 255 would do.
+        pixel_range: 65535 to read integers of other types as 16-bit pixels even where none is over 255.
 
     Returns:
         (image, height, width, channel) arrays, uint8 or uint16.
 
     Raises:
-        DataError: a shape that is no image, a value outside the ranges, NaN (the image is named).
+        DataError: a shape that is not of images, a value outside these ranges, NaN (the image is named).
     """
     shaped = [_shaped(array, place) for array, place in zip(arrays, where, strict=True)]
     kinds = {array.dtype.kind for array in shaped}
@@ -164,39 +185,46 @@ def as_pixels(arrays: Sequence[NDArray[Any]], where: Sequence[str], pixel_range:
     if all(array.dtype in (np.uint8, np.uint16) for array in shaped):
         return promoted([cast(Pixels, array.astype(array.dtype.newbyteorder("="), copy=False)) for array in shaped])
     if not kinds <= set("biuf"):
-        raise DataError(f"{where[0]}: pixels must be numbers; got the type {shaped[0].dtype}")
+        raise DataError(f"{where[0]}: pixels must be numbers, got the type {shaped[0].dtype}; convert them")
     filled = [(array, place) for array, place in zip(shaped, where, strict=True) if array.size]
-    highest = 0.0
-    for array, place in filled:
-        low, high = float(array.min()), float(array.max())
-        if np.isnan(low):
-            row = int(np.flatnonzero(np.isnan(array).reshape(len(array), -1).any(axis=1))[0])
-            raise DataError(
-                f"{place}: image {row} (counted from 0) holds NaN; every pixel must be a number, so mend or remove it"
-            )
-        if low < 0 or high > (255 if "f" in kinds else 65535):
-            raise DataError(
-                f"{place}: pixels must be integers from 0 to 255 or 65535, or floats from 0 to 1 or 0 to 255; "
-                f"got values from {low:g} to {high:g}, so rescale them"
-            )
-        highest = max(highest, high)
+    limit = 255 if "f" in kinds else 65535
+    highest = max((_checked_highest(array, place, limit) for array, place in filled), default=0.0)
     if "f" not in kinds:
-        if max(highest, pixel_range) <= 255:
-            return [array.astype(np.uint8) for array in shaped]
-        return [array.astype(np.uint16) for array in shaped]
+        dtype = np.uint8 if max(highest, pixel_range) <= 255 else np.uint16
+        return [cast(Pixels, array.astype(dtype)) for array in shaped]
     if highest <= 1:
         return [np.rint(array * 255).astype(np.uint8) for array in shaped]
     for array, place in filled:
-        if not np.array_equal(array, np.rint(array)):
-            raise DataError(
-                f"{place}: float pixels must be from 0 to 1, or whole numbers from 0 to 255; "
-                f"got fractions in values up to {highest:g}, so divide them by 255 or round them"
-            )
+        _check_whole(array, place, highest)
     return [array.astype(np.uint8) for array in shaped]
 
 
+def _checked_highest(array: NDArray[Any], where: str, limit: int) -> float:
+    """The highest value of an array; all of them must be numbers from 0 to `limit`."""
+    low, high = float(array.min()), float(array.max())
+    if np.isnan(low):
+        image = int(np.flatnonzero(np.isnan(array).reshape(len(array), -1).any(axis=1))[0])
+        raise DataError(
+            f"{where}: image {image} (counted from 0) holds NaN, but every pixel must be a number; correct or remove it"
+        )
+    if low < 0 or high > limit:
+        raise DataError(
+            f"{where}: pixels must be integers from 0 to 255 or 65535, or floats from 0 to 1 or 0 to 255, "
+            f"got values from {low:g} to {high:g}; rescale them"
+        )
+    return high
+
+
+def _check_whole(array: NDArray[Any], where: str, highest: float) -> None:
+    if not np.array_equal(array, np.rint(array)):
+        raise DataError(
+            f"{where}: float pixels must be from 0 to 1, or whole numbers from 0 to 255, "
+            f"got fractions and values up to {highest:g}; divide them by 255 or round them"
+        )
+
+
 def square_shape(columns: int) -> tuple[int, int, int] | None:
-    """(height, width, channels) of a flattened square image, channels last; None where no square has so many values."""
+    """(height, width, channels) of a flattened square image, channels last; None if no square image fits."""
     for channels in (1, 3, 4):
         side = isqrt(columns // channels)
         if side and side * side * channels == columns:
@@ -205,13 +233,13 @@ def square_shape(columns: int) -> tuple[int, int, int] | None:
 
 
 def _shaped(array: NDArray[Any], where: str) -> NDArray[Any]:
-    """Any of the shapes of `RawPart.values` -> (image, height, width, channel)."""
+    """(image, height, width, channel) from any of the shapes of `RawPart.values`."""
     if array.ndim == 2:
         shape = square_shape(array.shape[1])
         if shape is None:
             raise DataError(
-                f"{where}: a row of {array.shape[1]} pixels is no square image of 1, 3 or 4 channels; "
-                "give k*k, 3*k*k or 4*k*k pixels, or an array (image, height, width, channel)"
+                f"{where}: {array.shape[1]} values in a row do not make a square image of 1, 3 or 4 channels; "
+                "give k*k, 3*k*k or 4*k*k values, or an array (image, height, width, channel)"
             )
         return array.reshape(len(array), *shape)
     if array.ndim == 3:
@@ -220,7 +248,8 @@ def _shaped(array: NDArray[Any], where: str) -> NDArray[Any]:
         return np.ascontiguousarray(np.moveaxis(array, 1, 3))
     if array.ndim != 4 or not 1 <= array.shape[3] <= 4 or 0 in array.shape[1:]:
         raise DataError(
-            f"{where}: images must be an array (image, height, width, 1 to 4 channels); got the shape {array.shape}"
+            f"{where}: images must be an array (image, height, width, 1 to 4 channels), got the shape {array.shape}; "
+            "reshape it"
         )
     return array
 
@@ -228,12 +257,12 @@ def _shaped(array: NDArray[Any], where: str) -> NDArray[Any]:
 def _same_form(
     pixels: list[Pixels], parts: Sequence[RawPart], image_size: int | None
 ) -> tuple[list[Pixels], list[str]]:
-    """One number of channels (or an error) and one size for all parts."""
+    """All parts with one image size, and notes about resizing; their numbers of channels must agree."""
     channels = [array.shape[3] for array in pixels]
     if len(set(channels)) > 1:
         raise DataError(
             f"{parts[0].where}: mixed channels: the training images have {channels[0]}, the test images "
-            f"({parts[1].where}) {channels[1]}; convert them to one kind"
+            f"({parts[1].where}) {channels[1]}; convert all images to the same number"
         )
     height, width = pixels[0].shape[1:3]
     target = (image_size, image_size) if image_size else fitted(height, width)
@@ -247,7 +276,7 @@ def _same_form(
 
 
 def _encoded(parts: Sequence[RawPart], given: tuple[str, ...] | None) -> tuple[list[Labels], tuple[str, ...]]:
-    """Labels as positions, and the class names: those given, or the labels' own spellings in order."""
+    """Labels as positions in the class names, and these: the names given, or else the sorted values of the labels."""
     flat = [_flat_labels(part) for part in parts]
     if len({labels.dtype.kind for labels in flat}) > 1:
         flat = [labels.astype(np.str_) for labels in flat]
@@ -258,7 +287,7 @@ def _encoded(parts: Sequence[RawPart], given: tuple[str, ...] | None) -> tuple[l
     if given is not None and set(names) - set(given):
         stranger = sorted(set(names) - set(given))[0]
         raise DataError(
-            f"{parts[0].where}: the label {stranger!r} is not among the {len(given)} class names; correct one of them"
+            f"{parts[0].where}: the label {stranger!r} is not one of the {len(given)} class names; correct either"
         )
     if given is not None:
         position = {name: index for index, name in enumerate(given)}
@@ -267,21 +296,21 @@ def _encoded(parts: Sequence[RawPart], given: tuple[str, ...] | None) -> tuple[l
 
 
 def _flat_labels(part: RawPart) -> NDArray[Any]:
-    """(image,) int64 or strings; strings that all spell integers become integers."""
+    """Labels as (image,), int64 or strings; strings become integers where all of them spell integers."""
     labels = part.labels
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     elif labels.ndim == 2 and labels.dtype.kind in "biuf" and len(labels):
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
             raise DataError(
-                f"{part.where}: labels have the shape {labels.shape} and are not one-hot; one label an image is "
-                "expected"
+                f"{part.where}: one label per image is expected, got the shape {labels.shape}, and rows that are not "
+                "one-hot; give class numbers or names"
             )
         labels = labels.argmax(axis=1)
     if labels.ndim != 1 or len(labels) != len(part.values):
         raise DataError(
-            f"{part.where}: there are {len(part.values):,} images and labels of shape {labels.shape}; one label an "
-            "image is expected"
+            f"{part.where}: one label per image is expected, got {len(part.values):,} images and labels of the shape "
+            f"{labels.shape}; make the numbers agree"
         )
     if labels.dtype.kind in "SU":
         return as_integers(labels.astype(np.str_))
@@ -289,16 +318,18 @@ def _flat_labels(part: RawPart) -> NDArray[Any]:
         wrong = np.flatnonzero(~np.isfinite(labels) | (labels != np.rint(labels)))
         if len(wrong):
             raise DataError(
-                f"{part.where}: image {wrong[0]} (counted from 0) has the label {labels[wrong[0]]}; labels must be "
-                "whole numbers or names"
+                f"{part.where}: labels must be whole numbers or names, got {labels[wrong[0]]} for image {wrong[0]} "
+                "(counted from 0); correct it"
             )
     elif labels.dtype.kind not in "biu":
-        raise DataError(f"{part.where}: labels must be whole numbers or names; got the type {labels.dtype}")
+        raise DataError(
+            f"{part.where}: labels must be whole numbers or names, got the type {labels.dtype}; convert them"
+        )
     return labels.astype(np.int64)
 
 
 def as_integers(names: NDArray[np.str_]) -> NDArray[Any]:
-    """Names as int64 where every one of them is the plain spelling of an integer; otherwise the names themselves."""
+    """Names as int64 where every one of them spells an integer ("7", not "07"); otherwise the names themselves."""
     unique, inverse = np.unique(names, return_inverse=True)
     try:
         numbers = [int(name) for name in unique]
@@ -310,17 +341,16 @@ def as_integers(names: NDArray[np.str_]) -> NDArray[Any]:
 
 
 def _check_classes(images: Sequence[LabelledImages], parts: Sequence[RawPart], class_names: tuple[str, ...]) -> None:
+    """Every class of the test part must have training images, and there must be two classes at least."""
     counts = images[0].counts(len(class_names))
-    present = sum(count > 0 for count in counts)
     for count, tested, name in zip(counts, images[-1].counts(len(class_names)), class_names, strict=True):
         if tested and not count:
             raise DataError(
-                f"{parts[-1].where}: the test part has {tested} image(s) of the class {name!r}, the training part "
-                "none; "
-                "add training images of it or remove it from the test part"
+                f"{parts[-1].where}: the test part has {counted(tested, 'image')} of the class {name!r}, the training "
+                "part has none; add training images of it or remove it from the test part"
             )
-    if present < 2:
+    if sum(count > 0 for count in counts) < 2:
         raise DataError(
-            f"{parts[0].where}: only one class was found ({class_names[int(images[0].labels[0])]}), and a classifier "
-            "needs at least two; add images of another class"
+            f"{parts[0].where}: at least two classes are expected, got one ({class_names[int(images[0].labels[0])]}); "
+            "add images of another class"
         )

@@ -1,8 +1,9 @@
-"""One encoded image (PNG, JPEG, BMP, WebP, TIFF) -> its pixels; pixels -> another size, depth or number of channels."""
+"""Encoded images (PNG, JPEG, BMP, WebP, TIFF) -> pixels, and pixels -> another size, depth or number of channels."""
 
 from __future__ import annotations
 
 import io
+import math
 import sys
 import warnings
 from collections import Counter
@@ -19,7 +20,7 @@ from committee.data.formats.files import MAX_BYTES, reason
 from committee.errors import DataError
 
 LONGEST_SIDE = 96
-"""Pixels of the longer side that images are shrunk to where no size is asked for."""
+"""The most pixels that the longer side of an image keeps where no size is asked for."""
 
 MAX_IMAGE_PIXELS = 64_000_000
 
@@ -33,7 +34,7 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Picture:
-    """What an encoded image will decode to: its size in pixels (upright), its channels, and 8 or 16 bits."""
+    """What an encoded image decodes to: its upright size in pixels, its channels, and 8 or 16 bits."""
 
     height: int
     width: int
@@ -45,11 +46,11 @@ def probe(content: bytes, label: str) -> Picture:
     """Size, channels and depth of an encoded image, from its header alone.
 
     Raises:
-        DataError: no readable image, or one of more than `MAX_IMAGE_PIXELS`.
+        DataError: this is not a readable image, or it has more than `MAX_IMAGE_PIXELS`.
     """
     with _opened(content, label) as image:
         width, height = image.size
-        if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer Pillows have exchanged them already
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow may have exchanged height and width
             width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
         if _orientation(image, content) >= 5:
             width, height = height, width
@@ -58,16 +59,16 @@ def probe(content: bytes, label: str) -> Picture:
 
 
 def decode(content: bytes, label: str) -> Pixels:
-    """Pixels of an encoded image, upright by its EXIF rotation.
+    """Pixels of an encoded image, turned upright as its EXIF orientation says.
 
-    A palette becomes RGB (with alpha where it has transparency), or grey where all its colours are grey; one bit
-    becomes 0 and 255; CMYK and the like become RGB.
+    A palette becomes RGB, with alpha where it has transparency, or grey where all its colours are grey; black-and-white
+    becomes 0 and 255; CMYK and other colour spaces become RGB.
 
     Returns:
         (height, width, channel), uint8 or uint16.
 
     Raises:
-        DataError: as `probe`, or the image is damaged or cut off.
+        DataError: as in `probe`, or the image is damaged or cut off.
     """
     with _opened(content, label) as opened:
         mode, bits = _target(opened)
@@ -79,7 +80,7 @@ def decode(content: bytes, label: str) -> Pixels:
                 pixels = _wide_grey(opened, label)
             else:
                 pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
-            pixels = _turned(pixels, _orientation(opened, content))  # none is left where Pillow has turned a TIFF
+            pixels = _turned(pixels, _orientation(opened, content))  # 1 where Pillow has turned a TIFF
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise DataError(
                 f"{label}: the image is damaged or cut off ({reason(error)}); replace or remove the file"
@@ -90,7 +91,7 @@ def decode(content: bytes, label: str) -> Pixels:
 def decode_all(
     count: int, read: Callable[[int], bytes], label: Callable[[int], str], image_size: int | None
 ) -> tuple[Pixels, list[str]]:
-    """Decode images to one size and depth: first all headers (so that faults show early), then the pixels.
+    """Decode images to one size and depth: first all headers, so that faults show early, then the pixels.
 
     Args:
         count: number of images.
@@ -100,45 +101,54 @@ def decode_all(
             side has at most `LONGEST_SIDE` pixels.
 
     Returns:
-        (image, height, width, channel) uint8, or uint16 where any image has 16 bits; and remarks about resizing.
+        (image, height, width, channel) uint8, or uint16 where any image has 16 bits; and notes about resizing.
 
     Raises:
-        DataError: an unreadable image, mixed channels, or more decoded bytes than `MAX_BYTES`; a file is named.
+        DataError: an unreadable image, images with and without colour or alpha, or more bytes than `MAX_BYTES`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pictures = [probe(read(i), label(i)) for i in range(count)]
-        channels = [picture.channels for picture in pictures]
-        other = next((i for i in range(count) if channels[i] != channels[0]), None)
-        if other is not None:
-            raise DataError(
-                f"mixed channels: {label(0)} is {_KINDS[channels[0]]}, {label(other)} is {_KINDS[channels[other]]}; "
-                "convert all images to one kind"
-            )
+        _check_channels(pictures, label)
         sizes = Counter((picture.height, picture.width) for picture in pictures)
         common = min(sizes, key=lambda size: (-sizes[size], size))
-        height, width = (image_size, image_size) if image_size else fitted(*common)
+        target = (image_size, image_size) if image_size else fitted(*common)
         dtype = np.dtype(np.uint16 if any(picture.bits == 16 for picture in pictures) else np.uint8)
-        total = count * height * width * channels[0] * dtype.itemsize
-        if total > MAX_BYTES:
-            raise DataError(
-                f"{count:,} images of {height}x{width} pixels would take {total:,} bytes, more than the limit of "
-                f"{MAX_BYTES:,}; "
-                "choose a smaller image_size"
-            )
-        pixels = np.empty((count, height, width, channels[0]), dtype)
+        shape = (count, *target, pictures[0].channels)
+        _check_room(shape, dtype)
+        pixels = np.empty(shape, dtype)
         for i in range(count):
             image = promoted([decode(read(i), label(i)), pixels[:0]])[0]
-            pixels[i] = resized(image[None], (height, width))[0]
-    notes = []
-    if set(sizes) != {(height, width)}:
-        was = f"{len(sizes)} different sizes" if len(sizes) > 1 else f"{common[0]}x{common[1]}"
-        notes.append(f"images were resized from {was} to {height}x{width} pixels")
-    return pixels, notes
+            pixels[i] = resized(image[None], target)[0]
+    if set(sizes) == {target}:
+        return pixels, []
+    was = f"{len(sizes)} different sizes" if len(sizes) > 1 else f"{common[0]}x{common[1]}"
+    return pixels, [f"images were resized from {was} to {target[0]}x{target[1]} pixels"]
+
+
+def _check_channels(pictures: Sequence[Picture], label: Callable[[int], str]) -> None:
+    """All images must have the same number of channels; the first two that differ are named."""
+    first = pictures[0].channels
+    for i, picture in enumerate(pictures):
+        if picture.channels != first:
+            raise DataError(
+                f"mixed channels: {label(0)} is {_KINDS[first]}, {label(i)} is {_KINDS[picture.channels]}; "
+                "convert all images to one kind"
+            )
+
+
+def _check_room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Images of this shape and type must not be over the limit."""
+    total = math.prod(shape) * dtype.itemsize
+    if total > MAX_BYTES:
+        raise DataError(
+            f"at most {MAX_BYTES:,} bytes are read, and {shape[0]:,} images of {shape[1]}x{shape[2]} pixels take "
+            f"{total:,}; choose a smaller image_size"
+        )
 
 
 def fitted(height: int, width: int) -> tuple[int, int]:
-    """A size with the same proportions whose longer side has at most `LONGEST_SIDE` pixels."""
+    """The size in the same proportions with at most `LONGEST_SIDE` pixels on its longer side."""
     longest = max(height, width)
     if longest <= LONGEST_SIDE:
         return height, width
@@ -146,14 +156,14 @@ def fitted(height: int, width: int) -> tuple[int, int]:
 
 
 def promoted(arrays: Sequence[Pixels]) -> list[Pixels]:
-    """All arrays with 16 bits where any has 16 (8 bits times 257, so that white stays white)."""
+    """All arrays with 16 bits where any has 16; 8-bit values are multiplied by 257, so that white stays white."""
     if all(array.dtype == np.uint8 for array in arrays):
         return list(arrays)
     return [array if array.dtype == np.uint16 else array.astype(np.uint16) * np.uint16(257) for array in arrays]
 
 
 def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """(image, height, width, channel) -> the same with `size` (height, width): bilinear with antialiasing."""
+    """Images (image, height, width, channel) in another size (height, width): bilinear, with antialiasing."""
     if pixels.shape[1:3] == size:
         return pixels
     channels = pixels.shape[3]
@@ -170,9 +180,9 @@ def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: int, label: str) -> Pixels:
-    """Images in the form of a training: its size, channels and depth.
+    """Images with the size, channels and depth of those that a committee was trained on.
 
-    Colour becomes grey by luma (.299, .587, .114), grey becomes colour by repetition, missing alpha is opaque.
+    Colour becomes grey by luma (.299, .587, .114), grey becomes colour by repetition, and missing alpha is opaque.
 
     Args:
         pixels: (image, height, width, channel), uint8 or uint16.
@@ -181,9 +191,18 @@ def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: in
         label: name for messages.
 
     Raises:
-        DataError: parts are transparent, and the wanted channels have no alpha: what shows through is anybody's guess.
+        DataError: parts of an image are transparent, and the wanted channels have no alpha.
     """
     height, width, channels = image_shape
+    whole = _with_channels(pixels, channels, label)
+    fitting = resized(whole, (height, width))
+    if pixel_range == 255 and fitting.dtype == np.uint16:
+        return ((fitting.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return fitting if pixel_range == 255 else promoted([fitting, np.empty(0, np.uint16)])[0]
+
+
+def _with_channels(pixels: Pixels, channels: int, label: str) -> Pixels:
+    """Images with another number of channels, as `conformed` says."""
     full = np.iinfo(pixels.dtype).max
     colour: NDArray[Any]
     alpha: NDArray[Any]
@@ -194,7 +213,7 @@ def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: in
     )
     if channels in (1, 3) and (alpha < full).any():
         raise DataError(
-            f"{label}: parts of the image are transparent, and no image that the members were trained on was; "
+            f"{label}: parts of the image are transparent, and the members were trained on opaque images only; "
             "put it on a background like theirs"
         )
     if channels <= 2 and colour.shape[3] == 3:
@@ -202,37 +221,36 @@ def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: in
     elif channels >= 3 and colour.shape[3] == 1:
         colour = np.repeat(colour, 3, axis=3)
     whole = np.concatenate([colour, alpha], axis=3) if channels in (2, 4) else colour
-    fitting = resized(cast(Pixels, np.ascontiguousarray(whole)), (height, width))
-    if pixel_range == 255 and fitting.dtype == np.uint16:
-        return ((fitting.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return fitting if pixel_range == 255 else promoted([fitting, np.empty(0, np.uint16)])[0]
+    return cast(Pixels, np.ascontiguousarray(whole))
 
 
 def _opened(content: bytes, label: str) -> Image.Image:
+    """An encoded image, its header read and checked."""
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"{label}: the image is larger than the limit of {MAX_IMAGE_PIXELS:,} pixels ({reason(error)}); shrink it"
+            f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got a larger one "
+            f"({reason(error)}); shrink it"
         ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(
-            f"{label}: this is no readable image (PNG, JPEG, BMP, WebP or TIFF is expected); replace or remove the file"
+            f"{label}: a PNG, JPEG, BMP, WebP or TIFF image is expected, got something else; replace or remove the file"
         ) from error
     if image.width * image.height > MAX_IMAGE_PIXELS:
         raise DataError(
-            f"{label}: the image has {image.width}x{image.height} pixels, more than the limit of {MAX_IMAGE_PIXELS:,}; "
+            f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got {image.width}x{image.height}; "
             "shrink it"
         )
     if image.mode == "F":
         raise DataError(
-            f"{label}: the image holds floating-point values, which have no fixed range; save it with 8 or 16 bits"
+            f"{label}: 8 or 16 bits per value are expected, got floating point, which has no fixed range; convert it"
         )
     return image
 
 
 def _target(image: Image.Image) -> tuple[str, int]:
-    """The Pillow mode that an image is decoded to, and its bits."""
+    """The Pillow mode that an image is decoded to, and the bits of its values."""
     mode = image.mode
     if mode == "P":
         if "transparency" in image.info or (image.palette is not None and image.palette.mode == "RGBA"):
@@ -252,6 +270,7 @@ def _target(image: Image.Image) -> tuple[str, int]:
 
 
 def _raw_mode(image: Image.Image) -> str:
+    """How the file stores a pixel, in Pillow's words, such as ``"RGB;16B"``."""
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     args = tiles[0].args if tiles else None
     return str(args if isinstance(args, str) else args[0] if args else "")
@@ -261,14 +280,13 @@ def _wide_grey(image: Image.Image, label: str) -> NDArray[Any]:
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise DataError(
-            f"{label}: grey values must be from 0 to 65535; got {values.min()} to {values.max()}, so save it with 16 "
-            "bits"
+            f"{label}: grey values must be from 0 to 65535, got {values.min()} to {values.max()}; save it with 16 bits"
         )
     return values.astype(np.uint16)
 
 
 def _wide_colour(content: bytes, mode: str) -> NDArray[Any]:
-    """16-bit colour: Pillow keeps one byte of each value, so the upper and the lower bytes are decoded in turn."""
+    """16-bit colour. Pillow keeps one byte of each value, so upper and lower bytes are decoded one after the other."""
     halves = []
     for order in ("B", "L"):
         image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -286,7 +304,7 @@ def _wide_colour(content: bytes, mode: str) -> NDArray[Any]:
 
 
 def _orientation(image: Image.Image, content: bytes) -> int:
-    """The EXIF orientation, 1 to 8; a PNG without EXIF is not asked, since Pillow would decode it whole to answer."""
+    """The EXIF orientation, 1 to 8. A PNG without EXIF is not asked: Pillow would decode all of it to answer."""
     if image.format == "PNG" and b"eXIf" not in content:
         return 1
     value = image.getexif().get(_ORIENTATION, 1)
@@ -294,6 +312,7 @@ def _orientation(image: Image.Image, content: bytes) -> int:
 
 
 def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels turned and mirrored so that an image of this EXIF orientation is upright."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

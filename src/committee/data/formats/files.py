@@ -1,6 +1,6 @@
-"""A folder, a zip or a single file, seen the same way: names, and bytes behind them. Nothing is ever extracted to disk.
+"""A folder, a zip and a single file look alike: names with bytes behind them. Nothing is unpacked to disk.
 
-Every reader takes a `Files`, so each format works from a folder and from a zip, and each message names the file.
+Every reader takes a `Files`, so that each format can be read from a folder and from a zip, and messages name the file.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from committee.errors import DataError
 
 MAX_BYTES = 8 * 2**30
-"""Decoded bytes that a data set may have; a header or an archive that asks for more is refused before it is read."""
+"""The most bytes that a data set may have once decoded; headers and archives that announce more are not read."""
 
 MAPPED_BYTES = 64 * 2**20
-"""An array of so many bytes in a plain file is mapped into memory, not read: the system fetches what is looked at."""
+"""Arrays of at least this size that lie uncompressed in a file of their own are memory-mapped instead of read."""
 
 MAX_FILES = 2_000_000
 
@@ -36,7 +36,7 @@ _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
 
 
 def reason(error: Exception) -> str:
-    """What a library said about a fault, fit for the middle of a sentence: one line, not too long."""
+    """A library's error message in a form that fits into a sentence: one line, at most 200 characters."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 200 else words[:197] + "..."
 
@@ -46,9 +46,12 @@ class Files:
     """Files by name.
 
     Attributes:
-        where: the folder, zip or file that a person gave, for messages.
-        names: names relative to it, with forward slashes, sorted; hidden files and clutter left out.
-        prefix: what stands before each name in the folder or zip itself.
+        where: the folder or zip that the names are relative to, for messages.
+        names: sorted, with forward slashes, without hidden files and clutter.
+        opener: full name (with the prefix) -> the file, opened for reading bytes.
+        sizer: full name -> bytes as they are stored, before a ``.gz`` is decompressed.
+        prefix: what precedes each name in the folder or zip.
+        separator: what stands between `where` and a name in messages.
     """
 
     where: str
@@ -59,19 +62,19 @@ class Files:
     separator: str = "/"
 
     def label(self, name: str) -> str:
-        """The name for a message: with its folder, zip or parent."""
+        """The name for messages: with the folder or zip before it."""
         return f"{self.where}{self.separator}{self.prefix}{name}" if name else self.where
 
     def size(self, name: str) -> int:
-        """Bytes as the folder or the zip's list of contents has it."""
+        """Bytes according to the file system or the zip's directory."""
         return self.sizer(self.prefix + name)
 
     @contextmanager
     def open(self, name: str, unzip: bool = True) -> Iterator[BinaryIO]:
-        """Open one file for reading bytes; a ``.gz`` is uncompressed on the way unless `unzip` is false.
+        """Open one file for reading bytes; a ``.gz`` is decompressed on the way unless `unzip` is false.
 
         Raises:
-            DataError: the file cannot be opened or read, or its compressed bytes are damaged.
+            DataError: the file cannot be opened, read or decompressed.
         """
         try:
             with self.opener(self.prefix + name) as file:
@@ -88,20 +91,22 @@ class Files:
             ) from error
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
-        """All bytes of one file (uncompressed where it is a ``.gz``).
+        """All bytes of one file, decompressed where it is a ``.gz``.
 
         Raises:
-            DataError: as `open`, or there are more than `limit` bytes.
+            DataError: as in `open`, or there are more than `limit` bytes.
         """
         if self.size(name) <= limit:
             with self.open(name) as file:
                 content = file.read(limit + 1)
             if len(content) <= limit:
                 return content
-        raise DataError(f"{self.label(name)}: the file has more than {limit:,} bytes, the most that is read at once")
+        raise DataError(
+            f"{self.label(name)}: at most {limit:,} bytes are read, and the file has more; give a part of it"
+        )
 
     def without_top_folder(self) -> Files:
-        """The same files seen from inside the one folder that holds them all, however deep it is."""
+        """The same files, named from within the innermost folder that holds all of them."""
         parents = [name.split("/")[:-1] for name in self.names]
         first, last = min(parents, default=[]), max(parents, default=[])
         top = first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
@@ -117,16 +122,16 @@ PARTS = {
     "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test", "t10k": "test",
 }  # fmt: skip
-"""Words for the parts of a data set, as folders and files are called."""
+"""The part of a data set that a word in a folder's or file's name stands for."""
 
 
 def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
-    """The files of one format by part: "train" first, then "val" and "test" where their names say so.
+    """The files with these endings by part: "train" first, then "val" and "test", as their names say.
 
-    A single file is the training part whatever it is called; otherwise files that name no part are left out.
+    A single file is the training part whatever its name; of several, those whose names say no part are left out.
 
     Raises:
-        DataError: several files and none of training images, or files of several data sets side by side.
+        DataError: there are several files and none is called train, or there are data sets in several folders.
     """
     names = [name for name in files.names if name.lower().endswith(suffixes)]
     if len(names) == 1:
@@ -143,18 +148,17 @@ def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str
     if "train" not in found:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise DataError(
-            f"{files.where}: it holds {listed}, and none is called train; rename the training file or give its path"
+            f"{files.where}: a file called train is expected, got {listed}; rename the training file or give its path"
         )
     if len(folders) > 1:
         raise DataError(
-            f"{files.where}: there are data sets in several folders ({', '.join(sorted(folders))}); give the path of "
-            "one"
+            f"{files.where}: one data set is expected, got several ({', '.join(sorted(folders))}); give the path of one"
         )
     return {part: found[part] for part in ("train", "val", "test") if part in found}
 
 
 def _plain_file(file: BinaryIO, expected: int) -> str:
-    """The path of an uncompressed file on disk that holds so many bytes from here on; "" for anything else."""
+    """The path of an open uncompressed file that has at least `expected` bytes left to read; "" for anything else."""
     raw = getattr(file, "raw", None)
     if not isinstance(raw, io.FileIO) or not isinstance(raw.name, (str, os.PathLike)):
         return ""
@@ -162,7 +166,7 @@ def _plain_file(file: BinaryIO, expected: int) -> str:
 
 
 def is_mapped(array: NDArray[Any]) -> bool:
-    """Whether an array lies in a file that is mapped into memory."""
+    """Whether an array is, or is a view of, a memory-mapped file."""
     base: Any = array
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
         base = base.base
@@ -170,7 +174,11 @@ def is_mapped(array: NDArray[Any]) -> bool:
 
 
 def rows_of(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
-    """array[positions]; of a mapped array in a temporary file, mapped likewise, that is gone when it is let go."""
+    """array[positions], without memory for it where the array is memory-mapped.
+
+    The rows of a memory-mapped array are copied into a temporary file, which is memory-mapped in turn and goes when the
+    result is no longer used.
+    """
     if not is_mapped(array):
         return array[positions]
     with tempfile.TemporaryFile() as file:
@@ -181,20 +189,27 @@ def rows_of(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> NDArray[Any]:
-    """Fill a new array from a file, in one piece and without a copy; map a large one that lies there uncompressed.
+    """The array that a file holds from here on: a large one in an uncompressed file is memory-mapped, others are read.
+
+    Args:
+        file: open, positioned behind the header.
+        shape: as the header says.
+        dtype: as the header says.
+        label: name for messages.
 
     Raises:
-        DataError: the array would be larger than `MAX_BYTES`, or the file ends early (both numbers are named).
+        DataError: the array would be larger than `MAX_BYTES`, or the file ends early.
     """
     expected = int(np.prod([int(size) for size in shape], dtype=object)) * dtype.itemsize
     if expected > MAX_BYTES:
         raise DataError(
-            f"{label}: its header asks for {expected:,} bytes (shape {shape}, {dtype}), more than the limit of "
-            f"{MAX_BYTES:,}; "
-            "check the file or give fewer images"
+            f"{label}: at most {MAX_BYTES:,} bytes are read, and the header announces {expected:,} (shape {shape}, "
+            f"{dtype}); check the file or give fewer images"
         )
     if expected >= MAPPED_BYTES and (path := _plain_file(file, expected)):
-        return np.asarray(np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape))
+        array = np.asarray(np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape))
+        file.seek(expected, os.SEEK_CUR)
+        return array
     array = np.empty(shape, dtype)
     view = array.reshape(-1).view(np.uint8).data if expected else memoryview(bytearray())
     got = 0
@@ -205,22 +220,27 @@ def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], l
         pass
     if got < expected:
         raise DataError(
-            f"{label}: the file is cut off: its header promises {expected:,} bytes of data, {got:,} are there; "
+            f"{label}: the file is cut off: {expected:,} bytes of data are expected, got {got:,}; "
             "copy or download it again"
         )
     return array
 
 
 def _wanted(parts: list[str]) -> bool:
+    """Whether no part of a name is hidden or clutter that operating systems leave behind."""
     return not any(part.startswith(".") or part in _CLUTTER for part in parts)
 
 
 @contextmanager
 def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
-    """The files behind a path: those of a folder (with its subfolders where `deep`), of a zip, or the file itself.
+    """The files at a path: those in a folder, those in a zip or NPZ, or the one file that it names.
+
+    Args:
+        path: a folder, a zip or a file.
+        deep: whether those in a folder's subfolders belong to it.
 
     Raises:
-        DataError: the path does not exist, is not readable, or is a damaged zip.
+        DataError: the path does not exist, cannot be read, or is a damaged zip.
     """
     if path.is_dir():
         names = []
@@ -230,8 +250,8 @@ def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
             names += [(relative / name).as_posix() for name in found if _wanted([name])]
             if len(names) > MAX_FILES:
                 raise DataError(
-                    f"{path}: there are more than {MAX_FILES:,} files below this folder; name the folder that holds "
-                    "the images"
+                    f"{path}: at most {MAX_FILES:,} files are read, and the folder has more; give the path of the "
+                    "folder that holds the images"
                 )
         yield Files(
             str(path),
@@ -250,7 +270,7 @@ def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
 
 @contextmanager
 def open_zip(files: Files, name: str) -> Iterator[Files]:
-    """The members of a zip (such as an NPZ) that is itself one of `files`."""
+    """The members of a zip, such as an NPZ, that is one of `files`."""
     with files.open(name) as file, _opened_zip(file, files.label(name)) as members:
         yield members
 
@@ -263,14 +283,13 @@ def _opened_zip(file: BinaryIO, where: str) -> Iterator[Files]:
             infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise DataError(
-                f"{where}: this is not a readable zip ({reason(error)}); copy or download it again"
+                f"{where}: a zip is expected, got something else ({reason(error)}); copy or download it again"
             ) from error
         with archive:
             promised = sum(info.file_size for info in infos.values())
             if promised > MAX_BYTES:
                 raise DataError(
-                    f"{where}: its members would take {promised:,} bytes unpacked, more than the limit of "
-                    f"{MAX_BYTES:,}; "
+                    f"{where}: at most {MAX_BYTES:,} bytes are read, and it would unpack to {promised:,}; "
                     "unpack it yourself and give the part you need"
                 )
             yield Files(

@@ -1,46 +1,91 @@
-"""Folders of image files: a folder a class, with or without a folder for each part above them."""
+"""Image files in class folders: a folder for each class, with or without train and test folders above them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
+from committee.data.dataset import Pixels
 from committee.data.formats.assemble import RawSet, by_part
-from committee.data.formats.decode import SUFFIXES, decode_all
+from committee.data.formats.decode import SUFFIXES, decode, decode_all
 from committee.data.formats.files import PARTS, Files
-from committee.errors import DataError
+from committee.errors import DataError, counted
 
 
 def image_names(files: Files) -> list[str]:
-    """The files that their endings call images."""
+    """The files whose endings are those of images."""
     return [name for name in files.names if name.lower().endswith(SUFFIXES)]
 
 
-def read_folder_set(files: Files, image_size: int | None) -> RawSet:
-    """The data set of ``class/picture.png`` or ``train/class/picture.png`` and ``test/class/picture.png``.
+def read_image_file(files: Files, name: str) -> Iterator[tuple[str, Pixels]]:
+    """The image in one file, with its name for messages."""
+    label = files.label(name)
+    yield label, decode(files.read(name), label)[None]
 
-    Folders called val, valid or validation are joined to the training images. A test folder without class folders
-    (Kaggle's) is left out, with a note. Files that are no images are passed over.
+
+def read_folder_set(files: Files, image_size: int | None) -> RawSet:
+    """The data set in ``class/picture.png``, or in ``train/class/picture.png`` and ``test/class/picture.png``.
+
+    Images in folders called val, valid or validation are joined to the training images. Test images outside class
+    folders (Kaggle's) are left out, with a note. Files that are not images are passed over.
 
     Args:
-        files: a folder or zip, from inside its top folder.
+        files: a folder or zip, named from within its top folder.
         image_size: as in `decode_all`.
 
     Raises:
-        DataError: a single class folder, an image outside a class folder, or any fault of `decode_all`.
+        DataError: there is only one class folder, an image lies outside a class folder, or any fault of `decode_all`.
     """
     names = image_names(files)
+    _check_not_one_class(files, names)
+    placed, unlabelled = _placed(files, names)
+    if not placed:
+        raise DataError(
+            f"{files.where}: PNG, JPEG, BMP, WebP or TIFF files in a folder for each class are expected, got none; "
+            "add them"
+        )
+    left_out = (
+        f"{counted(unlabelled, 'test image')} outside class folders {'was' if unlabelled == 1 else 'were'} left out"
+    )
+    notes = [left_out] if unlabelled else []
+    kept = [place.name for place in placed]
+    pixels, resizing = decode_all(len(kept), lambda i: files.read(kept[i]), lambda i: files.label(kept[i]), image_size)
+    return by_part(
+        pixels,
+        np.array([place.class_name for place in placed]),
+        [files.prefix + name for name in kept],
+        np.array([place.part for place in placed]),
+        files.where,
+        None,
+        (*notes, *resizing),
+    )
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """An image file, and what its folders say about it: "train", "val" or "test", and its class."""
+
+    name: str
+    part: str
+    class_name: str
+
+
+def _check_not_one_class(files: Files, names: list[str]) -> None:
+    """A single class folder looks like a folder of loose images from within."""
+    above = files.prefix.rstrip("/").rpartition("/")[2]
+    if above and above.lower() not in PARTS and not any("/" in name for name in names):
+        raise DataError(
+            f"{files.where}: at least two classes are expected, got one ({above}); give each class a folder of its own"
+        )
+
+
+def _placed(files: Files, names: list[str]) -> tuple[list[_Placed], int]:
+    """The images that lie in class folders, and how many test images lie outside them."""
     tops = {name.partition("/")[0].lower() for name in names if "/" in name}
     parted = "train" in {PARTS.get(top) for top in tops}
-    above = files.prefix.rstrip("/").rpartition("/")[2]
-    if not tops and above and above.lower() not in PARTS:
-        raise DataError(
-            f"{files.where}: only one class was found ({above}), and a classifier needs at least two; "
-            "give every class a folder of its own"
-        )
-    parts: list[str] = []
-    classes: list[str] = []
-    kept: list[str] = []
-    notes = []
+    placed: list[_Placed] = []
     unlabelled = 0
     for name in names:
         *folders, _ = name.split("/")
@@ -48,23 +93,12 @@ def read_folder_set(files: Files, image_size: int | None) -> RawSet:
         inner = folders[1:] if parted else folders
         if part == "test" and not inner:
             unlabelled += 1
-            continue
-        if part is None or not inner:
+        elif part is None or not inner:
             wanted = "train/CLASS/ or test/CLASS/" if parted else "a folder for each class"
             raise DataError(
-                f"{files.label(name)}: the image lies outside {wanted}; move it into the folder of its class"
+                f"{files.label(name)}: images are expected in {wanted}, got one outside; move it into the folder of "
+                "its class"
             )
-        parts.append(part)
-        classes.append(inner[0])
-        kept.append(name)
-    if unlabelled:
-        notes.append(f"{unlabelled:,} test image(s) without class folders were left out")
-    if not kept:
-        raise DataError(
-            f"{files.where}: there are no images in class folders; PNG, JPEG, BMP, WebP or TIFF files in a folder for "
-            "each "
-            "class are expected"
-        )
-    pixels, remarks = decode_all(len(kept), lambda i: files.read(kept[i]), lambda i: files.label(kept[i]), image_size)
-    inside = [files.prefix + name for name in kept]
-    return by_part(pixels, np.array(classes), inside, np.array(parts), files.where, None, (*notes, *remarks))
+        else:
+            placed.append(_Placed(name, part, inner[0]))
+    return placed, unlabelled

@@ -1,84 +1,103 @@
-"""Parquet files of encoded images, as the Hugging Face hub has them."""
+"""Parquet files with a column of encoded images, like those of the Hugging Face hub."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.data.dataset import Pixels
 from committee.data.formats.assemble import RawSet, by_part
 from committee.data.formats.csv_files import LABEL_NAMES
-from committee.data.formats.decode import decode_all
+from committee.data.formats.decode import decode, decode_all
 from committee.data.formats.files import MAX_BYTES, Files, names_by_part, reason
 from committee.errors import DataError, require
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "png", "jpg")
 
 
+@dataclass(frozen=True)
+class ParquetTable:
+    """What matters in a Parquet file.
+
+    Attributes:
+        contents: encoded images.
+        places: the file and row of each image, for messages.
+        labels: (image,); None where there are none.
+        class_names: where the file has them.
+        columns: the names of all its columns.
+    """
+
+    contents: list[bytes]
+    places: list[str]
+    labels: NDArray[Any] | None
+    class_names: tuple[str, ...] | None
+    columns: tuple[str, ...]
+
+
 def read_parquet_set(files: Files, image_size: int | None) -> RawSet:
-    """The data set of Parquet files with a column of encoded images and one of labels, in any number of shards.
+    """The data set in Parquet files with a column of encoded images and one of labels, in any number of shards.
 
     Args:
-        files: one file, or ``train*`` and ``test*`` files as the Hugging Face hub has them.
+        files: one file, or ``train*`` and ``test*`` files like those of the Hugging Face hub.
         image_size: as in `decode_all`.
 
     Raises:
-        DataError: no image or label column, a row without image or label, an unreadable image (row named).
+        DataError: there is no image or label column, a row has no image or no label, or an image is unreadable (the
+            row is named).
         MissingExtraError: the package pyarrow is not installed.
     """
-    contents: list[bytes] = []
-    labels: list[NDArray[Any]] = []
-    places: list[str] = []
-    parts: list[str] = []
-    class_names = None
+    tables, notes = _labelled_tables(files)
+    contents = [content for _, table in tables for content in table.contents]
+    if not contents:
+        raise DataError(
+            f"{files.where}: rows of an image and a label are expected in Parquet files, got none; add them"
+        )
+    places = [place for _, table in tables for place in table.places]
+    labels = [table.labels for _, table in tables if table.labels is not None]
+    if len({column.dtype.kind for column in labels}) > 1:
+        labels = [column.astype(np.str_) for column in labels]
+    parts = np.repeat([part for part, _ in tables], [len(table.contents) for _, table in tables])
+    class_names = next((table.class_names for _, table in tables if table.class_names), None)
+    pixels, resizing = decode_all(len(contents), contents.__getitem__, places.__getitem__, image_size)
+    return by_part(pixels, np.concatenate(labels), places, parts, files.where, class_names, (*notes, *resizing))
+
+
+def read_parquet_images(files: Files, name: str) -> Iterator[tuple[str, Pixels]]:
+    """The images in one Parquet file, one at a time since their sizes may differ, with their rows for messages."""
+    table = read_parquet(files, name)
+    for content, place in zip(table.contents, table.places, strict=True):
+        yield place, decode(content, place)[None]
+
+
+def _labelled_tables(files: Files) -> tuple[list[tuple[str, ParquetTable]], list[str]]:
+    """The tables with labels, each with its part, and notes about the test files that have no labels."""
+    tables: list[tuple[str, ParquetTable]] = []
     notes = []
     for part, names in names_by_part(files, (".parquet",)).items():
         for name in names:
             table = read_parquet(files, name)
-            if table.labels is None:
-                if part != "test":
-                    raise DataError(
-                        f"{files.label(name)}: there is no label column; one called {', '.join(LABEL_NAMES[:4])} is "
-                        "expected, "
-                        f"it has {', '.join(table.columns)}"
-                    )
-                notes.append(f"{name} has no labels and was left out")
-                continue
-            class_names = class_names or table.class_names
-            contents += table.contents
-            labels.append(table.labels)
-            places += [f"{files.label(name)} row {row}" for row in range(1, len(table.contents) + 1)]
-            parts += [part] * len(table.contents)
-    if not contents:
-        raise DataError(
-            f"{files.where}: there are no images in its Parquet files; rows of an image and a label are expected"
-        )
-    if len({column.dtype.kind for column in labels}) > 1:
-        labels = [column.astype(np.str_) for column in labels]
-    pixels, remarks = decode_all(len(contents), contents.__getitem__, places.__getitem__, image_size)
-    return by_part(
-        pixels, np.concatenate(labels), places, np.array(parts), files.where, class_names, (*notes, *remarks)
-    )
-
-
-@dataclass(frozen=True)
-class ParquetTable:
-    """The columns of a Parquet file that matter: encoded images, labels (image,) where there are any, their names."""
-
-    contents: list[bytes]
-    labels: NDArray[Any] | None
-    class_names: tuple[str, ...] | None
-    columns: tuple[str, ...]
+            if table.labels is not None:
+                tables.append((part, table))
+            elif part == "test":
+                notes.append(f"{name} has no labels, so it was left out")
+            else:
+                raise DataError(
+                    f"{files.label(name)}: a column of labels called {', '.join(LABEL_NAMES[:4])} is expected, "
+                    f"got {', '.join(table.columns)}; rename or add it"
+                )
+    return tables, notes
 
 
 def read_parquet(files: Files, name: str) -> ParquetTable:
     """Read one Parquet file without decoding its images.
 
     Raises:
-        DataError: no Parquet file, no image column, a row without an image or label.
+        DataError: this is not a Parquet file, it has no image column, or a row has no image or no label.
         MissingExtraError: the package pyarrow is not installed.
     """
     where = files.label(name)
@@ -91,40 +110,62 @@ def read_parquet(files: Files, name: str) -> ParquetTable:
         image_column = _image_column(schema, arrow)
         if image_column is None:
             raise DataError(
-                f"{where}: there is no column of encoded images (bytes, or a struct with the field bytes); "
-                f"it has {', '.join(schema.names)}"
+                f"{where}: a column of encoded images (bytes, or a struct with the field bytes) is expected, "
+                f"got {', '.join(schema.names)}; add it"
             )
         label_column = _label_column(schema, arrow, features, image_column)
-        wanted = [image_column, *([label_column] if label_column else [])]
-        contents: list[bytes] = []
-        labels: list[Any] = []
-        for batch in file.iter_batches(batch_size=1024, columns=wanted):
-            images = batch.column(image_column)
-            contents += (images.field("bytes") if arrow.types.is_struct(images.type) else images).to_pylist()
-            labels += batch.column(label_column).to_pylist() if label_column else []
+        contents, labels = _columns(file, image_column, label_column, arrow)
     except DataError:
         raise
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise DataError(
-            f"{where}: this is no readable Parquet file ({reason(error)}); copy or download it again"
+            f"{where}: a Parquet file is expected, got something else ({reason(error)}); copy or download it again"
         ) from error
-    for column, cells in ((image_column, contents), (label_column, labels)):
-        empty = next((row for row, cell in enumerate(cells, start=1) if cell is None), None)
-        if empty is not None:
-            raise DataError(
-                f"{where}: row {empty} has nothing in the column {column!r}; every image needs its bytes and its label"
-            )
+    _check_no_holes(contents, image_column, where)
+    _check_no_holes(labels, label_column, where)
     if sum(map(len, contents)) > MAX_BYTES:
-        raise DataError(f"{where}: its images take more than {MAX_BYTES:,} bytes; give a part of them")
+        raise DataError(f"{where}: at most {MAX_BYTES:,} bytes are read, and its images have more; give a part of them")
     class_names = features.get(label_column or "", {}).get("names")
-    array = np.array(labels) if label_column else None
-    if array is not None and class_names and len(array) and array.dtype.kind == "i" and (array == -1).all():
-        array = None
-    return ParquetTable(contents, array, tuple(map(str, class_names)) if class_names else None, tuple(schema.names))
+    return ParquetTable(
+        contents,
+        [f"{where} row {row}" for row in range(1, len(contents) + 1)],
+        _label_array(labels, from_hub=bool(class_names)) if label_column else None,
+        tuple(map(str, class_names)) if class_names else None,
+        tuple(schema.names),
+    )
+
+
+def _columns(file: Any, image_column: str, label_column: str | None, arrow: Any) -> tuple[list[bytes], list[Any]]:
+    """The cells of both columns, read in batches."""
+    contents: list[bytes] = []
+    labels: list[Any] = []
+    wanted = [image_column, *([label_column] if label_column else [])]
+    for batch in file.iter_batches(batch_size=1024, columns=wanted):
+        images = batch.column(image_column)
+        contents += (images.field("bytes") if arrow.types.is_struct(images.type) else images).to_pylist()
+        labels += batch.column(label_column).to_pylist() if label_column else []
+    return contents, labels
+
+
+def _check_no_holes(cells: list[Any], column: str | None, where: str) -> None:
+    empty = next((row for row, cell in enumerate(cells, start=1) if cell is None), None)
+    if empty is not None:
+        raise DataError(
+            f"{where}: every row needs an image and a label, got nothing in row {empty}, column {column!r}; "
+            "fill it in or remove the row"
+        )
+
+
+def _label_array(labels: list[Any], *, from_hub: bool) -> NDArray[Any] | None:
+    """Labels as an array; None where they are all -1, which is how the hub hides a test part's."""
+    array = np.array(labels)
+    if from_hub and len(array) and array.dtype.kind == "i" and (array == -1).all():
+        return None
+    return array
 
 
 def _hub_features(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
-    """Column -> what the Hugging Face hub wrote about it into the schema ("_type", "names")."""
+    """What the Hugging Face hub wrote about each column into the schema: "_type", "names"."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
@@ -133,6 +174,8 @@ def _hub_features(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, An
 
 
 def _image_column(schema: Any, arrow: Any) -> str | None:
+    """The column of encoded images: by its name, or the only one of bytes."""
+
     def holds_bytes(kind: Any) -> bool:
         if arrow.types.is_struct(kind):
             return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
@@ -143,6 +186,7 @@ def _image_column(schema: Any, arrow: Any) -> str | None:
 
 
 def _label_column(schema: Any, arrow: Any, features: dict[str, dict[str, Any]], image_column: str) -> str | None:
+    """The column of labels: by the hub's schema, by its name, or the only other one of integers or strings."""
     classes = [
         name for name, feature in features.items() if feature.get("_type") == "ClassLabel" and name in schema.names
     ]
