@@ -7,6 +7,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
+KERNELS = $(wildcard src/committee/kernels/*.cpp src/committee/kernels/*.h)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: demo test check docs bench soak clean
@@ -39,11 +40,11 @@ soak: $(VENV)/.dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt src/committee/kernels.c src/committee/convolution.h
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt $(KERNELS)
 	$(INSTALL) '.[samples]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt src/committee/kernels.c src/committee/convolution.h
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt $(KERNELS)
 	$(INSTALL) '.[dev]'
 	touch $@ $(VENV)/.demo
 

@@ -143,6 +143,7 @@ def breakdown() -> dict[str, float]:
     import torch
 
     from committee import kernels, load_recipe
+    from committee.kernels import binding
     from committee.nn.forward import forward_of
     from committee.training import loop
     from committee.training.batches import epoch_batches, on_device
@@ -150,7 +151,7 @@ def breakdown() -> dict[str, float]:
     from committee.training.optim import make_optimiser
     from committee.training.state import Task
 
-    recipe, spent, plain = load_recipe("ensemble-cnn"), {}, kernels._call
+    recipe, spent, plain = load_recipe("ensemble-cnn"), {}, binding.call
 
     def timed(name: str, *arguments: object) -> object:
         began = time.perf_counter()
@@ -168,17 +169,19 @@ def breakdown() -> dict[str, float]:
         images, targets = on_device(pixels, "cpu"), torch.from_numpy(labels)
         for epoch in (1, 2):
             spent.clear()
-            kernels._call, began = timed, time.perf_counter()
+            binding.call, began = timed, time.perf_counter()
             for batch, wanted in epoch_batches(images, targets, task, epoch, network):
                 optimiser.zero_grad(set_to_none=False)
                 loop.loss_of(forward(batch).float(), wanted, recipe.training).backward()
                 optimiser.step()
             whole = time.perf_counter() - began
-        kernels._call = plain
+        binding.call = plain
+    products = kernels.product_dtype()
+    of_products = ("convolution", "weight_gradient", "transform_filters")
     parts = {
-        "convolutions": (*map(kernels.of_terms, ("conv", "conv_gradient", "pack")), "unpack"),
-        "first convolution": ("stem", "stem_gradient", "turn"),
-        "pooling": ("pool", "pool_gradient"),
+        "convolutions": (*(kernels.for_products(name, products) for name in of_products), "transform_weight_gradient"),
+        "first convolution": ("stem", "stem_weight_gradient", "transpose"),
+        "pooling": ("max_pool", "max_pool_gradient"),
         "dropout": ("dropout", "dropout_gradient"),
         "optimiser": ("nadam",),
     }

@@ -14,6 +14,7 @@ from committee import kernels
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Augmentation
 from committee.data import augment
+from committee.kernels import binding
 from committee.nn.architectures import build, set_dropout_generator
 from committee.nn.devices import single_threaded
 from committee.nn.forward import inference_forward, training_forward
@@ -23,10 +24,10 @@ from committee.training.optim import Adadelta, Nadam
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="this CPU has no AVX-512 bfloat16, or no compiler")
 
 
-@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["terms of bfloat16", "terms of float32"])
-def terms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["products of bfloat16", "products of float32"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
     """Both kinds of products, whichever this CPU is faster in."""
-    monkeypatch.setattr(kernels, "terms", lambda: request.param)
+    monkeypatch.setattr(kernels, "product_dtype", lambda: request.param)
     return request.param  # type: ignore[no-any-return]
 
 
@@ -58,27 +59,82 @@ SHAPES = [  # images, height, width, channels, outputs, kernel, padding
 
 @needs_kernels
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_convolution_and_its_gradients_are_torchs(shape: tuple[int, ...], terms: torch.dtype) -> None:
+def test_a_convolution_and_its_gradients_are_torchs(shape: tuple[int, ...], products: torch.dtype) -> None:
     images, height, width, channels, outputs, kernel, padding = shape
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(images, height, width, channels, generator=draws).bfloat16()
     weight = torch.randn(outputs, channels, kernel, kernel, generator=draws) / (channels * kernel**2) ** 0.5
     bias = torch.randn(outputs, generator=draws)
-    ahead, back = kernels.pack(weight.permute(0, 2, 3, 1).contiguous())
+    ahead, back = kernels.transform_filters(weight.permute(0, 2, 3, 1).contiguous())
     y = kernels.conv(x, ahead, bias, outputs, kernel, padding, relu=True)
     plain = [first(x).requires_grad_(), weight.clone().requires_grad_(), bias.clone().requires_grad_()]
     result = functional.conv2d(*plain, padding=padding)
-    most, weights_most = (0.01, 0.01) if terms == torch.bfloat16 else (0.003, 1e-5)  # bfloat16's last bit is worth .004
+    most, weights_most = (
+        (0.01, 0.01) if products == torch.bfloat16 else (0.003, 1e-5)
+    )  # bfloat16's last bit is worth .004
     assert off(first(y), result.detach().relu()) < most
     dy = torch.randn(y.shape, generator=draws).bfloat16()
     result.backward(first(dy * (y > 0)))
-    dx = kernels.conv(dy, back, None, channels, kernel, kernel - 1 - padding, mask=y)
-    dw, db = kernels.conv_gradient(x, dy, kernel, padding, mask=y)
+    dx = kernels.conv(dy, back, None, channels, kernel, kernel - 1 - padding, relu_output=y)
+    dw, db = kernels.conv_gradient(x, dy, kernel, padding, relu_output=y)
     assert db is not None
     gradients = [each.grad for each in plain]
     assert off(first(dx), gradients[0]) < most
     assert off(first(dw), gradients[1]) < weights_most
     assert off(db, gradients[2]) < 1e-5
+
+
+@needs_kernels
+def test_a_call_is_checked_against_the_compiled_types() -> None:
+    x, y = torch.zeros(2, 4, 4, 16, dtype=torch.bfloat16), torch.empty(2, 2, 2, 16, dtype=torch.bfloat16)
+    arguments = (x, y, 2, 4, 4, 16, 2, 2)
+    binding.call("max_pool", *arguments)
+    assert [str(each) for each in binding.FUNCTIONS["max_pool"].parameters] == [
+        "a contiguous bfloat16 tensor on the CPU, read",
+        "a contiguous bfloat16 tensor on the CPU, written",
+        *["int64", "int32", "int32", "int32", "int32", "int32"],
+    ]
+    with pytest.raises(TypeError, match="max_pool takes 8 arguments, not 7"):
+        binding.call("max_pool", *arguments[:-1])
+    wrong = {
+        "a contiguous float32 tensor on cpu": x.float(),
+        "a non-contiguous bfloat16 tensor on cpu": x.transpose(1, 2),
+        "a contiguous bfloat16 tensor on meta": x.to("meta"),
+        "None": None,
+        "3": 3,
+    }
+    for found, argument in wrong.items():
+        with pytest.raises(TypeError, match=f"argument 1 of max_pool must be a contiguous bfloat16 .*; it is {found}"):
+            binding.call("max_pool", argument, *arguments[1:])
+    with pytest.raises(TypeError, match="max_pool: argument 3"):
+        binding.call("max_pool", x, y, 2.5, *arguments[3:])
+
+
+@needs_kernels
+def test_the_functions_on_tensors_refuse_what_has_no_kernel() -> None:
+    x, filters = torch.zeros(1, 4, 4, 16, dtype=torch.bfloat16), torch.zeros(16 * 3 * 6 * 16, dtype=torch.bfloat16)
+    kernels.conv(x, filters, None, 16, 3, 1)
+    with pytest.raises(TypeError, match=r"argument 4 of convolution_bfloat16 must be .* float32 .*, read, or None"):
+        kernels.conv(x, filters, torch.zeros(16, dtype=torch.float64), 16, 3, 1)
+    with pytest.raises(TypeError, match=r"no convolution has products of torch\.float64"):
+        kernels.conv(x, filters.double(), None, 16, 3, 1)
+    with pytest.raises(ValueError, match="no convolution of 3x3 pixels from 80 to 16 channels"):
+        kernels.conv(torch.zeros(1, 4, 4, 80, dtype=torch.bfloat16), filters, None, 16, 3, 1)
+    with pytest.raises(ValueError, match="no convolution of 3x3 pixels from 16 to 24 channels"):
+        kernels.conv(x, filters, None, 24, 3, 1)
+    pixels = torch.zeros(1, 4, 4, 1)
+    of_seven = {
+        "conv": lambda: kernels.conv(x, filters, None, 16, 7, 3),
+        "conv_gradient": lambda: kernels.conv_gradient(x, x, 7, 3),
+        "transform_filters": lambda: kernels.transform_filters(torch.zeros(16, 7, 7, 16)),
+        "stem": lambda: kernels.stem(pixels, 0, 1, torch.zeros(7, 7, 1, 16), None, 3),
+        "stem_gradient": lambda: kernels.stem_gradient(pixels, 0, 1, x, 7, 3, relu_output=None, bias=False),
+    }
+    for call in of_seven.values():
+        with pytest.raises(ValueError, match="no convolution of 7x7 pixels from"):
+            call()
+    with pytest.raises(ValueError, match="from 2 to 16 channels"):
+        kernels.stem_gradient(torch.zeros(1, 4, 4, 2), 0, 1, x, 3, 1, relu_output=None, bias=False)
 
 
 @needs_kernels
@@ -97,7 +153,7 @@ def test_the_first_convolution_is_float32(channels: int, kernel: int, padding: i
     )
     dy = torch.randn(y.shape, generator=draws).bfloat16()
     result.backward(first(dy * (y > 0)))
-    dw, db = kernels.stem_gradient(pixels, 30, 70, dy, kernel, padding, mask=y, bias=True)
+    dw, db = kernels.stem_gradient(pixels, 30, 70, dy, kernel, padding, relu_output=y, bias=True)
     assert weight.grad is not None
     assert db is not None
     assert bias.grad is not None
@@ -196,7 +252,7 @@ def test_optimisers_step_as_torchs(
 @needs_kernels
 @pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])
 def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
-    name: str, terms: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    name: str, products: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logits, every gradient and the running statistics of one training step."""
     recipe, draws = recipes.load(name), torch.Generator().manual_seed(1)

@@ -92,7 +92,7 @@ class Convolution:
             y = kernels.stem(x, offset, scale, taps_first(weight), bias, self.padding, relu=self.relu_here)
         else:
             x = x.to(torch.bfloat16)
-            forward, packed = kernels.pack(pixels_last(weight))
+            forward, packed = kernels.transform_filters(pixels_last(weight))
             y = kernels.conv(x, forward, bias, len(weight), self.size, self.padding, relu=self.relu_here)
         z, of_norm = self.norm.forward(y) if self.norm else (y, ())
         return z, (x, packed, y if self.relu_here else None, of_norm)
@@ -105,11 +105,11 @@ class Convolution:
             dy, of_norm_parameters = self.norm.backward(of_norm, dy, wanted=True)
         size, padding, bias, dx = self.size, self.padding, self.conv.bias is not None, None
         if self.scaling is not None:
-            slope, sums = kernels.stem_gradient(x, *self.constants(), dy, size, padding, mask=mask, bias=bias)
+            slope, sums = kernels.stem_gradient(x, *self.constants(), dy, size, padding, relu_output=mask, bias=bias)
         else:
-            slope, sums = kernels.conv_gradient(x, dy, size, padding, mask=mask, bias=bias)
+            slope, sums = kernels.conv_gradient(x, dy, size, padding, relu_output=mask, bias=bias)
             if wanted:
-                dx = kernels.conv(dy, packed, None, x.shape[3], size, size - 1 - padding, mask=mask)
+                dx = kernels.conv(dy, packed, None, x.shape[3], size, size - 1 - padding, relu_output=mask)
         return dx, [channels_first(slope), *([sums] if bias else []), *of_norm_parameters]
 
     def infer(self, x: Tensor) -> Tensor:
@@ -125,7 +125,9 @@ class Convolution:
     def inference_weights(self) -> tuple[Tensor, Tensor | None]:
         """Weights as the kernel takes them, and bias, with normalisation folded in."""
         weight, bias = folded(self.conv, self.norm.norm if self.norm else None)
-        return (taps_first(weight) if self.scaling is not None else kernels.pack(pixels_last(weight))[0]), bias
+        return (
+            taps_first(weight) if self.scaling is not None else kernels.transform_filters(pixels_last(weight))[0]
+        ), bias
 
     def constants(self) -> tuple[float, float]:
         """The scaling's offset and scale."""
@@ -167,7 +169,7 @@ def running_line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 def fits(conv: nn.Conv2d) -> bool:
     """Whether the kernels can compute this convolution and its gradients."""
-    square = conv.kernel_size[0] == conv.kernel_size[1] and conv.kernel_size[0] in kernels.SIZES
+    square = conv.kernel_size[0] == conv.kernel_size[1] and conv.kernel_size[0] in kernels.KERNEL_SIZES
     if isinstance(conv, StemConv):
         return square and conv.in_channels in kernels.STEM_CHANNELS and conv.out_channels % 16 == 0
     return square and conv.in_channels in kernels.CHANNELS and conv.out_channels in kernels.CHANNELS
@@ -308,7 +310,7 @@ class Dense:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, value) -> (image, unit)."""
-        x, (weight, bias) = x.to(kernels.terms()), self.operands()
+        x, (weight, bias) = x.to(kernels.product_dtype()), self.operands()
         y = self.product(x, weight, bias)
         return y, (x, weight, y if self.relu else None)
 
@@ -322,11 +324,11 @@ class Dense:
     def infer(self, x: Tensor) -> Tensor:
         """The same, its rows filled up, so that a row's sums are split alike in every batch."""
         rows = math.ceil(len(x) / ROWS) * ROWS
-        return self.product(filled(x.to(kernels.terms()), rows), *self.cached(self.operands))[: len(x)]
+        return self.product(filled(x.to(kernels.product_dtype()), rows), *self.cached(self.operands))[: len(x)]
 
     def operands(self) -> tuple[Tensor, Tensor]:
         """Weight and bias as they enter the products."""
-        return self.dense.weight.to(kernels.terms()), self.dense.bias.to(kernels.terms())
+        return self.dense.weight.to(kernels.product_dtype()), self.dense.bias.to(kernels.product_dtype())
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The layer's result."""

@@ -1,0 +1,65 @@
+/* The inner loops of training on CPUs: convolution, normalisation, pooling, dropout, optimisers, maps of images.
+ *
+ * Images are (image, height, width, channel), values bfloat16, sums float32. Everything runs in the calling thread and
+ * adds in a fixed order, so equal calls give equal bits. Which products and sums are fused is said in the source, and
+ * the compiler is told to fuse no others (-ffp-contract=off), since that decides last bits.
+ *
+ * How the files fit:
+ *
+ *   shapes.h, table.h     the shapes that have a kernel; the table that Python binds (binding.py)
+ *   simd_avx512.h         the vector layer: all that depends on the instruction set
+ *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
+ *   convolution.h, weight_gradient.h      the convolutions but the first, of bfloat16 or of float32 products
+ *   stem.h, layers.h, training.h          the first convolution; the other layers; optimisers and maps of images
+ *   functions.h           this one, the functions of one instruction set
+ *   avx512.cpp            compiles them for one instruction set
+ *   targets.h, module.cpp                 the instruction sets there are; the Python module, which chooses one
+ *
+ * To add an instruction set, say AVX2:
+ *
+ *   1. simd_avx2.h with the types and functions of simd_avx512.h: Floats (two registers of eight), Mask, Ints,
+ *      RandomStreams, MOST_SUMS (6, which are 12 of its 16 registers), and Products for the types that it can multiply;
+ *      without products of bfloat16, their lines below go behind a condition of the vector layer's.
+ *   2. avx2.cpp like avx512.cpp, and both files in pyproject.toml.
+ *   3. Its function in targets.h, and in module.cpp which CPUs it is for, and whether they multiply bfloat16 fast.
+ *
+ * A unit of matrices such as AMX replaces more than the dot product: multiply_tiles and sum_products, and the layout
+ * that transform_filters writes. Include a vector layer before this.
+ */
+#pragma once
+#include "layers.h"
+#include "stem.h"
+#include "training.h"
+#include "weight_gradient.h"
+
+namespace {
+
+FunctionTable all_functions() {
+  static const Function functions[] = {
+      exported<convolution<bfloat16>>("convolution_bfloat16"),
+      exported<convolution<float>>("convolution_float32"),
+      exported<convolution_scratch>("convolution_scratch"),
+      exported<weight_gradient<bfloat16>>("weight_gradient_bfloat16"),
+      exported<weight_gradient<float>>("weight_gradient_float32"),
+      exported<weight_gradient_scratch>("weight_gradient_scratch"),
+      exported<transform_weight_gradient>("transform_weight_gradient"),
+      exported<transform_filters<bfloat16>>("transform_filters_bfloat16"),
+      exported<transform_filters<float>>("transform_filters_float32"),
+      exported<stem>("stem"),
+      exported<stem_weight_gradient>("stem_weight_gradient"),
+      exported<transpose>("transpose"),
+      exported<scale_and_shift>("scale_and_shift"),
+      exported<batch_norm>("batch_norm"),
+      exported<batch_norm_gradient>("batch_norm_gradient"),
+      exported<max_pool>("max_pool"),
+      exported<max_pool_gradient>("max_pool_gradient"),
+      exported<dropout>("dropout"),
+      exported<dropout_gradient>("dropout_gradient"),
+      exported<warp>("warp"),
+      exported<nadam>("nadam"),
+      exported<adadelta>("adadelta"),
+  };
+  return {functions, static_cast<int>(sizeof functions / sizeof *functions)};
+}
+
+} // namespace

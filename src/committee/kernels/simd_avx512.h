@@ -1,0 +1,185 @@
+/* The vector layer for CPUs with AVX-512 and its bfloat16 instructions: all that depends on the instruction set.
+ *
+ * A `Floats` is 16 floats, a `Mask` has a bit for each of them. Rounding to bfloat16 is to nearest, ties to even.
+ */
+#pragma once
+#include <cstring>
+#include "shapes.h"
+#include "table.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* gcc's own header, bug 105593 */
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+
+namespace {
+
+/* Floats that stay in the 32 registers as sums, beside a vector and a number that are multiplied, and one to spare */
+constexpr int MOST_SUMS = 29;
+
+/* --- floats ----------------------------------------------------------------------------------------------------- */
+
+using Floats = __m512;
+using Mask = __mmask16;
+
+INLINE Floats zeros() { return _mm512_setzero_ps(); }
+INLINE Floats broadcast(float value) { return _mm512_set1_ps(value); }
+INLINE Floats load(const float *from) { return _mm512_loadu_ps(from); }
+INLINE void store(float *to, Floats values) { _mm512_storeu_ps(to, values); }
+
+INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+INLINE Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+INLINE Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }      /* a * b + c */
+INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) { return _mm512_fmsub_ps(a, b, c); } /* a * b - c */
+INLINE Floats subtract_product(Floats c, Floats a, Floats b) { return _mm512_fnmadd_ps(a, b, c); } /* c - a * b */
+INLINE Floats square_root(Floats a) { return _mm512_sqrt_ps(a); }
+INLINE Floats round_down(Floats a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+INLINE Floats smaller_of(Floats a, Floats b) { return _mm512_min_ps(a, b); } /* b if one is a NaN, also next */
+INLINE Floats larger_of(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+
+INLINE Mask greater(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+INLINE Mask equal(Mask of, Floats a, Floats b) { return _mm512_mask_cmp_ps_mask(of, a, b, _CMP_EQ_OQ); }
+INLINE Floats zero_unless(Mask kept, Floats values) { return _mm512_maskz_mov_ps(kept, values); }
+INLINE Mask first_lanes(Index count) { return count >= 16 ? 0xffff : static_cast<Mask>((1u << count) - 1); }
+INLINE Floats load(Mask lanes, const float *from) { return _mm512_maskz_loadu_ps(lanes, from); }
+INLINE void store(Mask lanes, float *to, Floats values) { _mm512_mask_storeu_ps(to, lanes, values); }
+
+/* Adds 16 floats to 16 doubles in memory. */
+INLINE void add_to_doubles(double *to, Floats values) {
+  const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(values));
+  const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(values, 1));
+  _mm512_storeu_pd(to, _mm512_add_pd(_mm512_loadu_pd(to), low));
+  _mm512_storeu_pd(to + 8, _mm512_add_pd(_mm512_loadu_pd(to + 8), high));
+}
+
+/* --- bfloat16 in memory ------------------------------------------------------------------------------------------- */
+
+INLINE __m256i load_bits(const bfloat16 *from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)); }
+INLINE Floats widened(__m256i bits) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)); }
+INLINE __m512i narrowed(Floats first, Floats second) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
+}
+
+INLINE Floats load(const bfloat16 *from) { return widened(load_bits(from)); }
+INLINE void store(bfloat16 *to, Floats values) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
+}
+
+/* The values where those at `sign` are above 0, elsewhere 0. */
+INLINE Floats load_where_positive(const bfloat16 *from, const bfloat16 *sign) {
+  __m256i values = load_bits(from);
+  __asm__("" : "+v"(values)); /* else gcc makes it a masked load, which waits for its mask */
+  return widened(_mm256_maskz_mov_epi16(_mm256_cmpgt_epi16_mask(load_bits(sign), _mm256_setzero_si256()), values));
+}
+
+/* Copies 16 values, 0 where the mask has no bit. */
+INLINE void copy_or_zero(Mask kept, const bfloat16 *from, bfloat16 *to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), _mm256_maskz_mov_epi16(kept, load_bits(from)));
+}
+
+/* Of at most 32 values, those with a bit in `kept` times factor; the others become 0. */
+INLINE void scale_or_zero_32(std::uint32_t kept, Index count, const bfloat16 *from, Floats factor, bfloat16 *to) {
+  const __mmask32 present = count >= 32 ? 0xffffffffu : (1u << count) - 1;
+  const __m512i values = _mm512_maskz_loadu_epi16(present & kept, from);
+  const Floats low = multiply(widened(_mm512_castsi512_si256(values)), factor);
+  const Floats high = multiply(widened(_mm512_extracti64x4_epi64(values, 1)), factor);
+  _mm512_mask_storeu_epi16(to, present, narrowed(low, high));
+}
+
+/* --- products of a convolution, for either type of number --------------------------------------------------------- */
+
+/* depth             numbers that one dot product takes from either side: neighbouring channels, or two images
+ * Vector, load      16 * depth numbers
+ * dot               sum + vector . depth numbers in memory, the same for all 16
+ * store             16 numbers
+ * store_two         two times 16 numbers, where the depth is 2 as neighbours (first, second, first ...), else `apart`
+ * scatter_two       two times 16 numbers as columns: number i of both goes to row i / depth, where those of a row lie
+ *                   as the dot product wants them
+ */
+template <class Number> struct Products;
+
+/* Two instructions' work in one on AMD's CPUs since Zen 4. */
+template <> struct Products<bfloat16> {
+  static constexpr int depth = 2;
+  using Vector = __m512i;
+  INLINE static Vector load(const bfloat16 *from) { return _mm512_loadu_si512(from); }
+  INLINE static Floats dot(Floats sum, Vector vector, const bfloat16 *pair) {
+    using Pair [[gnu::may_alias]] = std::int32_t;
+    const __m512i everywhere = _mm512_set1_epi32(*reinterpret_cast<const Pair *>(pair));
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(vector), reinterpret_cast<__m512bh>(everywhere));
+  }
+  INLINE static void store(bfloat16 *to, Floats values) { ::store(to, values); }
+  INLINE static void store_two(bfloat16 *to, Index, Floats first, Floats second) {
+    static constexpr std::uint16_t ALTERNATING[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_loadu_si512(ALTERNATING), narrowed(first, second)));
+  }
+  INLINE static void scatter_two(bfloat16 *to, Index row, Floats first, Floats second) {
+    std::uint32_t pairs[16];
+    _mm512_storeu_si512(pairs, narrowed(first, second));
+    for (int i = 0; i < 8; i++, to += row) std::memcpy(to, pairs + i, 4), std::memcpy(to + 2, pairs + 8 + i, 4);
+  }
+};
+
+/* For the others: a Xeon (Emerald Rapids) does 16 dot products of pairs in .88 ns, twice 16 of floats in .38 ns. */
+template <> struct Products<float> {
+  static constexpr int depth = 1;
+  using Vector = Floats;
+  INLINE static Vector load(const float *from) {
+    Vector vector = ::load(from);
+    __asm__("" : "+v"(vector)); /* else gcc 12 fetches it again for some of the products */
+    return vector;
+  }
+  INLINE static Floats dot(Floats sum, Vector vector, const float *number) {
+    return multiply_add(vector, broadcast(*number), sum);
+  }
+  INLINE static void store(float *to, Floats values) { ::store(to, values); }
+  INLINE static void store_two(float *to, Index apart, Floats first, Floats second) {
+    ::store(to, first), ::store(to + apart, second);
+  }
+  INLINE static void scatter_two(float *to, Index row, Floats first, Floats second) {
+    float a[16], b[16];
+    ::store(a, first), ::store(b, second);
+    for (int i = 0; i < 16; i++, to += row) to[0] = a[i], to[1] = b[i];
+  }
+};
+
+/* --- integers: places of pixels, random numbers ------------------------------------------------------------------- */
+
+using Ints = __m512i;
+
+INLINE Ints broadcast(std::int32_t value) { return _mm512_set1_epi32(value); }
+INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+INLINE Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
+INLINE Ints whole(Floats values) { return _mm512_cvtps_epi32(values); } /* of whole numbers */
+/* 0 <= a < end */
+INLINE Mask within(Ints a, Ints end) {
+  return _mm512_cmpge_epi32_mask(a, _mm512_setzero_si512()) & _mm512_cmplt_epi32_mask(a, end);
+}
+INLINE Floats lane_numbers() { return _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
+/* from[at], 0 where the mask has no bit */
+INLINE Floats gather(Mask lanes, const float *from, Ints at) {
+  return _mm512_mask_i32gather_ps(zeros(), lanes, at, from, sizeof(float));
+}
+
+/* Eight streams of xoroshiro128++ (Blackman & Vigna 2019) side by side. */
+struct RandomStreams {
+  __m512i s0, s1;
+
+  INLINE explicit RandomStreams(const std::uint64_t (&seeds)[16])
+      : s0(_mm512_loadu_si512(seeds)), s1(_mm512_loadu_si512(seeds + 8)) {}
+
+  /* 32 draws of 16 bits: a bit for each that is `limit` or more */
+  INLINE std::uint32_t at_least(int limit) {
+    const __m512i drawn = _mm512_add_epi64(_mm512_rol_epi64(_mm512_add_epi64(s0, s1), 17), s0);
+    s1 = _mm512_xor_si512(s1, s0);
+    s0 = _mm512_xor_si512(_mm512_xor_si512(_mm512_rol_epi64(s0, 49), s1), _mm512_slli_epi64(s1, 21));
+    s1 = _mm512_rol_epi64(s1, 28);
+    return _mm512_cmpge_epu16_mask(drawn, _mm512_set1_epi16(static_cast<short>(limit)));
+  }
+};
+
+} // namespace
