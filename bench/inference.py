@@ -24,23 +24,23 @@ SIZES = (1, 5, 10)
 IMAGES = 4_000
 
 
-def timed(judge: Callable[[Any], Any], many: Any, one: Any) -> dict[str, float]:
+def timed(predict: Callable[[Any], Any], many: Any, one: Any) -> dict[str, float]:
     """Images a second, and milliseconds for one image (the median of 30)."""
-    judge(many[:256])
+    predict(many[:256])
     began = time.perf_counter()
-    judge(many)
-    rate = len(many) / (time.perf_counter() - began)
-    judge(one)
+    predict(many)
+    speed = len(many) / (time.perf_counter() - began)
+    predict(one)
     latencies = []
     for _ in range(30):
         began = time.perf_counter()
-        judge(one)
+        predict(one)
         latencies.append(time.perf_counter() - began)
-    return {"images_per_second": rate, "latency_ms": statistics.median(latencies) * 1e3}
+    return {"images_per_second": speed, "latency_ms": statistics.median(latencies) * 1e3}
 
 
 def random_networks(recipe: Any, members: int, device: str) -> list[Any]:
-    """Networks of a recipe for MNIST's images, ready to judge."""
+    """Networks of a recipe for MNIST's images, ready to predict."""
     import torch
 
     from committee.nn.architectures import build
@@ -79,13 +79,13 @@ def plain(recipe_name: str, members: int, precision: str) -> dict[str, float]:
     networks = random_networks(recipe, members, device)
     pixels = torch.randint(0, 256, (IMAGES, 1, 28, 28)).float().contiguous(memory_format=torch.channels_last)
 
-    def judge(images: torch.Tensor) -> torch.Tensor:
+    def predict(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             on_it = (part.to(device) for part in images.split(512))
             parts = [sum(network(part).float().softmax(1) for network in networks) for part in on_it]
         return torch.cat(parts).cpu()  # type: ignore[arg-type]
 
-    return timed(judge, pixels, pixels[:1])
+    return timed(predict, pixels, pixels[:1])
 
 
 def keras(recipe_name: str, members: int, precision: str) -> dict[str, float]:
@@ -99,14 +99,14 @@ def keras(recipe_name: str, members: int, precision: str) -> dict[str, float]:
 
     config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
     networks = [keras_model(P1) for _ in range(members)]
-    judge_part = tf.function(lambda x: tf.add_n([network(x, training=False) for network in networks]))
+    predict_part = tf.function(lambda x: tf.add_n([network(x, training=False) for network in networks]))
     pixels = np.random.default_rng(0).random((IMAGES, 28, 28, 1), dtype=np.float32)
 
-    def judge(images: np.ndarray) -> np.ndarray:
-        parts = [judge_part(tf.constant(images[i : i + 500])).numpy() for i in range(0, len(images), 500)]
+    def predict(images: np.ndarray) -> np.ndarray:
+        parts = [predict_part(tf.constant(images[i : i + 500])).numpy() for i in range(0, len(images), 500)]
         return np.concatenate(parts)
 
-    return timed(judge, pixels, pixels[:1])
+    return timed(predict, pixels, pixels[:1])
 
 
 TOOLS = {
@@ -133,9 +133,9 @@ def main() -> None:
                     found.setdefault(f"{tool}, {members}", {}).setdefault(figure, []).append(value)
         print(f"round {turn + 1} of {arguments.rounds}", flush=True)
     for name, figures in found.items():
-        rate, latency = (figures[figure] for figure in ("images_per_second", "latency_ms"))
+        speed, latency = (figures[figure] for figure in ("images_per_second", "latency_ms"))
         print(
-            f"{name:34} {statistics.median(rate):10,.0f} images/s ({min(rate):,.0f} to {max(rate):,.0f})"
+            f"{name:34} {statistics.median(speed):10,.0f} images/s ({min(speed):,.0f} to {max(speed):,.0f})"
             f"   one image {statistics.median(latency):7.2f} ms ({min(latency):.2f} to {max(latency):.2f})"
         )
     write(f"inference-{arguments.recipe}", {"benchmark": "B4", "recipe": arguments.recipe, "rounds": found})
@@ -143,7 +143,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
-        judge, precision = TOOLS[sys.argv[2]]
-        print(json.dumps(judge(sys.argv[3], int(sys.argv[4]), precision)))
+        run, precision = TOOLS[sys.argv[2]]
+        print(json.dumps(run(sys.argv[3], int(sys.argv[4]), precision)))
     else:
         main()

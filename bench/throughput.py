@@ -49,8 +49,8 @@ def ours(path: str, members: int = MEMBERS, name: str = "ensemble-cnn") -> None:
     speeds: dict[int, list[float]] = {}
 
     def take(event: Event) -> None:
-        if isinstance(event, EpochDone) and event.line["epoch"] > 1:
-            speeds.setdefault(event.member, []).append(event.line["images_per_second"])
+        if isinstance(event, EpochDone) and event.record.epoch > 1:
+            speeds.setdefault(event.member, []).append(event.record.images_per_second)
 
     changes = [
         f"training.epochs={EPOCHS}",
@@ -112,11 +112,11 @@ def convolutions_alone(precision: str) -> float:
 
     from committee import load_recipe
     from committee.config.recipe import Conv
+    from committee.nn.devices import single_threaded
     from committee.nn.summary import layer_table
-    from committee.training.jobs import one_thread
 
     seconds = 0.0
-    with one_thread():
+    with single_threaded():
         for number, planned in enumerate(layer_table(load_recipe("ensemble-cnn").network, (28, 28, 1), 10)):
             if not isinstance(planned.layer, Conv):
                 continue
@@ -144,10 +144,11 @@ def breakdown() -> dict[str, float]:
 
     from committee import kernels, load_recipe
     from committee.kernels import binding
-    from committee.nn.forward import forward_of
+    from committee.nn.devices import single_threaded
+    from committee.nn.forward import training_forward
+    from committee.nn.images import on_device
     from committee.training import loop
-    from committee.training.batches import epoch_batches, on_device
-    from committee.training.jobs import one_thread
+    from committee.training.batches import epoch_batches
     from committee.training.optim import make_optimiser
     from committee.training.state import Task
 
@@ -162,10 +163,10 @@ def breakdown() -> dict[str, float]:
     pixels = np.random.default_rng(0).integers(0, 255, (128 * 20, 28, 28, 1), dtype=np.uint8)
     labels = np.zeros(len(pixels), dtype=np.int64)
     task = Task(recipe, 0, 0, np.arange(len(pixels)), np.arange(0), 10, "cpu", "bfloat16")
-    with one_thread():
+    with single_threaded():
         network = loop.new_network(pixels, task)
         optimiser = make_optimiser(recipe.optimiser, network)
-        forward = forward_of(network, "cpu", "bfloat16")
+        forward = training_forward(network, "cpu", "bfloat16")
         images, targets = on_device(pixels, "cpu"), torch.from_numpy(labels)
         for epoch in (1, 2):
             spent.clear()

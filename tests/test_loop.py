@@ -1,4 +1,4 @@
-"""The loop: the same bits however it is cut, the rate and the gradients that were asked for."""
+"""The training loop: the same bits after an interruption, the learning rates and updates that the recipe asks for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from committee.training import batches, loop
 from committee.training.batches import scaling_of
 from committee.training.loop import fit
 from committee.training.optim import OPTIMISERS, Muon, lr_at, make_optimiser
-from committee.training.state import NUMBERS_OF_0_4, NonFiniteLossError, Task, TrainedNetwork, TrainingState
+from committee.training.state import NonFiniteLossError, Task, TrainedNetwork, TrainingState
 
 
 @pytest.fixture(autouse=True)
@@ -66,13 +66,13 @@ PLATEAU = [
 
 
 @pytest.mark.parametrize("name", ["standard", "ensemble-cnn", "plateau and average"])
-def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits: ImageDataset, tmp_path: Any) -> None:
+def test_an_interrupted_training_ends_with_the_same_bits(name: str, digits: ImageDataset, tmp_path: Any) -> None:
     folder = MemberFolder(tmp_path)
     network = "network.layers=[{type='flatten'},{type='dropout',rate=0.3},{type='dense',units='classes'}]"
     changes = ["training.epochs=4"] + ([network] if name == "ensemble-cnn" else ["network.widths=[8,8,8]"])
     base = name if name in shipped("recipe") else "standard"
     task = task_of(recipes.load(base, changes + (PLATEAU if name == "plateau and average" else [])), digits)
-    if name == "plateau and average":  # and images that a committee labelled
+    if name == "plateau and average":  # and pseudo-labelled images
         task = replace(task, pseudo=LabelledImages(digits.train.pixels[600:700], digits.train.labels[600:700]))
     whole, _ = run(digits, task)
     training = fit(digits.train.pixels, digits.train.labels, task)
@@ -93,17 +93,42 @@ def test_a_training_cut_after_an_epoch_ends_with_the_same_bits(name: str, digits
 
 
 def test_a_checkpoint_of_version_0_4_is_resumed_with_the_same_bits(digits: ImageDataset) -> None:
-    """Its numbers had other names, and Muon's groups too."""
-    task = task_of(recipes.load("standard", ["training.epochs=3", "network.widths=[8,8,8]"]), digits)
+    changes = ["training.epochs=4", "network.widths=[8,8,8]", *PLATEAU, "training.ema=0.5"]
+    changes += ["optimiser.name=muon", "optimiser.lr=10"]
+    task = task_of(recipes.load("standard", changes), digits)
     whole, _ = run(digits, task)
-    second = next(event for event in fit(digits.train.pixels, digits.train.labels, task) if is_epoch(event, 2))
-    tensors, numbers = second.to_tensors()
-    was = {new: old for old, new in NUMBERS_OF_0_4.items()}
-    numbers["state"] = {was.get(name, name): value for name, value in numbers["state"].items()}
-    for group in numbers["groups"]:
-        group["share"] = group.pop("lr_factor")
-    resumed, _ = run(digits, task, TrainingState.from_tensors(tensors, numbers))
+    third = next(event for event in fit(digits.train.pixels, digits.train.labels, task) if is_epoch(event, 3))
+    resumed, states = run(digits, task, TrainingState.from_tensors(*as_in_0_4(*third.to_tensors())))
+    assert [state.epoch for state in states] == [4]
     assert same(whole.network, resumed.network)
+    assert resumed.best_epoch == whole.best_epoch
+    assert [epoch.lr_reduced_to for epoch in resumed.history] == [epoch.lr_reduced_to for epoch in whole.history]
+    assert any(epoch.lr_reduced_to for epoch in whole.history[:3])
+
+
+def as_in_0_4(tensors: dict[str, torch.Tensor], numbers: dict[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:
+    """A checkpoint with the names that version 0.4.1 wrote."""
+    fields = {
+        "epoch": "epoch",
+        "best_epoch": "kept_epoch",
+        "best_score": "best",
+        "lowest_loss": "lowest_loss",
+        "epochs_since_lowest": "epochs_since_lowest",
+        "lr_factor": "rate_factor",
+        "best_monitored": "best_watched",
+        "epochs_since_improvement": "epochs_since_watched",
+    }
+    history = [dict(epoch) for epoch in numbers["history"]]
+    for epoch in history:
+        if lr := epoch.pop("lr_reduced_to"):
+            epoch["rate_reduced_to"] = lr
+    groups = [dict(group) for group in numbers["groups"]]
+    for group in groups:
+        group["share"] = group.pop("lr_factor")
+    state = {fields[name]: value for name, value in numbers["state"].items()}
+    old_tensors = {name.replace("best/", "kept/"): tensor for name, tensor in tensors.items()}
+    assert {name.partition("/")[0] for name in old_tensors} == {"network", "optimiser", "kept", "average"}
+    return old_tensors, {"state": state, "groups": groups, "history": history}
 
 
 def is_epoch(event: Any, number: int) -> bool:
@@ -114,8 +139,8 @@ def test_bfloat16_learns_what_float32_learns(digits: ImageDataset) -> None:
     recipe = recipes.load("standard", ["training.epochs=8", "network.widths=[16,16,16]", "training.batch_size=32"])
     accuracy = {}
     for precision in ("float32", "bfloat16"):
-        fitted, _ = run(digits, task_of(recipe, digits, precision, train=1000))
-        accuracy[precision] = fitted.history[-1].validation_accuracy
+        trained, _ = run(digits, task_of(recipe, digits, precision, train=1000))
+        accuracy[precision] = trained.history[-1].validation_accuracy
     assert min(accuracy.values()) > 0.9
     assert abs(accuracy["float32"] - accuracy["bfloat16"]) < 0.04
 
@@ -157,31 +182,32 @@ def test_the_first_convolution_is_computed_in_float32() -> None:
     assert torch.equal(output, functional.conv2d(images, conv.weight, conv.bias).to(torch.bfloat16))
 
 
-def test_a_loss_that_is_not_finite_is_told(digits: ImageDataset) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(digits: ImageDataset) -> None:
     recipe = recipes.load(
         "standard", ["optimiser.name=sgd", "optimiser.lr=1e30", "training.epochs=2", "schedule.name=constant"]
     )
-    with pytest.raises(NonFiniteLossError, match="loss became"):
+    with pytest.raises(NonFiniteLossError, match=r"the (training|validation) loss became (nan|inf) in epoch 1"):
         run(digits, task_of(recipe, digits))
 
 
 @pytest.mark.parametrize(
-    ("keep", "merit"),
+    ("checkpoint", "badness"),
     [
         ("best_validation_accuracy", lambda epoch: -epoch.validation_accuracy),
         ("best_validation_loss", lambda epoch: epoch.validation_loss),
     ],
 )
-def test_the_weights_that_are_kept_are_those_of_the_best_epoch(keep: str, merit: Any, digits: ImageDataset) -> None:
+def test_the_selected_weights_are_those_of_the_best_epoch(checkpoint: str, badness: Any, digits: ImageDataset) -> None:
     recipe = recipes.load(
-        "standard", ["training.epochs=6", f"training.checkpoint={keep}", "network.widths=[8,8,8]", "optimiser.lr=0.02"]
+        "standard",
+        ["training.epochs=6", f"training.checkpoint={checkpoint}", "network.widths=[8,8,8]", "optimiser.lr=0.02"],
     )
     task = task_of(recipe, digits)
-    fitted, _ = run(digits, task)
-    best = min(fitted.history, key=merit)
-    assert fitted.best_epoch == best.epoch
+    trained, _ = run(digits, task)
+    best = min(trained.history, key=badness)
+    assert trained.best_epoch == best.epoch
     images, labels = torch.from_numpy(digits.train.pixels), torch.from_numpy(digits.train.labels)
-    score = loop.score_of(fitted.network, images, labels, task.validation, task)
+    score = loop.evaluate(trained.network, images, labels, task.validation, task)
     assert score.loss == pytest.approx(best.validation_loss, rel=1e-6)
     assert score.accuracy == pytest.approx(best.validation_accuracy)
 
@@ -190,11 +216,11 @@ def test_patience_stops_after_epochs_without_a_lower_loss(digits: ImageDataset) 
     recipe = recipes.load(
         "standard", ["training.epochs=40", "training.patience=2", "optimiser.lr=0.03", "network.widths=[8,8,8]"]
     )
-    fitted, _ = run(digits, task_of(recipe, digits))
-    losses = [epoch.validation_loss or 0.0 for epoch in fitted.history]
+    trained, _ = run(digits, task_of(recipe, digits))
+    losses = [epoch.validation_loss or 0.0 for epoch in trained.history]
     assert len(losses) < 40
     assert min(losses) == losses[-3]
-    assert fitted.remark == "early stopping: validation loss not lower for 2 epochs"
+    assert trained.remark == "early stopping: validation loss not lower for 2 epochs"
 
 
 # --- optimisers and schedules -----------------------------------------------------------------------------------------
@@ -208,13 +234,13 @@ def test_a_whitening_stem_gives_uncorrelated_outputs_of_its_own_images(digits: I
     stem = network[1]
     with torch.no_grad():
         outputs = functional.conv2d(network[0](images), stem.weight).transpose(0, 1).flatten(1)
-    assert torch.equal(stem.weight[9:16], -stem.weight[:7])  # 16 filters, 9 directions
+    assert torch.equal(stem.weight[9:16], -stem.weight[:7])  # 16 filters, 9 principal components
     covariance = torch.cov(outputs[:9])
     assert torch.allclose(covariance[:6, :6], torch.eye(6), atol=0.05)
     assert covariance.fill_diagonal_(0).abs().max() < 0.01
 
 
-def test_muon_is_torchs_and_moves_the_output_layer_by_adamw() -> None:
+def test_muon_is_torchs_and_updates_the_output_layer_by_adamw() -> None:
     draws = torch.Generator().manual_seed(0)
     ours = [nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((20, 30), (40, 10), (12,), (10, 40))]
     start = [p.detach().clone() for p in ours]
@@ -235,7 +261,7 @@ def test_muon_is_torchs_and_moves_the_output_layer_by_adamw() -> None:
         for optimiser in optimisers:
             optimiser.step()
     for a, b, before in zip(ours, theirs, start, strict=True):
-        assert (a - b).norm() < 0.03 * (b - before).norm()  # its matrices are brought to order in bfloat16
+        assert (a - b).norm() < 0.03 * (b - before).norm()  # torch's Newton-Schulz steps are in bfloat16
 
 
 STAGES = """[
@@ -246,7 +272,7 @@ STAGES = """[
 
 @pytest.fixture
 def lrs_used(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The rate that torch's SGD had in each of its steps."""
+    """The learning rate of torch's SGD in each of its steps."""
     used: list[float] = []
     step = torch.optim.SGD.step
 
@@ -267,10 +293,10 @@ def test_the_schedule_reaches_the_optimiser_in_every_step(
     run(digits, task_of(recipe, digits))
     steps = 2 * 10  # 200 images: batches of a tenth
     assert lrs_used == [lr_at(number, steps, recipe.schedule, recipe.optimiser.lr) for number in range(steps)]
-    assert len(set(lrs_used)) > 3  # standard warms up, even to a constant rate
+    assert len(set(lrs_used)) > 3  # standard warms up, even to a constant learning rate
 
 
-def test_stages_have_their_own_rates_batches_and_augmentation(
+def test_stages_have_their_own_learning_rates_batches_and_augmentation(
     digits: ImageDataset, lrs_used: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -301,43 +327,43 @@ def test_stages_have_their_own_rates_batches_and_augmentation(
 def test_a_plateau_halves_the_learning_rate_down_to_its_least(digits: ImageDataset, lrs_used: list[float]) -> None:
     recipe = recipes.load("standard", ["training.epochs=8", "network.widths=[8,8,8]", "optimiser.name=sgd"])
     changes = {"schedule": {"name": "plateau", "patience": 1, "min_lr": 0.01, "monitor": "validation_loss"}}
-    # with so high a rate hardly any epoch betters the loss of the one before
+    # with so high a learning rate hardly any epoch has a lower loss than the one before
     plateau = recipes.parse(recipe.content() | {"name": "plateau", "optimiser": {"name": "sgd", "lr": 2.0}} | changes)
-    fitted, _ = run(digits, task_of(plateau, digits))
-    reduced = [(epoch.epoch, epoch.lr_reduced_to) for epoch in fitted.history if epoch.lr_reduced_to]
-    losses = [epoch.validation_loss or 0.0 for epoch in fitted.history]
-    rate, expected = 2.0, []
+    trained, _ = run(digits, task_of(plateau, digits))
+    reduced = [(epoch.epoch, epoch.lr_reduced_to) for epoch in trained.history if epoch.lr_reduced_to]
+    losses = [epoch.validation_loss or 0.0 for epoch in trained.history]
+    lr, expected = 2.0, []
     for epoch in range(1, 9):
-        expected += [rate] * 10
-        if epoch > 1 and losses[epoch - 1] >= min(losses[: epoch - 1]) and rate > 0.01:
-            rate = max(rate / 2, 0.01)
-            assert (epoch, rate) in reduced
+        expected += [lr] * 10
+        if epoch > 1 and losses[epoch - 1] >= min(losses[: epoch - 1]) and lr > 0.01:
+            lr = max(lr / 2, 0.01)
+            assert (epoch, lr) in reduced
     assert lrs_used == expected
     assert len(reduced) >= 2
 
 
-def test_the_running_average_of_the_weights_is_what_is_kept(digits: ImageDataset) -> None:
+def test_the_moving_average_of_the_weights_is_what_is_selected(digits: ImageDataset) -> None:
     recipe = recipes.load("standard", ["training.epochs=3", "network.widths=[8,8,8]", "training.ema=0.9"])
     averaged, states = run(digits, task_of(recipe, digits))
     plain, _ = run(digits, task_of(recipes.load("standard", ["training.epochs=3", "network.widths=[8,8,8]"]), digits))
-    losses = [[epoch.train_loss for epoch in fitted.history] for fitted in (averaged, plain)]
-    assert losses[0] == losses[1]  # training itself is not touched
+    losses = [[epoch.train_loss for epoch in trained.history] for trained in (averaged, plain)]
+    assert losses[0] == losses[1]  # training itself does not change
     assert not same(averaged.network, plain.network)
-    kept = averaged.network.state_dict()
-    assert all(torch.equal(kept[name], tensor) for name, tensor in states[-1].average.items())
+    selected = averaged.network.state_dict()
+    assert all(torch.equal(selected[name], tensor) for name, tensor in states[-1].average.items())
     network = torch.nn.Linear(1, 1, bias=False)
-    running = loop.MovingAverage(network, 0.9)
+    moving = loop.MovingAverage(network, 0.9)
     average = float(network.weight.detach())
     for step, value in enumerate([1.0, 5.0, -2.0]):
         with torch.no_grad():
             network.weight.fill_(value)
-        running.update(network, step)
+        moving.update(network, step)
         decay = min(0.9, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * value
-    assert float(running.network.weight.detach()) == pytest.approx(average)
+    assert float(moving.network.weight.detach()) == pytest.approx(average)
 
 
-def test_a_share_of_every_batch_is_pseudo_labelled(digits: ImageDataset) -> None:
+def test_a_fraction_of_every_batch_is_pseudo_labelled(digits: ImageDataset) -> None:
     recipe = recipes.load("standard", ["training.batch_size=16", "augmentation.cutout=0"])
     marked = np.full((7, 8, 8, 1), 255, dtype=np.uint8)
     task = replace(task_of(recipe, digits), pseudo=LabelledImages(marked, np.full(7, 3)))
@@ -346,17 +372,17 @@ def test_a_share_of_every_batch_is_pseudo_labelled(digits: ImageDataset) -> None
     images, labels = torch.from_numpy(digits.train.pixels), torch.from_numpy(digits.train.labels)
     found = list(batches.epoch_batches(images, labels, plain, 1, network))
     assert len(found) == -(-200 // 12)  # one pass over the labelled images, 12 and 4 in a batch
-    for pixels, wanted in found[:-1]:
+    for pixels, classes in found[:-1]:
         is_pseudo = (pixels == 255).all((1, 2, 3))
         assert int(is_pseudo.sum()) == 4
-        assert (wanted[is_pseudo] == 3).all()
+        assert (classes[is_pseudo] == 3).all()
 
 
 def test_dropout_meets_its_rate_and_keeps_the_mean_in_any_memory_order() -> None:
     layer = KeyedDropout(0.3)
-    for shape, form in [((64, 20), torch.contiguous_format), ((16, 8, 9, 7), torch.channels_last)]:
+    for shape, memory_format in [((64, 20), torch.contiguous_format), ((16, 8, 9, 7), torch.channels_last)]:
         layer.generator = torch_generator(1)
-        values = torch.ones(shape).contiguous(memory_format=form)
+        values = torch.ones(shape).contiguous(memory_format=memory_format)
         dropped = layer(values)
         assert dropped.stride() == values.stride()
         assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.03)
@@ -376,7 +402,7 @@ def test_schedules_rise_to_the_peak_and_fall_towards_zero() -> None:
     assert {lr_at(step, 100, Schedule(), 0.3) for step in range(100)} == {0.3}
 
 
-def test_weight_decay_spares_biases_and_normalisation() -> None:
+def test_biases_and_batch_normalisation_have_no_weight_decay() -> None:
     network = build(recipes.load("standard").network, (1, 28, 28), 10, torch_generator(0))
     for name in OPTIMISERS:
         settings = recipes.load("standard", [f"optimiser.name={name}"]).optimiser
@@ -389,7 +415,7 @@ def test_weight_decay_spares_biases_and_normalisation() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_standardised_input_has_mean_0_and_deviation_1_over_the_members_own_images(dtype: type) -> None:
+def test_standardised_input_has_mean_0_and_deviation_1_over_the_members_training_images(dtype: type) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (50, 5, 4, 3)).astype(dtype)
     train = np.arange(10, 40)
     scaled = scaling_of(pixels, train, "standardised")(as_float(on_device(pixels, "cpu")[train]))

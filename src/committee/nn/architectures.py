@@ -1,7 +1,7 @@
-"""Networks as plain `nn.Module`s, built from a recipe's list of layers; a backbone is a function that writes one.
+"""Networks as plain `nn.Module`s, built from a recipe's list of layers; a backbone is a function that returns one.
 
 A network takes raw pixels, (image, channel, height, width) float32 in 0..255 (0..65535 for 16 bits), scales them itself
-and returns logits, (image, class). Its weights file is therefore all that a prediction needs.
+and returns logits, (image, class). The recipe and the weights file are therefore all that inference needs.
 """
 
 from __future__ import annotations
@@ -31,10 +31,16 @@ Shape = tuple[int, ...]  # of one image inside the network: (channel, height, wi
 
 
 def compact(widths: Sequence[int], kernel: int, image_shape: Shape) -> list[Layer]:
-    """conv 16 at full size, then three blocks (pool, conv, conv), all batch-normalised; global max pool; linear.
+    """The layers of `compact`: conv 16 at full size, three blocks (pool, conv, conv), global max pool, dense.
 
-    Pooling comes first: the same parameters as with a convolution before it, for less than half the work. A block's
-    pooling halves only a side of 6 pixels or more, so that small images keep their detail and any size is taken.
+    Every convolution is followed by batch normalisation and relu. A block begins with its pooling: after the first
+    convolution it would leave more than twice the multiply-adds, for as many parameters. Pooling halves only sides of
+    6 pixels or more, so that small images keep their detail and any size fits.
+
+    Args:
+        widths: filters of each block's convolutions.
+        kernel: height and width of all convolutions, pixels.
+        image_shape: (channel, height, width).
     """
     layers, (_, height, width) = _normalised_conv(16, kernel), image_shape
     for filters in widths:
@@ -44,10 +50,11 @@ def compact(widths: Sequence[int], kernel: int, image_shape: Shape) -> list[Laye
 
 
 def vgg(widths: Sequence[int], kernel: int, image_shape: Shape) -> list[Layer]:
-    """Three blocks of three convolutions, all batch-normalised, poolings between them; global max pool; linear.
+    """The layers of `vgg`: three blocks of three convolutions with poolings between them, global max pool, dense.
 
-    After Simonyan & Zisserman 2015. With widths that double, every block does the same work; at full size the first
-    one sees every detail.
+    After Simonyan & Zisserman 2015, "Very deep convolutional networks for large-scale image recognition", arXiv
+    1409.1556, with batch normalisation and relu after every convolution. The first block sees the image at full size.
+    The arguments are those of `compact`.
     """
     layers, (_, height, width) = _normalised_conv(widths[0], kernel) * 3, image_shape
     for filters in widths[1:]:
@@ -57,7 +64,7 @@ def vgg(widths: Sequence[int], kernel: int, image_shape: Shape) -> list[Layer]:
 
 
 def _halving(height: int, width: int) -> tuple[list[Layer], int, int]:
-    """The pooling between two blocks, nothing where both sides are short; and the sides after it."""
+    """The pooling between two blocks (none where both sides are short), and the height and width after it."""
     window = (2 if height >= 6 else 1, 2 if width >= 6 else 1)
     pool: list[Layer] = [MaxPool(size=window)] if window != (1, 1) else []
     return pool, height // window[0], width // window[1]
@@ -79,7 +86,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Scaling(nn.Module):
-    """(pixel - offset) / scale, in float32; the two constants are stored with the weights."""
+    """(pixel - offset) / scale, in float32; the two constants are buffers, stored with the weights."""
 
     offset: Tensor
     scale: Tensor
@@ -95,10 +102,10 @@ class Scaling(nn.Module):
 
 
 class StemConv(nn.Conv2d):
-    """The first convolution, always computed in float32, its output in the precision of the rest.
+    """The first convolution: always computed in float32; its output has the precision of the other layers.
 
-    With one input channel the bfloat16 convolution was wrong on CPUs for some kernels (pytorch issue 163347), and at so
-    few channels it gains nothing.
+    torch's bfloat16 convolution of one input channel gave wrong results on CPUs for some kernel sizes (pytorch issue
+    163347), and with so few channels bfloat16 is not faster.
     """
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -110,10 +117,10 @@ class StemConv(nn.Conv2d):
 
 
 class KeyedDropout(nn.Module):
-    """Dropout whose zeros come from a generator that training sets, never from a global one.
+    """Dropout that draws from a generator given by `set_dropout_generator`, never from torch's global one.
 
-    On the CPU one draw of 64 bits decides over four values, a tenth of the time of a Bernoulli draw for each; the rate
-    is met to 1 in 65,536.
+    On the CPU one draw of 64 bits decides about four values, which takes a tenth of the time of a Bernoulli draw for
+    each; the rate is rounded to a multiple of 1 / 65,536.
     """
 
     def __init__(self, rate: float) -> None:
@@ -126,30 +133,30 @@ class KeyedDropout(nn.Module):
         if not self.training or self.rate == 0:
             return values
         if self.generator is None:
-            raise RuntimeError("dropout needs a generator in training; set it with set_dropout_generator")
+            raise RuntimeError("dropout needs a generator in training, got none; call set_dropout_generator first")
         if values.device.type == "cpu":
-            return values * self._kept_on_cpu(values)
-        kept = torch.empty_like(values).bernoulli_(1 - self.rate, generator=self.generator)
-        return values * kept.mul_(1 / (1 - self.rate))
+            return values * self._factors_on_cpu(values)
+        factors = torch.empty_like(values).bernoulli_(1 - self.rate, generator=self.generator)
+        return values * factors.mul_(1 / (1 - self.rate))
 
-    def _kept_on_cpu(self, values: Tensor) -> Tensor:
-        """0 or 1 / (1 - rate) for each value, in the memory order of the values."""
+    def _factors_on_cpu(self, values: Tensor) -> Tensor:
+        """0 or 1 / (1 - rate) for each value, laid out in memory like the values."""
         count, dropped = values.numel(), round(self.rate * 65536)
         drawn = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=self.generator)
-        kept = drawn.view(torch.int16)[:count] >= dropped - 32768
-        factors = kept.to(values.dtype).mul_(65536 / (65536 - dropped))
+        survives = drawn.view(torch.int16)[:count] >= dropped - 32768
+        factors = survives.to(values.dtype).mul_(65536 / (65536 - dropped))
         if values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last):
             images, channels, height, width = values.shape
             return factors.view(images, height, width, channels).permute(0, 3, 1, 2)
         return factors.view(values.shape)
 
     def extra_repr(self) -> str:
-        """Shown by print."""
+        """What `print` shows of the layer."""
         return f"rate={self.rate}"
 
 
 class FlattenPixels(nn.Module):
-    """All values of an image in one row, pixel after pixel: nothing moves in memory, forward or backward."""
+    """All values of an image in one row, pixel after pixel, so that images in channels-last memory need no copy."""
 
     def forward(self, values: Tensor) -> Tensor:
         """(image, channel, height, width), channels last -> (image, height * width * channel)."""
@@ -157,7 +164,7 @@ class FlattenPixels(nn.Module):
 
 
 def set_dropout_generator(network: nn.Module, generator: torch.Generator) -> None:
-    """Let every dropout layer of the network draw from this generator, in the order of the layers."""
+    """Let all dropout layers of the network draw from one generator, in the order of the layers."""
     for module in network.modules():
         if isinstance(module, KeyedDropout):
             module.generator = generator
@@ -165,11 +172,13 @@ def set_dropout_generator(network: nn.Module, generator: torch.Generator) -> Non
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """A layer in its place: what goes in and out (of one image), what it costs.
+    """A layer with its shapes and costs for one image.
 
     Attributes:
-        name: for tables, such as "conv 3x3 16 relu".
-        multiply_adds: multiplications with an addition, one image, forward.
+        name: for tables, such as "conv 3x3 16 same relu".
+        input, output: (channel, height, width), or (unit,).
+        parameters: the number of trainable ones.
+        multiply_adds: in the forward pass.
     """
 
     layer: Layer
@@ -181,19 +190,24 @@ class PlannedLayer:
 
 
 def plan_layers(network: Network, image_shape: Shape, classes: int) -> list[PlannedLayer]:
-    """The network's layers (of member 0, where members differ) with their shapes for images (channel, height, width).
+    """The network's layers with their shapes and costs, where members differ those of member 0.
+
+    Args:
+        network: the recipe's section.
+        image_shape: (channel, height, width).
+        classes: their number.
 
     Raises:
-        RecipeError: a layer does not fit what the one before it gives.
+        RecipeError: a layer does not fit the output of the one before it.
     """
     layers = list(network.layers)
     if network.backbone:
         layers = BACKBONES[network.backbone](network.widths, network.kernels[0], image_shape)
-    planned = []
+    planned: list[PlannedLayer] = []
     shape = image_shape
     for number, layer in enumerate(layers, start=1):
         try:
-            planned.append(_place(layer, shape, classes))
+            planned.append(_planned(layer, shape, classes))
         except _MisfitError as misfit:
             size = " x ".join(map(str, image_shape))
             raise RecipeError(
@@ -205,49 +219,61 @@ def plan_layers(network: Network, image_shape: Shape, classes: int) -> list[Plan
 
 
 class _MisfitError(Exception):
-    """Why a layer cannot stand where it is."""
+    """A layer does not fit its input; the message is a phrase for `plan_layers` to finish."""
 
 
-def _place(layer: Layer, shape: Shape, classes: int) -> PlannedLayer:
-    """One layer after an output of this shape."""
-    spatial = len(shape) == 3
+def _planned(layer: Layer, shape: Shape, classes: int) -> PlannedLayer:
+    """One layer on an input of this shape."""
     if isinstance(layer, Conv):
-        if not spatial:
-            raise _MisfitError("needs an image, but the one before it gives a flat row")
-        loss = layer.kernel - 1 if layer.padding == "valid" else 0
-        channels, height, width = shape
-        if min(height, width) <= loss:
-            raise _MisfitError(f"needs at least {loss + 1}x{loss + 1} pixels but gets {height}x{width}")
-        output = (layer.filters, height - loss, width - loss)
-        weights = channels * layer.filters * layer.kernel**2
-        name = f"conv {layer.kernel}x{layer.kernel} {layer.filters} {layer.padding}{_suffix(layer.activation)}"
-        parameters = weights + (layer.filters if layer.bias else 0)
-        return PlannedLayer(layer, name, shape, output, parameters, weights * output[1] * output[2])
+        return _planned_conv(layer, _spatial(shape))
     if isinstance(layer, MaxPool):
-        down, across = window(layer)
-        if not spatial or shape[1] < down or shape[2] < across:
-            raise _MisfitError(f"needs an image of at least {down}x{across} but gets {shape}")
-        output = (shape[0], shape[1] // down, shape[2] // across)
-        return PlannedLayer(layer, f"maxpool {down}x{across}", shape, output, 0, 0)
+        return _planned_pool(layer, shape)
     if isinstance(layer, BatchNorm):
         return PlannedLayer(layer, "batchnorm", shape, shape, 2 * shape[0], math.prod(shape))
     if isinstance(layer, Dropout):
         return PlannedLayer(layer, f"dropout {layer.rate:g}", shape, shape, 0, 0)
     if isinstance(layer, Dense):
-        if spatial:
-            raise _MisfitError("needs a flat row but gets an image; put a flatten or global_pool layer before it")
-        units = classes if layer.units == "classes" else layer.units
-        weights = shape[0] * units
-        return PlannedLayer(
-            layer, f"dense {units}{_suffix(layer.activation)}", shape, (units,), weights + units, weights
-        )
+        return _planned_dense(layer, shape, classes)
     if isinstance(layer, Flatten):
         return PlannedLayer(layer, "flatten", shape, (math.prod(shape),), 0, 0)
     if isinstance(layer, GlobalPool):
-        if not spatial:
-            raise _MisfitError("needs an image, but the one before it gives a flat row")
-        return PlannedLayer(layer, f"global {layer.kind} pool", shape, (shape[0],), 0, 0)
+        return PlannedLayer(layer, f"global {layer.kind} pool", shape, _spatial(shape)[:1], 0, 0)
     return PlannedLayer(layer, layer.kind, shape, shape, 0, 0)
+
+
+def _planned_conv(layer: Conv, shape: tuple[int, int, int]) -> PlannedLayer:
+    lost = layer.kernel - 1 if layer.padding == "valid" else 0
+    channels, height, width = shape
+    if min(height, width) <= lost:
+        raise _MisfitError(f"needs at least {lost + 1}x{lost + 1} pixels but gets {height}x{width}")
+    output = (layer.filters, height - lost, width - lost)
+    weights = channels * layer.filters * layer.kernel**2
+    name = f"conv {layer.kernel}x{layer.kernel} {layer.filters} {layer.padding}{_suffix(layer.activation)}"
+    parameters = weights + (layer.filters if layer.bias else 0)
+    return PlannedLayer(layer, name, shape, output, parameters, weights * output[1] * output[2])
+
+
+def _planned_pool(layer: MaxPool, shape: Shape) -> PlannedLayer:
+    down, across = window(layer)
+    if len(shape) != 3 or shape[1] < down or shape[2] < across:
+        raise _MisfitError(f"needs an image of at least {down}x{across} but gets {shape}")
+    output = (shape[0], shape[1] // down, shape[2] // across)
+    return PlannedLayer(layer, f"maxpool {down}x{across}", shape, output, 0, 0)
+
+
+def _planned_dense(layer: Dense, shape: Shape, classes: int) -> PlannedLayer:
+    if len(shape) == 3:
+        raise _MisfitError("needs a flat row but gets an image; put a flatten or global_pool layer before it")
+    units = classes if layer.units == "classes" else layer.units
+    weights = shape[0] * units
+    return PlannedLayer(layer, f"dense {units}{_suffix(layer.activation)}", shape, (units,), weights + units, weights)
+
+
+def _spatial(shape: Shape) -> tuple[int, int, int]:
+    """The shape, if it is (channel, height, width)."""
+    if len(shape) != 3:
+        raise _MisfitError("needs an image, but the one before it gives a flat row")
+    return shape[0], shape[1], shape[2]
 
 
 def _suffix(activation: str) -> str:
@@ -255,21 +281,25 @@ def _suffix(activation: str) -> str:
 
 
 def window(layer: MaxPool) -> tuple[int, int]:
-    """Height and width of a pooling window."""
+    """Height and width of a pooling window, pixels."""
     return layer.size if isinstance(layer.size, tuple) else (layer.size, layer.size)
 
 
 def build(network: Network, image_shape: Shape, classes: int, generator: torch.Generator) -> nn.Sequential:
-    """A network with freshly drawn weights.
+    """A network with random initial weights, on the CPU.
 
     Args:
         network: the recipe's section.
         image_shape: (channel, height, width).
         classes: number of outputs.
-        generator: on the CPU; every initial weight comes from it, in the order of the layers.
+        generator: on the CPU; every initial weight is drawn from it, in the order of the layers.
 
     Returns:
-        (image, channel, height, width) float32 raw pixels -> (image, class) logits.
+        A module: (image, channel, height, width) float32 raw pixels -> (image, class) logits. Its first layer is a
+        `Scaling` that does nothing yet.
+
+    Raises:
+        RecipeError: a layer does not fit the output of the one before it.
     """
     modules: list[nn.Module] = [Scaling()]
     for planned in plan_layers(network, image_shape, classes):
@@ -309,10 +339,17 @@ def _modules(planned: PlannedLayer, *, first: bool) -> Iterator[nn.Module]:
 
 @torch.no_grad()
 def initialise(model: nn.Module, name: str, generator: torch.Generator) -> None:
-    """Draw all weights anew from the generator.
+    """Draw the initial weights of all convolutions and dense layers from a generator.
 
-    glorot_uniform, he_uniform, he_normal: weights with the bounds of Glorot & Bengio 2010 and He et al. 2015 (he_normal
-    untruncated), biases 0, as in Keras. torch: weights and biases uniform within 1 / sqrt(inputs), as in PyTorch.
+    Args:
+        model: the network; its weights change in place.
+        name: the recipe's `initialiser`:
+            glorot_uniform: uniform within sqrt(6 / (inputs + outputs)), biases 0, as in Keras; Glorot & Bengio 2010,
+            "Understanding the difficulty of training deep feedforward neural networks", AISTATS.
+            he_uniform, he_normal: uniform within sqrt(6 / inputs), or normal (not truncated) with standard deviation
+            sqrt(2 / inputs), biases 0; He et al. 2015, "Delving deep into rectifiers", arXiv 1502.01852.
+            torch: weights and biases uniform within 1 / sqrt(inputs), PyTorch's default.
+        generator: on the CPU.
     """
     for module in model.modules():
         if not isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -1,4 +1,4 @@
-"""What this machine has: devices, precisions, cores, processor; and the set-up that makes results bit-identical."""
+"""What this machine has (devices, precisions, cores, processor), and the thread settings that fix every last bit."""
 
 from __future__ import annotations
 
@@ -18,44 +18,52 @@ DEVICES = ("cuda", "mps", "xpu", "cpu")  # the order in which auto picks
 PRECISIONS = ("bfloat16", "float32")
 
 
-def pick_device(wanted: str = "auto") -> str:
-    """The device to train on: "auto" takes NVIDIA's or AMD's CUDA, Apple's MPS, Intel's XPU, else the CPU.
+def pick_device(choice: str = "auto") -> str:
+    """The device to train on: "cuda", "mps", "xpu" or "cpu".
+
+    Args:
+        choice: a device; or "auto": the first of CUDA (NVIDIA, AMD), MPS (Apple) and XPU (Intel) that is available,
+            else the CPU.
 
     Raises:
-        CommitteeError: this machine, or this build of PyTorch, does not have it.
+        CommitteeError: this machine, or this build of PyTorch, does not have the device.
     """
-    there: dict[str, Callable[[], bool]] = {
+    is_available: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
         "xpu": torch.xpu.is_available,
         "cpu": lambda: True,
     }
-    available = [device for device in DEVICES if there[device]()]
-    if wanted == "auto":
+    available = [device for device in DEVICES if is_available[device]()]
+    if choice == "auto":
         return available[0]
-    if wanted not in available:
+    if choice not in available:
         raise CommitteeError(
             f"--device must be auto or one that this machine and this PyTorch have ({', '.join(available)}); "
-            f"got {wanted!r}"
+            f"got {choice!r}"
         )
-    return wanted
+    return choice
 
 
-def pick_precision(wanted: str, device: str) -> str:
-    """bfloat16 where the device has it in hardware, else float32.
+def pick_precision(choice: str, device: str) -> str:
+    """The precision to train in: "bfloat16" or "float32".
+
+    Args:
+        choice: a precision; or "auto": bfloat16 where the device has it in hardware, else float32.
+        device: as `pick_device` gives it.
 
     Raises:
-        CommitteeError: not a precision.
+        CommitteeError: there is no such precision.
     """
-    if wanted == "auto":
+    if choice == "auto":
         return "bfloat16" if has_bfloat16(device) else "float32"
-    if wanted not in PRECISIONS:
-        raise CommitteeError(f"--precision must be auto, {' or '.join(PRECISIONS)}; got {wanted!r}")
-    return wanted
+    if choice not in PRECISIONS:
+        raise CommitteeError(f"--precision must be auto, {' or '.join(PRECISIONS)}; got {choice!r}")
+    return choice
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether matrix products in bfloat16 run in hardware there."""
+    """Whether the device multiplies matrices of bfloat16 in hardware."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
@@ -64,16 +72,17 @@ def has_bfloat16(device: str) -> bool:
 
 
 def cores() -> int:
-    """The processors that this process may use."""
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Pin the CPU's threads to one and flush denormals, as for every member wherever it runs; then restore.
+    """Compute with one CPU thread and flush denormal numbers to zero, as every member does wherever it is trained.
 
-    Sums are split among threads, so another number of threads would give other last bits. The process also keeps the
-    memory that it frees from now on; see `keep_freed_memory`.
+    torch splits sums among its threads, so that another number of threads would change the last bits. At the end the
+    number of threads is restored and denormal numbers are allowed again. The process also keeps the memory that it
+    frees from now on; see `keep_freed_memory`.
     """
     keep_freed_memory()
     before = torch.get_num_threads()
@@ -88,10 +97,10 @@ def single_threaded() -> Iterator[None]:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for its next use, from now on, where the C library can (glibc).
+    """Let the C library (glibc; others ignore this) reuse freed memory instead of returning it to the system.
 
-    A step's large arrays would otherwise go back to the system and be fetched again, zeroed, page by page: several
-    milliseconds a step, and a third of the time when judging.
+    A step's large arrays would otherwise be returned and fetched again, zeroed, page by page: several milliseconds of
+    each training step, and a third of the time of inference.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
@@ -100,17 +109,17 @@ def keep_freed_memory() -> None:
 
 
 def processor() -> str:
-    """The processor's name; where Linux tells them, its family and model, since rented machines hide the name."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text(encoding="utf-8", errors="replace").splitlines() if facts.exists() else []
-    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    name = told.get("model name") or platform.processor() or platform.machine()
-    numbers = [f"{word} {told[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in told]
+    """The processor's name, and on Linux its family and model numbers, since virtual machines often hide the name."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{word} {facts[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in facts]
     return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 def accelerator(device: str) -> str:
-    """The accelerator's name."""
+    """The name of the accelerator behind "cuda", "mps" or "xpu"."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     return "Apple" if device == "mps" else "Intel"

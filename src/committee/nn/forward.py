@@ -1,9 +1,10 @@
-"""A network's forward pass as training and prediction run it: with the C kernels where this machine has them.
+"""A network's forward pass as training and inference run it: on the compiled kernels where this machine has them.
 
 `training_forward` gives a function that computes what the network computes, with the network's own parameters and
-statistics. In float32, and off the CPU, that is the network itself. In bfloat16 on a CPU with the kernels, layers
-become pieces (`committee.nn.kernel_layers`). Pieces that follow each other are a chain, one function for autograd,
-whose values stay (image, height, width, channel) throughout; every other layer stays torch's, under autocast.
+statistics. In float32, and off the CPU, that is the network itself. In bfloat16 on a CPU with the kernels, its modules
+become kernel layers (`committee.nn.kernel_layers`). Those that follow each other form a chain, one function for
+autograd, whose values stay (image, height, width, channel) throughout; every other module stays torch's, under
+autocast.
 """
 
 from __future__ import annotations
@@ -16,55 +17,56 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from committee import kernels
-from committee.nn.kernel_layers import (
-    Convolution,
-    KernelLayer,
-    channels_first,
-    filled,
-    match_layers,
-    pixels_last,
-)
+from committee.nn.kernel_layers import ConvolutionLayer, KernelLayer, channels_first, match_layers, padded, pixels_last
 
 Forward = Callable[[Tensor], Tensor]
-INFERENCE_BATCH_SIZE = 64  # images, on a CPU
+INFERENCE_BATCH_SIZE = 64  # images at once on a CPU
 
 
 def training_forward(network: nn.Module, device: str, precision: str) -> Forward:
-    """The network as a function: (image, channel, height, width) float32 raw pixels -> (image, class) logits.
+    """The network as a differentiable function.
 
     Args:
         network: as `committee.nn.architectures.build` gives it, channels last.
         device: "cpu", "cuda", "mps" or "xpu".
         precision: "bfloat16" or "float32".
+
+    Returns:
+        (image, channel, height, width) float32 raw pixels -> (image, class) logits, bfloat16 or float32. Dropout and
+        batch normalisation follow the network's own mode, training or evaluation.
     """
-    return in_turn(steps_of(network, device, precision), device, precision)
+    return in_sequence(steps_of(network, device, precision), device, precision)
 
 
 def inference_forward(network: nn.Module, device: str, precision: str) -> Forward:
-    """The network, put into evaluation mode, as a function like `training_forward`'s, of at most
-    `inference_batch_size` images.
+    """The network, put into evaluation mode, as a function without gradients; the arguments are `training_forward`'s.
 
-    An image's logits do not depend on the images judged with it, not in the last bit. A chain treats each image by
-    itself, and fills up the rows of its matrix products; torch's layers get a batch that is filled up by repeating its
-    last image.
+    An image's logits do not depend on the other images of the batch, not even in the last bit. A chain treats each
+    image by itself and pads the rows of its matrix products; torch's modules get a batch padded with copies of its last
+    image.
+
+    Returns:
+        (image, channel, height, width) float32 raw pixels -> (image, class) float32 logits, of at most
+        `inference_batch_size` images at once.
     """
     steps, size = steps_of(network.eval(), device, precision), inference_batch_size(device)
-    forward, whole = in_turn(steps, device, precision), not all(isinstance(step, Chain) for step in steps)
+    forward = in_sequence(steps, device, precision)
+    needs_padding = not all(isinstance(step, Chain) for step in steps)
 
     @torch.no_grad()
-    def judge(pixels: Tensor) -> Tensor:
-        return forward(filled(pixels, size) if whole else pixels)[: len(pixels)].float()
+    def infer(pixels: Tensor) -> Tensor:
+        return forward(padded(pixels, size) if needs_padding else pixels)[: len(pixels)].float()
 
-    return judge
+    return infer
 
 
 def inference_batch_size(device: str) -> int:
-    """Images in a batch that is judged."""
+    """How many images `inference_forward`'s function takes at once on a device."""
     return INFERENCE_BATCH_SIZE if device == "cpu" else 512
 
 
-def in_turn(steps: Sequence[Forward], device: str, precision: str) -> Forward:
-    """The steps one after the other, torch's own layers in the precision."""
+def in_sequence(steps: Sequence[Forward], device: str, precision: str) -> Forward:
+    """The steps one after the other as one function; torch's own modules run under autocast in bfloat16."""
 
     def run(x: Tensor) -> Tensor:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
@@ -76,57 +78,57 @@ def in_turn(steps: Sequence[Forward], device: str, precision: str) -> Forward:
 
 
 def steps_of(network: nn.Module, device: str, precision: str) -> list[Forward]:
-    """The network as chains and single layers, or as it is where the C kernels cannot take part.
+    """The network as chains and single modules, or as it is where the kernels cannot be used.
 
-    A chain begins with a convolution: what follows is bfloat16.
+    A chain begins with a convolution, after which values are bfloat16.
     """
     with_kernels = device == "cpu" and precision == "bfloat16" and kernels.available()
     if not with_kernels or not isinstance(network, nn.Sequential):
         return [network]
-    layers, steps = list(network), list[Forward]()
-    while layers:
-        pieces: list[KernelLayer] = []
-        while layers and (found := match_layers(layers)) and (pieces or isinstance(found[0], Convolution)):
-            pieces.append(found[0])
-            layers = layers[found[1] :]
-        steps.append(Chain(pieces) if pieces else layers.pop(0))
+    modules, steps = list(network), list[Forward]()
+    while modules:
+        chained: list[KernelLayer] = []
+        while modules and (found := match_layers(modules)) and (chained or isinstance(found[0], ConvolutionLayer)):
+            chained.append(found[0])
+            modules = modules[found[1] :]
+        steps.append(Chain(chained) if chained else modules.pop(0))
     return steps
 
 
 class Chain:
-    """Pieces one after the other: (image, channel, height, width) -> the same or (image, value), bfloat16."""
+    """Kernel layers one after the other: (image, channel, height, width) -> the same or (image, value), bfloat16."""
 
-    def __init__(self, pieces: Sequence[KernelLayer]) -> None:
-        self.pieces = pieces
-        self.parameters = [parameter for piece in pieces for parameter in piece.parameters]
+    def __init__(self, layers: Sequence[KernelLayer]) -> None:
+        self.layers = layers
+        self.parameters = [parameter for layer in layers for parameter in layer.parameters]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run all of it; the pieces say themselves what their products are made of."""
+        """Run all of them, in the precision of the kernels."""
         with torch.autocast("cpu", enabled=False):
             if torch.is_grad_enabled():
-                return _Chain.apply(self.pieces, x, *self.parameters)  # type: ignore[no-any-return, no-untyped-call]
+                return _Chain.apply(self.layers, x, *self.parameters)  # type: ignore[no-any-return, no-untyped-call]
             x = pixels_last(x)
-            for piece in self.pieces:
-                x = piece.infer(x)
+            for layer in self.layers:
+                x = layer.infer(x)
             return channels_first(x)
 
 
 class _Chain(Function):
     @staticmethod
-    def forward(ctx: Any, pieces: Sequence[KernelLayer], x: Tensor, *parameters: Tensor) -> Tensor:
-        x, ctx.kept = pixels_last(x), []
-        for piece in pieces:
-            x, saved = piece.forward(x)
-            ctx.kept.append((piece, saved))
+    def forward(ctx: Any, layers: Sequence[KernelLayer], x: Tensor, *parameters: Tensor) -> Tensor:
+        x, ctx.saved = pixels_last(x), []
+        for layer in layers:
+            x, saved = layer.forward(x)
+            ctx.saved.append((layer, saved))
         return channels_first(x)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         gradients: list[Tensor | None] = []
-        slope: Tensor | None = pixels_last(dy)
-        while ctx.kept:
-            piece, saved = ctx.kept.pop()
-            assert slope is not None
-            slope, own = piece.backward(saved, slope, wanted=bool(ctx.kept) or ctx.needs_input_grad[1])
+        gradient: Tensor | None = pixels_last(dy)
+        while ctx.saved:
+            layer, saved = ctx.saved.pop()
+            assert gradient is not None
+            gradient, own = layer.backward(saved, gradient, needs_dx=bool(ctx.saved) or ctx.needs_input_grad[1])
             gradients = [*own, *gradients]
-        return None, None if slope is None else channels_first(slope), *gradients
+        return None, None if gradient is None else channels_first(gradient), *gradients

@@ -1,4 +1,4 @@
-"""Image arrays on their way into a network and predictions on their way out."""
+"""Image arrays to tensors and back: pixels on the device, as float32, and results collected in one tensor."""
 
 from __future__ import annotations
 
@@ -12,28 +12,38 @@ from committee.data.dataset import Pixels
 
 
 def on_device(pixels: Pixels, device: str) -> Tensor:
-    """The images as a tensor (image, height, width, channel): shared memory on the CPU, a copy elsewhere."""
-    if pixels.dtype == np.uint16:  # torch cannot index unsigned 16 bits: the same bits as signed, see `as_float`
+    """Images (image, height, width, channel) as a tensor of the same shape.
+
+    On the CPU the tensor shares the array's memory. uint16 becomes int16 with the same bits, since torch cannot index
+    uint16; `as_float` undoes that.
+    """
+    if pixels.dtype == np.uint16:
         pixels = pixels.view(np.int16)  # type: ignore[assignment]
     return torch.from_numpy(pixels).to(device)
 
 
 def as_float(pixels: Tensor) -> Tensor:
-    """Images (image, height, width, channel) -> float32 (image, channel, height, width), channels last."""
+    """Images (image, height, width, channel) from `on_device` -> float32 (image, channel, height, width), channels
+    last in memory; pixel values stay as they are.
+    """
     if pixels.dtype == torch.int16:
         pixels = pixels.to(torch.int32) & 0xFFFF
     return pixels.to(torch.float32).permute(0, 3, 1, 2)
 
 
 def concatenated(parts: Iterable[Tensor], rows: int) -> Tensor:
-    """Tensors one after the other in one of so many rows, which is allocated before they are computed.
+    """Like `torch.cat` along the first axis, but the result is allocated before all parts but the first are computed.
 
-    Small results kept between large temporary ones would fragment the process's memory: a hundred megabytes over a
+    Small results kept between large temporary tensors would fragment the process's memory: by a hundred megabytes in a
     thousand batches.
+
+    Args:
+        parts: float32 tensors on the CPU, alike but for their length; computed as they are asked for.
+        rows: the sum of their lengths.
     """
-    whole, filled = torch.empty(0), 0
+    result, filled = torch.empty(0), 0
     for part in parts:
-        whole = torch.empty(rows, *part.shape[1:]) if not filled else whole
-        whole[filled : filled + len(part)] = part
+        result = torch.empty(rows, *part.shape[1:]) if not filled else result
+        result[filled : filled + len(part)] = part
         filled += len(part)
-    return whole
+    return result

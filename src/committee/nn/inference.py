@@ -1,4 +1,4 @@
-"""Networks on many images: logits and probabilities, a batch at a time."""
+"""Inference on many images, a batch at a time: logits and probabilities."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from committee.nn.images import as_float, concatenated, on_device
 
 
 def member_probabilities(forward: Forward, pixels: Pixels, device: str, tta: str) -> NDArray[np.float32]:
-    """One member's probabilities for images (image, height, width, channel): (image, class) float32.
+    """One member's predicted probabilities.
 
     Args:
-        forward: its network as `committee.nn.forward.inference_forward` gives it, on the device.
-        pixels: not empty; may be memory-mapped, since a batch is fetched at a time.
-        device: where it predicts.
-        tta: test-time augmentation; with "horizontal_flip", the mean over the images and their mirror images.
+        forward: the member's network, from `committee.nn.forward.inference_forward`.
+        pixels: (image, height, width, channel), not empty; may be memory-mapped, since it is read a batch at a time.
+        device: where the network is.
+        tta: test-time augmentation: "none", or "horizontal_flip" for the mean over an image and its mirror image.
+
+    Returns:
+        (image, class) float32; each row sums to 1.
     """
 
     def of_batch(batch: Pixels) -> Tensor:
@@ -34,6 +37,15 @@ def member_probabilities(forward: Forward, pixels: Pixels, device: str, tta: str
 
 
 def predict_logits(forward: Forward, images: Tensor, positions: NDArray[np.int64]) -> Tensor:
-    """Logits (position, class) float32 on the CPU, of images (image, height, width, channel) on the device."""
+    """The logits of some images.
+
+    Args:
+        forward: a network, from `committee.nn.forward.inference_forward`.
+        images: (image, height, width, channel), on the network's device.
+        positions: (position,), which of them.
+
+    Returns:
+        (position, class) float32, on the CPU.
+    """
     batches = torch.split(torch.from_numpy(positions).to(images.device), inference_batch_size(images.device.type))
     return concatenated((forward(as_float(images[chosen])) for chosen in batches), len(positions))

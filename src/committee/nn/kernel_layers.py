@@ -1,7 +1,8 @@
-"""The pieces of a network that the C kernels compute: one or a few layers each, forward, backward, and for judging.
+"""Layers on the compiled kernels: one or a few of a network's modules each, forward, backward, and for inference.
 
-Scaling and the first convolution; convolution, normalisation and relu; pooling; dropout; dense and relu. Values are
-bfloat16, (image, height, width, channel) or (image, value). `match_layers` says with which one a list of layers begins.
+Scaling and the first convolution; convolution, batch normalisation and relu; max pooling; dropout; dense and relu.
+Values are bfloat16, (image, height, width, channel) or (image, value). `match_layers` finds the one that a list of
+modules begins with.
 """
 
 from __future__ import annotations
@@ -16,104 +17,108 @@ from torch import Tensor, nn
 from committee import kernels
 from committee.nn.architectures import FlattenPixels, KeyedDropout, Scaling, StemConv
 
-ROWS = 16  # of a matrix product that judges, or a multiple: a product of fewer may split its sums in another way
-Saved = tuple[Any, ...]  # what a piece keeps from the way forward for the way back
+ROWS = 16  # in inference, matrix products have a multiple of this: with fewer rows, BLAS may sum in another order
+Saved = tuple[Any, ...]  # what the forward pass keeps for the backward pass
 
 
 class KernelLayer(Protocol):
-    """One or a few layers, forward and backward."""
+    """One or a few layers on the kernels."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """In the order of `back`'s gradients."""
+        """In the order of `backward`'s gradients."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
-        """The result, in training, and what `back` needs."""
+        """The result in training, and what `backward` needs."""
 
-    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
-        """The gradients of x, where wanted, and of the parameters, from that of the result."""
+    def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+        """The gradients of x, where needed, and of the parameters, from that of the result."""
 
     def infer(self, x: Tensor) -> Tensor:
-        """The result where no gradient is wanted."""
+        """The result in inference, where there is no backward pass."""
 
 
 def match_layers(layers: list[nn.Module]) -> tuple[KernelLayer, int] | None:
-    """The piece that begins with the first layer, and how many layers it takes; None where the kernels have none."""
+    """The kernel layer for the first modules of a list.
+
+    Returns:
+        The layer and how many modules it replaces, as many as possible; None where no kernel computes the first one.
+    """
     first, *rest = layers
     if isinstance(first, Scaling) and rest and isinstance(stem := rest[0], StemConv) and fits(stem):
         norm, relu = norm_and_relu(rest[1:])
-        return Convolution(stem, first, norm, relu), 2 + (norm is not None) + relu
+        return ConvolutionLayer(stem, first, norm, relu), 2 + (norm is not None) + relu
     if isinstance(first, nn.Conv2d) and not isinstance(first, StemConv) and fits(first):
         norm, relu = norm_and_relu(rest)
-        return Convolution(first, None, norm, relu), 1 + (norm is not None) + relu
+        return ConvolutionLayer(first, None, norm, relu), 1 + (norm is not None) + relu
     if isinstance(first, nn.BatchNorm2d) and first.num_features % 16 == 0:
         relu = bool(rest) and isinstance(rest[0], nn.ReLU)
-        return Normalisation(first, relu), 1 + relu
+        return BatchNormLayer(first, relu), 1 + relu
     if isinstance(first, nn.MaxPool2d):
-        return Pooling(first), 1
+        return MaxPoolLayer(first), 1
     if isinstance(first, nn.AdaptiveMaxPool2d) and rest and isinstance(rest[0], nn.Flatten):
-        return GlobalPooling(), 2
+        return GlobalMaxPoolLayer(), 2
     if isinstance(first, KeyedDropout):
-        return Dropping(first), 1
+        return DropoutLayer(first), 1
     if isinstance(first, FlattenPixels):
-        return Flattening(), 1
+        return FlattenLayer(), 1
     if isinstance(first, nn.Linear):
         relu = bool(rest) and isinstance(rest[0], nn.ReLU)
-        return Dense(first, relu), 1 + relu
+        return DenseLayer(first, relu), 1 + relu
     return None
 
 
 def norm_and_relu(layers: list[nn.Module]) -> tuple[nn.BatchNorm2d | None, bool]:
-    """Whether normalisation and relu come first, in this order."""
+    """The batch normalisation that the modules begin with (None without one), and whether relu comes next."""
     norm = layers[0] if layers and isinstance(layers[0], nn.BatchNorm2d) else None
     after = layers[1:] if norm else layers
     return norm, bool(after) and isinstance(after[0], nn.ReLU)
 
 
-class Convolution:
-    """A convolution (the first one with the pixels' scaling), then normalisation and relu where there are any.
+class ConvolutionLayer:
+    """A convolution (the first one with the pixels' scaling), then batch normalisation and relu where there are any.
 
-    While nothing is trained, normalisation is folded into the weights, which are cached once.
+    In inference, batch normalisation is folded into the weights, which are transformed once.
     """
 
     def __init__(self, conv: nn.Conv2d, scaling: Scaling | None, norm: nn.BatchNorm2d | None, relu: bool) -> None:
         self.conv, self.scaling = conv, scaling
-        self.norm = Normalisation(norm, relu) if norm else None
-        self.relu, self.relu_here = relu, relu and norm is None
+        self.norm = BatchNormLayer(norm, relu) if norm else None
+        self.relu, self.relu_in_kernel = relu, relu and norm is None
         self.parameters = [*conv.parameters(), *(self.norm.parameters if self.norm else ())]
         self.size, self.padding = int(conv.kernel_size[0]), int(conv.padding[0])
         self.cached = CachedWeights([*conv.parameters(), *([*norm.parameters(), *norm.buffers()] if norm else ())])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, height, width, channel) -> (image, height', width', filter)."""
-        weight, bias, packed = self.conv.weight, self.conv.bias, None
+        weight, bias, for_gradient = self.conv.weight, self.conv.bias, None
         if self.scaling is not None:
             offset, scale = self.constants()
-            y = kernels.stem(x, offset, scale, taps_first(weight), bias, self.padding, relu=self.relu_here)
+            y = kernels.stem(x, offset, scale, taps_first(weight), bias, self.padding, relu=self.relu_in_kernel)
         else:
             x = x.to(torch.bfloat16)
-            forward, packed = kernels.transform_filters(pixels_last(weight))
-            y = kernels.conv(x, forward, bias, len(weight), self.size, self.padding, relu=self.relu_here)
+            filters, for_gradient = kernels.transform_filters(pixels_last(weight))
+            y = kernels.conv(x, filters, bias, len(weight), self.size, self.padding, relu=self.relu_in_kernel)
         z, of_norm = self.norm.forward(y) if self.norm else (y, ())
-        return z, (x, packed, y if self.relu_here else None, of_norm)
+        return z, (x, for_gradient, y if self.relu_in_kernel else None, of_norm)
 
-    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Normalisation first, then both gradients of the convolution."""
-        x, packed, mask, of_norm = saved
-        of_norm_parameters: list[Tensor | None] = []
+    def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Batch normalisation first, then both gradients of the convolution."""
+        x, for_gradient, mask, of_norm = saved
+        norm_gradients: list[Tensor | None] = []
         if self.norm:
-            dy, of_norm_parameters = self.norm.backward(of_norm, dy, wanted=True)
+            dy, norm_gradients = self.norm.backward(of_norm, dy, needs_dx=True)
         size, padding, bias, dx = self.size, self.padding, self.conv.bias is not None, None
         if self.scaling is not None:
-            slope, sums = kernels.stem_gradient(x, *self.constants(), dy, size, padding, relu_output=mask, bias=bias)
+            dw, db = kernels.stem_gradient(x, *self.constants(), dy, size, padding, relu_output=mask, bias=bias)
         else:
-            slope, sums = kernels.conv_gradient(x, dy, size, padding, relu_output=mask, bias=bias)
-            if wanted:
-                dx = kernels.conv(dy, packed, None, x.shape[3], size, size - 1 - padding, relu_output=mask)
-        return dx, [channels_first(slope), *([sums] if bias else []), *of_norm_parameters]
+            dw, db = kernels.conv_gradient(x, dy, size, padding, relu_output=mask, bias=bias)
+            if needs_dx:
+                dx = kernels.conv(dy, for_gradient, None, x.shape[3], size, size - 1 - padding, relu_output=mask)
+        return dx, [channels_first(dw), *([db] if bias else []), *norm_gradients]
 
     def infer(self, x: Tensor) -> Tensor:
-        """The same with running statistics; with a batch's own where normalisation is in training."""
+        """The same with running statistics; with the batch's own where batch normalisation is in training."""
         if self.norm and self.norm.norm.training:
             return self.forward(x)[0]
         weight, bias = self.cached(self.inference_weights)
@@ -123,7 +128,7 @@ class Convolution:
         return kernels.conv(x, weight, bias, self.conv.out_channels, self.size, self.padding, relu=self.relu)
 
     def inference_weights(self) -> tuple[Tensor, Tensor | None]:
-        """Weights as the kernel takes them, and bias, with normalisation folded in."""
+        """Weights as the kernel takes them, and bias, with batch normalisation folded in."""
         weight, bias = folded(self.conv, self.norm.norm if self.norm else None)
         return (
             taps_first(weight) if self.scaling is not None else kernels.transform_filters(pixels_last(weight))[0]
@@ -136,31 +141,31 @@ class Convolution:
 
 
 class CachedWeights:
-    """What was made of some tensors, made anew when they have changed."""
+    """A value computed from tensors, computed again only after one of them has changed."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors = tensors
-        self.kept: tuple[list[int], Any] | None = None
+        self.stored: tuple[list[int], Any] | None = None
 
     def __call__(self, make: Callable[[], Any]) -> Any:
-        """The kept value, or what `make` gives now."""
+        """The stored value, or that of `make`, which is stored, where a tensor has changed since."""
         state = [number for tensor in self.tensors for number in (tensor._version, tensor.data_ptr())]
-        if self.kept is None or self.kept[0] != state:
-            self.kept = state, make()
-        return self.kept[1]
+        if self.stored is None or self.stored[0] != state:
+            self.stored = state, make()
+        return self.stored[1]
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
-    """Weights and bias of a convolution that does the work of the normalisation after it, by its running statistics."""
+    """Weights and bias of a convolution with the batch normalisation after it folded in, by its running statistics."""
     if norm is None:
         return conv.weight, conv.bias
-    factor, shift = running_line(norm)
+    factor, shift = running_scale(norm)
     bias = shift if conv.bias is None else shift + conv.bias * factor
     return conv.weight * factor[:, None, None, None], bias
 
 
-def running_line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Factor and shift of each channel by which a normalisation judges."""
+def running_scale(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Factor and shift of each channel in inference, from the running statistics."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -175,7 +180,7 @@ def fits(conv: nn.Conv2d) -> bool:
     return square and conv.in_channels in kernels.CHANNELS and conv.out_channels in kernels.CHANNELS
 
 
-class Normalisation:
+class BatchNormLayer:
     """Batch normalisation as `nn.BatchNorm2d` does it, its running statistics included, and relu."""
 
     def __init__(self, norm: nn.BatchNorm2d, relu: bool) -> None:
@@ -190,26 +195,29 @@ class Normalisation:
         assert mean is not None
         assert variance is not None
         if not norm.training:
-            raise RuntimeError("a normalisation that is not in training has no way back here")
+            raise RuntimeError(
+                "a training step needs batch normalisation in training mode, got it in evaluation mode; "
+                "call network.train() first, or use inference_forward"
+            )
         counted += 1
-        share = norm.momentum if norm.momentum is not None else 1 / float(counted)
-        z, statistics = kernels.norm(x, norm.weight, norm.bias, norm.eps, share, mean, variance, relu=self.relu)
+        momentum = norm.momentum if norm.momentum is not None else 1 / float(counted)
+        z, statistics = kernels.norm(x, norm.weight, norm.bias, norm.eps, momentum, mean, variance, relu=self.relu)
         return z, (x, statistics)
 
-    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
-        """Gradients of x, factor and shift."""
+    def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor, list[Tensor | None]]:
+        """Gradients of x, weight and bias."""
         x, statistics = saved
         dx, weight, bias = kernels.norm_gradient(x, dy, statistics, self.norm.eps, relu=self.relu)
         return dx, [weight, bias]
 
     def infer(self, x: Tensor) -> Tensor:
-        """By running statistics, or in training by the batch's own."""
+        """By running statistics; in training, by the batch's own."""
         if self.norm.training:
             return self.forward(x)[0]
-        return kernels.scale(x, *running_line(self.norm), relu=self.relu)
+        return kernels.scale(x, *running_scale(self.norm), relu=self.relu)
 
 
-class Pooling:
+class MaxPoolLayer:
     """Max pooling."""
 
     def __init__(self, pool: nn.MaxPool2d) -> None:
@@ -222,7 +230,7 @@ class Pooling:
         y = kernels.pool(x, self.down, self.across)
         return y, (x, y)
 
-    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
         x, y = saved
         return kernels.pool_gradient(x, y, dy, self.down, self.across), []
@@ -232,7 +240,7 @@ class Pooling:
         return kernels.pool(x, self.down, self.across)
 
 
-class GlobalPooling:
+class GlobalMaxPoolLayer:
     """The largest value of each channel."""
 
     def __init__(self) -> None:
@@ -243,7 +251,7 @@ class GlobalPooling:
         y = self.infer(x)
         return y, (x, y)
 
-    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
         x, y = saved
         return kernels.pool_gradient(x, y, dy, x.shape[1], x.shape[2]), []
@@ -253,8 +261,8 @@ class GlobalPooling:
         return kernels.pool(x, x.shape[1], x.shape[2]).view(len(x), -1)
 
 
-class Dropping:
-    """Dropout; one key a batch comes from the layer's generator."""
+class DropoutLayer:
+    """Dropout; the layer's generator gives a key for each batch."""
 
     def __init__(self, dropout: KeyedDropout) -> None:
         self.parameters: list[nn.Parameter] = []
@@ -266,12 +274,12 @@ class Dropping:
         if not self.dropout.training or rate == 0:
             return x, (None,)
         if generator is None:
-            raise RuntimeError("dropout needs a generator in training; set it with set_dropout_generator")
+            raise RuntimeError("dropout needs a generator in training, got none; call set_dropout_generator first")
         key = int(torch.empty(1, dtype=torch.int64).random_(-(2**63), None, generator=generator))
         y, bits = kernels.dropout(x, rate, key)
         return y, (bits,)
 
-    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
         (bits,) = saved
         return dy if bits is None else kernels.dropout_gradient(dy, bits, self.dropout.rate), []
@@ -281,7 +289,7 @@ class Dropping:
         return x
 
 
-class Flattening:
+class FlattenLayer:
     """All values of an image in one row, pixel after pixel."""
 
     def __init__(self) -> None:
@@ -291,7 +299,7 @@ class Flattening:
         """(image, height, width, channel) -> (image, value)."""
         return x.view(len(x), -1), (x.shape,)
 
-    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
         return dy.view(saved[0]), []
 
@@ -300,8 +308,8 @@ class Flattening:
         return x.view(len(x), -1)
 
 
-class Dense:
-    """A dense layer, and relu, its products made of the same kind of numbers as a convolution's."""
+class DenseLayer:
+    """A dense layer, and relu; the products are of the same type as a convolution's."""
 
     def __init__(self, dense: nn.Linear, relu: bool) -> None:
         self.dense, self.relu = dense, relu
@@ -314,20 +322,20 @@ class Dense:
         y = self.product(x, weight, bias)
         return y, (x, weight, y if self.relu else None)
 
-    def backward(self, saved: Saved, dy: Tensor, *, wanted: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+    def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor | None, list[Tensor | None]]:
         """Gradients of x, weight and bias."""
         x, weight, y = saved
         dy = (dy if y is None else torch.where(y > 0, dy, 0)).to(weight.dtype)
-        dx = (dy @ weight).bfloat16() if wanted else None
+        dx = (dy @ weight).bfloat16() if needs_dx else None
         return dx, [(dy.T @ x).float(), dy.sum(0, dtype=torch.float32)]
 
     def infer(self, x: Tensor) -> Tensor:
-        """The same, its rows filled up, so that a row's sums are split alike in every batch."""
+        """The same, with padded rows, so that a row's values do not depend on the size of the batch."""
         rows = math.ceil(len(x) / ROWS) * ROWS
-        return self.product(filled(x.to(kernels.product_dtype()), rows), *self.cached(self.operands))[: len(x)]
+        return self.product(padded(x.to(kernels.product_dtype()), rows), *self.cached(self.operands))[: len(x)]
 
     def operands(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias as they enter the products."""
+        """Weight and bias in the type of the products."""
         return self.dense.weight.to(kernels.product_dtype()), self.dense.bias.to(kernels.product_dtype())
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -347,11 +355,15 @@ def pixels_last(x: Tensor) -> Tensor:
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """The way back, in memory channels last; of flat rows another view, so that no chain keeps its own result."""
+    """The inverse of `pixels_last`, without a copy.
+
+    Flat rows give a new view, so that no layer has saved the very tensor that its chain returns: through autograd's
+    graph that would be a reference cycle.
+    """
     return x.permute(0, 3, 1, 2) if x.ndim == 4 else x.view(x.shape)
 
 
-def filled(rows: Tensor, number: int) -> Tensor:
-    """The rows, and as many more as are missing to the number, all like the last."""
+def padded(rows: Tensor, number: int) -> Tensor:
+    """The rows, padded to this number with copies of the last one."""
     missing = number - len(rows)
     return torch.cat([rows, *[rows[-1:]] * missing]) if missing > 0 else rows

@@ -1,4 +1,4 @@
-"""Batches: an epoch's images in order, augmented, as floats; and what is computed from training images beforehand."""
+"""The batches of an epoch, and what is computed from a member's training images before training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from committee.training.state import Task
 
 
 def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
-    """The input scaling, its constants taken from the member's own training images in blocks of 1,000."""
+    """The input scaling, whose constants come from the member's training images alone.
+
+    Args:
+        pixels: (image, height, width, channel), uint8 or uint16; may be memory-mapped: 1,000 are read at once.
+        train: (image,), positions of the member's training images.
+        kind: the recipe's `input.scaling`.
+    """
     if kind == "none":
         return Scaling()
     if kind in ("unit", "unit_twice"):
@@ -34,14 +40,23 @@ def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
     return Scaling(mean, max(math.sqrt(max(squares / number - mean * mean, 0.0)), 1e-3))
 
 
-WHITENED_IMAGES = 2_000  # whose patches are used
+WHITENED_IMAGES = 2_000  # at most so many images give their patches
 
 
 def whitening_filters(scaling: Scaling, pixels: Pixels, train: NDArray[np.int64], filters: int, size: int) -> Tensor:
-    """Initial weights (filter, channel, height, width) that make the first layer's outputs uncorrelated, of variance 1.
+    """Initial weights of the first convolution that make its outputs uncorrelated and of variance 1.
 
-    They are the principal directions of the scaled training images' patches, the largest first, each divided by its
-    standard deviation (Page 2018, "How to train your ResNet"), then their negatives, since relu keeps half of each.
+    They are the principal components of the scaled training images' patches, the largest first, each divided by its
+    standard deviation, after Page 2018, "How to train your ResNet", myrtle.ai; then their negatives, since relu drops
+    the negative half of each output.
+
+    Args:
+        scaling: of the pixels.
+        pixels, train: as in `scaling_of`.
+        filters, size: of the convolution; its filters are size x size pixels.
+
+    Returns:
+        (filter, channel, height, width) float32.
     """
     values = size * size * pixels.shape[3]
     number, total, products = 0, torch.zeros(values).double(), torch.zeros(values, values).double()
@@ -60,17 +75,18 @@ def whitening_filters(scaling: Scaling, pixels: Pixels, train: NDArray[np.int64]
 def epoch_batches(
     images: Tensor, targets: Tensor, task: Task, epoch: int, network: nn.Module
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one epoch: order, augmentation and dropout all keyed by (seed, member, purpose, epoch).
+    """The batches of one epoch. Order, augmentation and dropout are each drawn with the key (seed, member, purpose,
+    epoch), so that an epoch can be repeated without those before it.
 
     Args:
-        images: (image, height, width, channel), on the device.
-        targets: (image,).
-        task: which of them, in batches of what size.
+        images: (image, height, width, channel), on the task's device.
+        targets: (image,), their classes.
+        task: which images to use, and how.
         epoch: its number.
-        network: whose dropout layers get the epoch's generator.
+        network: whose dropout layers are to draw from the epoch's generator.
 
     Yields:
-        (image, channel, height, width) float32, and (image,).
+        A batch (image, channel, height, width) float32 raw pixels, and its classes (image,).
     """
     settings = task.recipe.augmentation
     augmented = task.augmented(epoch)
@@ -84,21 +100,31 @@ def epoch_batches(
     for chosen in torch.split(positions, labelled):
         pixels, labels = images[chosen], targets[chosen]
         if pseudo:
-            more, given = next(pseudo)
-            pixels, labels = torch.cat([pixels, more.to(pixels)]), torch.cat([labels, given.to(labels)])
+            pseudo_pixels, pseudo_labels = next(pseudo)
+            pixels, labels = (
+                torch.cat([pixels, pseudo_pixels.to(pixels)]),
+                torch.cat([labels, pseudo_labels.to(labels)]),
+            )
         batch = as_float(pixels)
         yield (augment(batch, settings, generator) if augmented else batch), labels
 
 
 def pseudo_batches(task: Task, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The pseudo-labelled part of each batch, without end: pass after pass over the images, each in its own order."""
+    """The pseudo-labelled images of one batch after another, endlessly; each pass over them has its own order.
+
+    Pseudo-labels are due to Lee 2013, "Pseudo-Label: The simple and efficient semi-supervised learning method for deep
+    neural networks", ICML workshop.
+
+    Yields:
+        Images (image, height, width, channel) and classes (image,), on the CPU.
+    """
     assert task.pseudo is not None
     number = task.batch_parts(epoch)[1]
     rng = numpy_generator(task.seed, "member", task.member, "pseudo order", epoch)
     images, labels = on_device(task.pseudo.pixels, "cpu"), torch.from_numpy(task.pseudo.labels)
-    waiting = rng.permutation(len(labels))
+    remaining = rng.permutation(len(labels))
     while True:
-        while len(waiting) < number:
-            waiting = np.concatenate([waiting, rng.permutation(len(labels))])
-        chosen, waiting = torch.from_numpy(waiting[:number]), waiting[number:]
+        while len(remaining) < number:
+            remaining = np.concatenate([remaining, rng.permutation(len(labels))])
+        chosen, remaining = torch.from_numpy(remaining[:number]), remaining[number:]
         yield images[chosen], labels[chosen]

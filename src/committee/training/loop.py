@@ -1,8 +1,8 @@
-"""THE loop: one member, one device. Read this first.
+"""The training loop for one member on one device. Read this first.
 
-`fit` trains one network and keeps the weights that the recipe asks for. All its randomness comes from keys
-(seed, member, purpose, epoch), so an epoch can be repeated alone: a training that was interrupted goes on from the
-state after its last whole epoch and ends with the same bits as one that was not.
+`fit` trains a network and selects the weights that the recipe asks for. All random numbers are drawn with keys (seed,
+member, purpose, epoch), so that an epoch does not depend on the draws of those before it: a training that was
+interrupted continues from the state after its last whole epoch and ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.nn import functional
 
 from committee.config.recipe import Recipe, Training
 from committee.data.dataset import Labels, Pixels
+from committee.errors import counted
 from committee.folders.records import EpochRecord
 from committee.nn.architectures import build
 from committee.nn.forward import Forward, inference_forward, training_forward
@@ -38,62 +40,8 @@ from committee.training.state import (
     TrainingState,
 )
 
-STATISTICS_STEPS = 100  # until then, batch normalisation's running statistics are too young to be used
+STATISTICS_STEPS = 100  # before so many steps, batch normalisation's running statistics are not usable yet
 PROGRESS_SECONDS = 0.5
-
-
-class Score(NamedTuple):
-    """Mean loss and accuracy on the validation images; None without any."""
-
-    loss: float | None
-    accuracy: float | None
-
-
-class Member:
-    """What a member's training works with: network, optimiser, moving average, images on the device."""
-
-    def __init__(self, pixels: Pixels, labels: Labels, task: Task, resume: TrainingState | None) -> None:
-        self.task = task
-        self.images = on_device(pixels, task.device)
-        self.targets = torch.from_numpy(labels).to(task.device)
-        self.network = new_network(pixels, task)
-        self.optimiser = make_optimiser(task.recipe.optimiser, self.network)
-        ema = task.recipe.training.ema
-        self.average = MovingAverage(self.network, ema) if ema else None
-        self.forward = training_forward(self.network, task.device, task.precision)
-        self.steps = task.steps_before(task.last_epoch + 1)
-        if resume:
-            self.network.load_state_dict(resume.network)
-            load_optimiser(self.optimiser, resume.optimiser)
-            if self.average:
-                self.average.network.load_state_dict(resume.average)
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """The network whose weights are evaluated and kept: the moving average, where there is one."""
-        return self.average.network if self.average else self.network
-
-
-class EpochSums:
-    """Sums over the steps of an epoch, on the device, so that no step waits for them."""
-
-    def __init__(self, device: str) -> None:
-        double = torch.float32 if device == "mps" else torch.float64  # Apple's GPUs have no float64
-        self.loss = torch.zeros((), dtype=double, device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.images, self.lr = 0, 0.0
-
-    def add(self, loss: Tensor, logits: Tensor, targets: Tensor, lr: float) -> None:
-        """Count a step."""
-        self.loss += loss.detach().to(self.loss) * len(targets)
-        self.correct += (logits.detach().argmax(1) == targets).sum()
-        self.images += len(targets)
-        self.lr = lr
-
-    @property
-    def mean_loss(self) -> float:
-        """Over the images so far; waits for the device."""
-        return float(self.loss) / self.images
 
 
 def fit(
@@ -102,123 +50,111 @@ def fit(
     """Train one member.
 
     Args:
-        pixels: (image, height, width, channel), all training images of the data set, possibly memory-mapped.
-        labels: (image,).
-        task: which of them to learn from, and how.
-        resume: the state after an earlier epoch of the same task.
+        pixels: (image, height, width, channel), all training images of the data set; may be memory-mapped.
+        labels: (image,), their classes.
+        task: which of the images to train and validate on, and how.
+        resume: the state after an earlier epoch of the same task, to continue from.
 
     Yields:
-        StepProgress about twice a second; after each epoch the TrainingState, whose last history record is the epoch's;
-        last, the TrainedNetwork.
+        StepProgress about twice a second; the TrainingState after each epoch, whose last history record is that
+        epoch's; last of all, the TrainedNetwork.
 
     Raises:
-        NonFiniteLossError: the loss became infinite or not a number.
+        NonFiniteLossError: the training or validation loss became infinite or not a number.
     """
-    member = Member(pixels, labels, task, resume)
-    training = task.recipe.training
+    member = new_member(pixels, labels, task, resume)
     state = resume or TrainingState.initial(task.first_epoch)
-    remark = f"all {training.epochs} epochs"
-    while state.epoch < task.last_epoch:
-        if training.patience and state.epochs_since_lowest >= training.patience:
-            remark = stopped_early(training)
-            break
-        epoch, began = state.epoch + 1, time.perf_counter()
-        sums = EpochSums(task.device)
-        yield from train_epoch(member, epoch, state, sums)
-        record = evaluated_epoch(member, epoch, sums, began, time.perf_counter() - began)
+    while state.epoch < task.last_epoch and not stops_early(state, task.recipe.training):
+        epoch = state.epoch + 1
+        totals = yield from train_epoch(member, epoch, peak_lr(task, epoch, state))
+        record = evaluate_epoch(member.evaluated, member.images, member.targets, task, epoch, totals)
         state = after_epoch(state, record, member.network, member.evaluated, member.optimiser, task.recipe)
         yield state
-    member.network.load_state_dict(state.best_weights)
-    yield TrainedNetwork(member.network.eval(), state.best_epoch, state.history, remark)
+    yield trained(member.network, state, task)
 
 
-def stopped_early(training: Training) -> str:
-    """Why a member stopped before its last epoch."""
-    return f"early stopping: validation loss not lower for {training.patience} epochs"
+# --- a member and its steps -------------------------------------------------------------------------------------------
 
 
-def train_epoch(member: Member, epoch: int, state: TrainingState, sums: EpochSums) -> Iterator[StepProgress]:
-    """All steps of one epoch, counted in `sums`."""
-    task, recipe = member.task, member.task.recipe
-    peak, steps, before = peak_lr(task, epoch, state), task.steps(epoch), task.steps_before(epoch)
-    optimiser, last_report = member.optimiser, 0.0
-    member.network.train()
-    for step, (batch, targets) in enumerate(epoch_batches(member.images, member.targets, task, epoch, member.network)):
-        lr = lr_at(before + step, member.steps, recipe.schedule, peak)
-        set_lr(optimiser, lr)
-        optimiser.zero_grad(set_to_none=False)
-        logits = member.forward(batch)
-        loss = loss_of(logits.float(), targets, recipe.training)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if member.average:
-            member.average.update(member.network, before + step)
-        sums.add(loss, logits, targets, lr)
-        if (now := time.perf_counter()) - last_report > PROGRESS_SECONDS:
-            last_report = now
-            yield StepProgress(task.member, epoch, step + 1, steps, sums.mean_loss)
+@dataclass(frozen=True)
+class Member:
+    """A member during its training, everything on the task's device.
 
-
-def evaluated_epoch(member: Member, epoch: int, sums: EpochSums, began: float, seconds: float) -> EpochRecord:
-    """The record of an epoch that has been trained: its weights are scored on the validation images.
-
-    Args:
-        member: whose epoch it is.
-        epoch: its number.
-        sums: over its steps.
-        began: when, by `time.perf_counter`; `seconds` of training alone.
-
-    Raises:
-        NonFiniteLossError: a loss is infinite or not a number.
+    Attributes:
+        images, targets: (image, height, width, channel) and (image,), all of the data set's training images.
+        forward: `network` as a function.
+        average: the moving average of the weights, where the recipe asks for one.
     """
-    task, train_loss = member.task, sums.mean_loss
-    if not math.isfinite(train_loss):
-        raise NonFiniteLossError(f"the training loss became {train_loss} in epoch {epoch}")
-    if task.steps_before(epoch + 1) <= STATISTICS_STEPS:
-        estimate_statistics(member.evaluated, member.images, task, epoch)
-    score = score_of(member.evaluated, member.images, member.targets, task.validation, task)
-    if score.loss is not None and not math.isfinite(score.loss):
-        raise NonFiniteLossError(f"the validation loss became {score.loss} in epoch {epoch}")
-    return epoch_record(epoch, began, seconds, sums.images, sums.lr, train_loss, int(sums.correct), score)
+
+    task: Task
+    images: Tensor
+    targets: Tensor
+    network: nn.Module
+    forward: Forward
+    optimiser: torch.optim.Optimizer
+    average: MovingAverage | None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and whose weights are selected: the moving average, where there is one."""
+        return self.average.network if self.average else self.network
 
 
-def epoch_record(
-    epoch: int, began: float, seconds: float, images: int, lr: float, train_loss: float, correct: int, score: Score
-) -> EpochRecord:
-    """A finished epoch.
+def new_member(pixels: Pixels, labels: Labels, task: Task, resume: TrainingState | None) -> Member:
+    """A member before its first epoch, or after the last one of the state to resume from."""
+    images, targets = on_device(pixels, task.device), torch.from_numpy(labels).to(task.device)
+    network = new_network(pixels, task)
+    optimiser = make_optimiser(task.recipe.optimiser, network)
+    decay = task.recipe.training.ema
+    average = MovingAverage(network, decay) if decay else None
+    forward = training_forward(network, task.device, task.precision)
+    if resume:
+        network.load_state_dict(resume.network)
+        load_optimiser(optimiser, resume.optimiser)
+        if average:
+            average.network.load_state_dict(resume.average)
+    return Member(task, images, targets, network, forward, optimiser, average)
 
-    Args:
-        epoch: its number.
-        began: when, by `time.perf_counter`; the record's seconds count until now, validation included.
-        seconds: of training alone; images_per_second rests on it.
-        images, correct: images trained on, and how many of them were predicted correctly meanwhile.
-        lr: of the last step.
-        train_loss: the mean while training.
-        score: on the validation images.
+
+def new_network(pixels: Pixels, task: Task) -> nn.Module:
+    """A member's network on its device: with the task's initial weights, or else with random ones and the scaling (and
+    perhaps whitening filters) of its training images.
     """
-    return EpochRecord(
-        epoch=epoch,
-        seconds=round(time.perf_counter() - began, 3),
-        images_per_second=round(images / seconds, 1),
-        learning_rate=lr,
-        train_loss=train_loss,
-        train_accuracy=correct / images,
-        validation_loss=score.loss,
-        validation_accuracy=score.accuracy,
-    )
+    height, width, channels = pixels.shape[1:]
+    generator = torch_generator(task.seed, "member", task.member, "weights")
+    network = build(task.recipe.network.of_member(task.member), (channels, height, width), task.classes, generator)
+    if task.start is not None:
+        network.load_state_dict(task.start)
+    else:
+        network[0] = scaling = scaling_of(pixels, task.train, task.recipe.input.scaling)
+        if task.recipe.network.stem == "whitening":
+            first = network[1]
+            assert isinstance(first, nn.Conv2d)  # the recipe sees to that
+            shape = first.out_channels, int(first.kernel_size[0])
+            first.weight.data = whitening_filters(scaling, pixels, task.train, *shape)
+    return network.to(task.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def peak_lr(task: Task, epoch: int, state: TrainingState) -> float:
-    """The learning rate that the schedule starts from in an epoch: the stage's, reduced by plateaus."""
-    lr = task.stage(epoch).lr
-    return max(lr * state.lr_factor, task.recipe.schedule.min_lr) if state.lr_factor < 1 else lr
+def load_optimiser(optimiser: torch.optim.Optimizer, stored: OptimiserState) -> None:
+    """Restore an optimiser, its tensors laid out in memory like their parameters.
+
+    torch's fused kernels go through a parameter and its moments in memory order, so that moments in another order would
+    be paired with the wrong weights (as happened with channels-last convolutions and a checkpoint, whose tensors are
+    contiguous).
+    """
+    optimiser.load_state_dict(stored)
+    for parameter, slots in optimiser.state.items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                slots[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 class MovingAverage:
-    """An exponential moving average of a network's weights and statistics.
+    """An exponential moving average of a network's weights and running statistics.
 
-    After Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging", doi 10.1137/0330046. The
-    decay of step t, from 0, is min(decay, (1 + t) / (10 + t)), so that the initial weights are soon forgotten.
+    Averaging goes back to Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging", doi
+    10.1137/0330046. The decay of step t, counted from 0, is min(decay, (1 + t) / (10 + t)), as in TensorFlow's
+    ExponentialMovingAverage, so that the initial weights are soon forgotten.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -236,29 +172,155 @@ class MovingAverage:
                 mine.copy_(theirs)
 
 
-def new_network(pixels: Pixels, task: Task) -> nn.Module:
-    """The member's network on its device: the task's weights, or random ones and the scaling of its training images."""
-    height, width, channels = pixels.shape[1:]
-    generator = torch_generator(task.seed, "member", task.member, "weights")
-    network = build(task.recipe.network.of_member(task.member), (channels, height, width), task.classes, generator)
-    if task.start is not None:
-        network.load_state_dict(task.start)
-    else:
-        network[0] = scaling = scaling_of(pixels, task.train, task.recipe.input.scaling)
-        if task.recipe.network.stem == "whitening":
-            first = network[1]
-            assert isinstance(first, nn.Conv2d)  # the recipe sees to that
-            shape = first.out_channels, int(first.kernel_size[0])
-            first.weight.data = whitening_filters(scaling, pixels, task.train, *shape)
-    return network.to(task.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+@dataclass(frozen=True)
+class EpochTotals:
+    """What the steps of an epoch come to for one member.
+
+    Attributes:
+        images, correct: how many images it was trained on, and how many of them it predicted correctly in their step.
+        loss: the mean over those images.
+        lr: of the last step.
+        began: when the epoch began, by `time.perf_counter`.
+        seconds: that all steps took.
+    """
+
+    images: int
+    correct: int
+    loss: float
+    lr: float
+    began: float
+    seconds: float
+
+
+class EpochMeter:
+    """Sums over the steps of an epoch; they stay on the device, so that no step waits for them."""
+
+    def __init__(self, device: str) -> None:
+        double = torch.float32 if device == "mps" else torch.float64  # Apple's GPUs have no float64
+        self.loss = torch.zeros((), dtype=double, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.images, self.lr, self.began = 0, 0.0, time.perf_counter()
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor, lr: float) -> None:
+        """Count a step: its mean loss, logits (image, class), targets (image,) and learning rate."""
+        self.loss += loss.detach().to(self.loss) * len(targets)
+        self.correct += (logits.detach().argmax(1) == targets).sum()
+        self.images += len(targets)
+        self.lr = lr
+
+    @property
+    def mean_loss(self) -> float:
+        """Over the images so far; waits for the device."""
+        return float(self.loss) / self.images
+
+    def totals(self) -> EpochTotals:
+        """The totals of the epoch, which ends now; waits for the device."""
+        loss = self.mean_loss
+        seconds = time.perf_counter() - self.began
+        return EpochTotals(self.images, int(self.correct), loss, self.lr, self.began, seconds)
+
+
+def train_epoch(member: Member, epoch: int, peak: float) -> Generator[StepProgress, None, EpochTotals]:
+    """All steps of one epoch; `peak` is the learning rate from which the schedule starts, see `peak_lr`."""
+    task, recipe, optimiser = member.task, member.task.recipe, member.optimiser
+    steps, steps_before, all_steps = task.steps(epoch), task.steps_before(epoch), task.steps_before(task.last_epoch + 1)
+    meter, last_report = EpochMeter(task.device), 0.0
+    member.network.train()
+    for step, (batch, targets) in enumerate(epoch_batches(member.images, member.targets, task, epoch, member.network)):
+        lr = lr_at(steps_before + step, all_steps, recipe.schedule, peak)
+        set_lr(optimiser, lr)
+        optimiser.zero_grad(set_to_none=False)
+        logits = member.forward(batch)
+        loss = loss_of(logits.float(), targets, recipe.training)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if member.average:
+            member.average.update(member.network, steps_before + step)
+        meter.add(loss, logits, targets, lr)
+        if (now := time.perf_counter()) - last_report > PROGRESS_SECONDS:
+            last_report = now
+            yield StepProgress(task.member, epoch, step + 1, steps, meter.mean_loss)
+    return meter.totals()
+
+
+def loss_of(logits: Tensor, targets: Tensor, training: Training) -> Tensor:
+    """The mean loss of a batch.
+
+    cross_entropy: in nats, with label smoothing after Szegedy et al. 2016, "Rethinking the Inception architecture for
+    computer vision", arXiv 1512.00567. mean_squared_error: of the probabilities from 0 and 1, the mean over images and
+    classes, as in Keras; label smoothing changes the 0 and 1 likewise.
+
+    Args:
+        logits: (image, class) float32.
+        targets: (image,).
+        training: the recipe's section.
+    """
+    if training.loss == "cross_entropy":
+        return functional.cross_entropy(logits, targets, label_smoothing=training.label_smoothing)
+    goal = functional.one_hot(targets, logits.shape[1]).to(logits.dtype)
+    goal = goal * (1 - training.label_smoothing) + training.label_smoothing / logits.shape[1]
+    return functional.mse_loss(logits.softmax(1), goal)
+
+
+# --- evaluation after an epoch ----------------------------------------------------------------------------------------
+
+
+class Score(NamedTuple):
+    """Mean loss and accuracy on some images; None where there are no images."""
+
+    loss: float | None
+    accuracy: float | None
+
+
+def evaluate_epoch(
+    network: nn.Module, images: Tensor, targets: Tensor, task: Task, epoch: int, totals: EpochTotals
+) -> EpochRecord:
+    """Evaluate a network on its validation images after an epoch.
+
+    In the first STATISTICS_STEPS steps of a training, batch normalisation's statistics are estimated before that.
+
+    Args:
+        network: with the weights after the epoch, or their moving average.
+        images, targets: (image, height, width, channel) and (image,), all training images of the data set, on the
+            device.
+        task: which of them are the validation images.
+        epoch: its number.
+        totals: of its steps.
+
+    Raises:
+        NonFiniteLossError: the training or validation loss is infinite or not a number.
+    """
+    require_finite(totals.loss, "training", epoch)
+    if task.steps_before(epoch + 1) <= STATISTICS_STEPS:
+        estimate_statistics(network, images, task, epoch)
+    score = evaluate(network, images, targets, task.validation, task)
+    if score.loss is not None:
+        require_finite(score.loss, "validation", epoch)
+    return EpochRecord(
+        epoch=epoch,
+        seconds=round(time.perf_counter() - totals.began, 3),
+        images_per_second=round(totals.images / totals.seconds, 1),
+        learning_rate=totals.lr,
+        train_loss=totals.loss,
+        train_accuracy=totals.correct / totals.images,
+        validation_loss=score.loss,
+        validation_accuracy=score.accuracy,
+    )
+
+
+def require_finite(loss: float, part: str, epoch: int) -> None:
+    """Raise NonFiniteLossError unless a loss is finite."""
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(f"the {part} loss became {loss} in epoch {epoch}")
 
 
 @torch.no_grad()
 def estimate_statistics(network: nn.Module, images: Tensor, task: Task, epoch: int) -> None:
-    """Set batch normalisation's means and variances to those of the member's training images, in one pass.
+    """Set batch normalisation's means and variances to those of the member's training images, in one pass without
+    augmentation and dropout.
 
-    Running averages start at 0 and 1 and forget a tenth with each step: after a few steps, as on very small data sets,
-    they are far from what the network was trained with, and its predictions are random.
+    Running statistics start at 0 and 1 and move a tenth of the way with each step: after a few steps, as on very small
+    data sets, they are far from those of the batches, and predictions would be random.
     """
     norms = [m for m in network.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     momenta = [norm.momentum for norm in norms]
@@ -277,30 +339,25 @@ def estimate_statistics(network: nn.Module, images: Tensor, task: Task, epoch: i
         norm.momentum = momentum
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, stored: OptimiserState) -> None:
-    """Restore an optimiser, its tensors in the memory order of their parameters.
+def evaluate(network: nn.Module, images: Tensor, targets: Tensor, positions: NDArray[np.int64], task: Task) -> Score:
+    """A network's mean loss (the recipe's, without label smoothing) and accuracy on some of the images.
 
-    torch's fused kernels walk a parameter and its moments by memory, so that moments in another order would be paired
-    with the wrong weights (seen with channels_last convolutions and a checkpoint, which is stored row by row).
+    Args:
+        network: put into evaluation mode by this.
+        images, targets: (image, height, width, channel) and (image,), on the device.
+        positions: (position,), which of them.
+        task: for the recipe, device and precision.
     """
-    optimiser.load_state_dict(stored)
-    for parameter, slots in optimiser.state.items():
-        for name, value in slots.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                slots[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    if len(positions) == 0:
+        return Score(None, None)
+    logits = predict_logits(inference_forward(network, task.device, task.precision), images, positions)
+    expected = targets[torch.from_numpy(positions).to(targets.device)].cpu()
+    unsmoothed = task.recipe.training.model_copy(update={"label_smoothing": 0.0})
+    loss, accuracy = loss_of(logits, expected, unsmoothed), (logits.argmax(1) == expected).float().mean()
+    return Score(float(loss), float(accuracy))
 
 
-def loss_of(logits: Tensor, targets: Tensor, training: Training) -> Tensor:
-    """The mean loss of a batch: logits (image, class) float32, targets (image,).
-
-    cross_entropy: in nats, with label smoothing (Szegedy et al. 2016, arXiv 1512.00567); mean_squared_error: of the
-    probabilities against 0 and 1, mean over images and classes, as in Keras.
-    """
-    if training.loss == "cross_entropy":
-        return functional.cross_entropy(logits, targets, label_smoothing=training.label_smoothing)
-    goal = functional.one_hot(targets, logits.shape[1]).to(logits.dtype)
-    goal = goal * (1 - training.label_smoothing) + training.label_smoothing / logits.shape[1]
-    return functional.mse_loss(logits.softmax(1), goal)
+# --- from one state to the next ---------------------------------------------------------------------------------------
 
 
 def after_epoch(
@@ -311,71 +368,95 @@ def after_epoch(
     optimiser: torch.optim.Optimizer,
     recipe: Recipe,
 ) -> TrainingState:
-    """The state after one more epoch: whether its weights are kept, how long the validation loss has not fallen, and
-    whether the learning rate is reduced for the next one (then the record says so).
+    """The state after one more epoch.
 
     Args:
         state: after the epoch before.
-        record: the epoch's, with the figures of `evaluated`.
-        network: whose weights training goes on with.
-        evaluated: whose weights are kept: the same network, or the moving average.
+        record: the epoch's, with the scores of `evaluated`; it also gets the next epoch's learning rate where the
+            plateau schedule reduces that.
+        network: whose training goes on.
+        evaluated: whose weights are selected: the same network, or the moving average.
         optimiser: of the training.
-        recipe: which epoch to keep, what the schedule monitors.
+        recipe: which epoch to select, what the schedule monitors.
     """
-    loss = record.validation_loss
-    scores = {
-        "last": float(record.epoch),
-        "validation_accuracy": record.validation_accuracy,
-        "validation_loss": None if loss is None else -loss,
-    }
-    score = scores[recipe.training.checkpoint.removeprefix("best_")]
-    assert score is not None  # the recipe sees to that
-    better, lower = score > state.best_score, loss is not None and loss < state.lowest_loss
-    factor, best_monitored, since = state.lr_factor, state.best_monitored, 0
-    if recipe.schedule.name == "plateau":
-        monitored = scores[recipe.schedule.monitor]
-        assert monitored is not None  # likewise
-        factor, since = reduced(state, monitored, recipe)
-        best_monitored = max(best_monitored, monitored)
-        if factor < state.lr_factor:
-            lr = max(recipe.optimiser.lr * factor, recipe.schedule.min_lr)
-            record = record.model_copy(update={"lr_reduced_to": lr})
-    best_weights = state.best_weights
-    if better:
-        best_weights = {name: tensor.detach().clone() for name, tensor in evaluated.state_dict().items()}
-    return TrainingState(
+    with_best = with_best_weights(state, record, evaluated, recipe.training)
+    advanced = with_plateau(with_lowest_loss(with_best, record), record, recipe)
+    if advanced.lr_factor < state.lr_factor:
+        record = record.model_copy(update={"lr_reduced_to": reduced_lr(recipe, advanced.lr_factor)})
+    return replace(
+        advanced,
         epoch=record.epoch,
         network=network.state_dict(),
         optimiser=optimiser.state_dict(),
-        best_weights=best_weights,
-        best_epoch=record.epoch if better else state.best_epoch,
-        best_score=score if better else state.best_score,
-        lowest_loss=loss if loss is not None and lower else state.lowest_loss,
-        epochs_since_lowest=0 if lower else state.epochs_since_lowest + 1,
-        lr_factor=factor,
-        best_monitored=best_monitored,
-        epochs_since_improvement=since,
         average={} if evaluated is network else evaluated.state_dict(),
         history=(*state.history, record),
     )
 
 
-def reduced(state: TrainingState, monitored: float, recipe: Recipe) -> tuple[float, int]:
-    """What the plateau schedule leaves of the learning rate after an epoch, and the epochs since an improvement."""
-    schedule, factor = recipe.schedule, state.lr_factor
-    since = 0 if monitored > state.best_monitored else state.epochs_since_improvement + 1
-    lr = max(recipe.optimiser.lr * factor, schedule.min_lr)
-    if since >= schedule.patience and lr > schedule.min_lr:
-        return factor * schedule.factor, 0
-    return factor, since
+def with_best_weights(
+    state: TrainingState, record: EpochRecord, evaluated: nn.Module, training: Training
+) -> TrainingState:
+    """The state with a copy of the epoch's weights, if they are better than the best before, or always the last."""
+    score = merit(record, training.checkpoint.removeprefix("best_"))
+    if score <= state.best_score:
+        return state
+    weights = {name: tensor.detach().clone() for name, tensor in evaluated.state_dict().items()}
+    return replace(state, best_weights=weights, best_epoch=record.epoch, best_score=score)
 
 
-def score_of(network: nn.Module, images: Tensor, targets: Tensor, positions: NDArray[np.int64], task: Task) -> Score:
-    """Mean log-loss (nats) or squared error, and accuracy, on some of the images."""
-    if len(positions) == 0:
-        return Score(None, None)
-    forward: Forward = inference_forward(network, task.device, task.precision)
-    logits = predict_logits(forward, images, positions)
-    wanted = targets[torch.from_numpy(positions).to(targets.device)].cpu()
-    plain = task.recipe.training.model_copy(update={"label_smoothing": 0.0})
-    return Score(float(loss_of(logits, wanted, plain)), float((logits.argmax(1) == wanted).float().mean()))
+def with_lowest_loss(state: TrainingState, record: EpochRecord) -> TrainingState:
+    """The state with the lowest validation loss so far, and the epochs since then."""
+    loss = record.validation_loss
+    if loss is not None and loss < state.lowest_loss:
+        return replace(state, lowest_loss=loss, epochs_since_lowest=0)
+    return replace(state, epochs_since_lowest=state.epochs_since_lowest + 1)
+
+
+def with_plateau(state: TrainingState, record: EpochRecord, recipe: Recipe) -> TrainingState:
+    """The state with the learning rate reduced, if it is time for that; without a plateau schedule, the same state."""
+    schedule = recipe.schedule
+    if schedule.name != "plateau":
+        return state
+    monitored, factor = merit(record, schedule.monitor), state.lr_factor
+    epochs = 0 if monitored > state.best_monitored else state.epochs_since_improvement + 1
+    if epochs >= schedule.patience and reduced_lr(recipe, factor) > schedule.min_lr:
+        factor, epochs = factor * schedule.factor, 0
+    best = max(state.best_monitored, monitored)
+    return replace(state, lr_factor=factor, best_monitored=best, epochs_since_improvement=epochs)
+
+
+def merit(record: EpochRecord, name: str) -> float:
+    """What epochs are compared by, greater is better: "last", "validation_accuracy" or "validation_loss"."""
+    loss = record.validation_loss
+    value = {
+        "last": float(record.epoch),
+        "validation_accuracy": record.validation_accuracy,
+        "validation_loss": None if loss is None else -loss,
+    }[name]
+    assert value is not None  # the recipe sees to that: without validation images only "last" is allowed
+    return value
+
+
+def reduced_lr(recipe: Recipe, factor: float) -> float:
+    """The learning rate that the plateau schedule has left."""
+    return max(recipe.optimiser.lr * factor, recipe.schedule.min_lr)
+
+
+def peak_lr(task: Task, epoch: int, state: TrainingState) -> float:
+    """The learning rate that the schedule starts from in an epoch: the stage's, or what plateaus have left of it."""
+    return reduced_lr(task.recipe, state.lr_factor) if state.lr_factor < 1 else task.stage(epoch).lr
+
+
+def stops_early(state: TrainingState, training: Training) -> bool:
+    """Whether the validation loss has not been lower for as many epochs as the recipe's patience."""
+    return training.patience > 0 and state.epochs_since_lowest >= training.patience
+
+
+def trained(network: nn.Module, state: TrainingState, task: Task) -> TrainedNetwork:
+    """The member after its last epoch; the network gets the selected weights."""
+    training = task.recipe.training
+    remark = f"all {counted(training.epochs, 'epoch')}"
+    if state.epoch < task.last_epoch:
+        remark = f"early stopping: validation loss not lower for {counted(training.patience, 'epoch')}"
+    network.load_state_dict(state.best_weights)
+    return TrainedNetwork(network.eval(), state.best_epoch, state.history, remark)

@@ -1,22 +1,23 @@
-"""M members at once on one device: the same tasks as `fit`, the same draws, the same weights within rounding.
+"""Several members at once on one device: the tasks of `fit` with the same draws, and its weights up to rounding.
 
-Every member has its own order of images, its own augmentation and dropout, its own validation images and its own best
-epoch; a member that has stopped early stays in the stack and is ignored. On CUDA a whole step is captured as a graph
-and replayed, since a small network's step is mostly the launching of its many small kernels; convolutions are computed
-in the form that measures fastest.
+Every member has its own order of images, augmentation, dropout, validation images and best epoch. A member that has
+stopped early stays in the stack, and what becomes of it there is ignored. On CUDA a whole step is captured as a graph
+and replayed, since a small network's step consists mostly of launching many small kernels; convolutions are computed in
+the form that is fastest there.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from committee.config.recipe import Recipe
 from committee.data.augment import augment
 from committee.data.dataset import Labels, Pixels
 from committee.nn.images import as_float, on_device
@@ -24,120 +25,37 @@ from committee.nn.stacked import FORMS, Form, Stacked
 from committee.rng import derive, numpy_generator
 from committee.training.loop import (
     PROGRESS_SECONDS,
-    STATISTICS_STEPS,
+    EpochTotals,
     after_epoch,
-    epoch_record,
-    estimate_statistics,
+    evaluate_epoch,
     loss_of,
     new_network,
-    score_of,
-    stopped_early,
+    stops_early,
+    trained,
 )
 from committee.training.optim import CAPTURABLE, lr_at, optimiser_over, set_lr
 from committee.training.state import NonFiniteLossError, StepProgress, Task, TrainedNetwork, TrainingState
 
+WARM_UP_RUNS = 3  # of a step before it is captured, as PyTorch asks for
+
 StackedEvent = StepProgress | TrainingState | TrainedNetwork | NonFiniteLossError
-Step = Callable[[Tensor, bool], None]  # positions (member, image), and whether images are augmented
+Step = Callable[[Tensor, bool], None]  # of positions (member, image), and whether their images are augmented
 
 
 def reason_not_to_stack(tasks: Sequence[Task]) -> str:
-    """Why these members cannot be trained as one stack, as a phrase; "" where they can."""
-    first = tasks[0]
+    """Why these members cannot be trained as one stack, as a clause; "" where they can."""
+    first, recipe = tasks[0], tasks[0].recipe
     reasons = {
-        "one member is no stack": len(tasks) < 2,
-        "their recipes differ": any(task.recipe != first.recipe for task in tasks),
+        "there is only one member": len(tasks) < 2,
+        "their recipes differ": any(task.recipe != recipe for task in tasks),
         "they train on different numbers of images": len({len(task.train) for task in tasks}) > 1,
-        "their networks differ": len({first.recipe.network.of_member(task.member) for task in tasks}) > 1,
-        "a plateau schedule gives each its own learning rate": first.recipe.schedule.name == "plateau",
-        "pseudo-labelled images": any(task.pseudo for task in tasks),
-        "a moving average of the weights": bool(first.recipe.training.ema),
-        "they continue after different numbers of epochs": len({task.first_epoch for task in tasks}) > 1,
+        "their networks differ": len({recipe.network.of_member(task.member) for task in tasks}) > 1,
+        "the plateau schedule gives each its own learning rate": recipe.schedule.name == "plateau",
+        "they train on pseudo-labelled images": any(task.pseudo for task in tasks),
+        "the recipe averages the weights": bool(recipe.training.ema),
+        "they continue after different numbers of epochs": any(task.first_epoch != first.first_epoch for task in tasks),
     }
-    return next((reason for reason, holds in reasons.items() if holds), "")
-
-
-class Stack:
-    """What a stack's training works with.
-
-    Attributes:
-        networks: one for each task; between epochs they have the stack's weights.
-        stacked: all of them as one module.
-        augmentation, dropout: a generator for each member.
-        losses, correct: (member,), sums over the steps of an epoch.
-    """
-
-    def __init__(self, pixels: Pixels, labels: Labels, tasks: Sequence[Task], form: Form | None) -> None:
-        recipe, device = tasks[0].recipe, tasks[0].device
-        self.tasks, self.recipe, self.device = tasks, recipe, device
-        self.networks = [new_network(pixels, task) for task in tasks]
-        self.images, self.targets = on_device(pixels, device), torch.from_numpy(labels).to(device)
-        self.stacked = Stacked(self.networks, form or fastest_form(self.networks, self.images, tasks[0]))
-        self.stacked.to(device).train()
-        captured = device == "cuda" and recipe.optimiser.name in CAPTURABLE
-        parameters = self.stacked.decayed_and_spared()
-        self.optimiser = optimiser_over(recipe.optimiser, *parameters, members=len(tasks), captured=captured)
-        self.augmentation = [torch.Generator(device) for _ in tasks]
-        self.dropout = [torch.Generator(device) for _ in tasks]
-        self.stacked.set_dropout_generators(self.dropout)
-        self.losses, self.correct = torch.zeros(len(tasks), device=device), torch.zeros(len(tasks), device=device)
-        self.step: Step = (
-            CapturedStep(self.plain_step, [*self.augmentation, *self.dropout]) if captured else (self.plain_step)
-        )
-
-    def plain_step(self, chosen: Tensor, augmented: bool) -> None:
-        """One step of all members on images (member, image)."""
-        self.optimiser.zero_grad(set_to_none=False)
-        batches = [self.batch(rows, augmented, self.augmentation[m]) for m, rows in enumerate(chosen)]
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.tasks[0].precision == "bfloat16"):
-            logits = self.stacked(torch.stack(batches))
-        targets, training = self.targets[chosen], self.recipe.training
-        losses = [loss_of(own.float(), wanted, training) for own, wanted in zip(logits, targets, strict=True)]
-        stacked = torch.stack(losses)
-        stacked.sum().backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.losses.add_(stacked.detach() * chosen.shape[1])
-        self.correct.add_((logits.detach().argmax(2) == targets).sum(1))
-
-    def batch(self, rows: Tensor, augmented: bool, generator: torch.Generator) -> Tensor:
-        """One member's images, augmented with its own generator."""
-        floats = as_float(self.images[rows])
-        return augment(floats, self.recipe.augmentation, generator) if augmented else floats
-
-    def begin_epoch(self, epoch: int) -> Tensor:
-        """Key all draws of an epoch and zero its sums; returns the orders of the images, (member, image)."""
-        orders = []
-        for m, task in enumerate(self.tasks):
-            key = (task.seed, "member", task.member)
-            self.augmentation[m].manual_seed(derive(*key, "augmentation", epoch))
-            self.dropout[m].manual_seed(derive(*key, "dropout", epoch))
-            orders.append(numpy_generator(*key, "order", epoch).permutation(task.train))
-        self.losses.zero_()
-        self.correct.zero_()
-        return torch.from_numpy(np.stack(orders)).to(self.device)
-
-
-@dataclass
-class MemberProgress:
-    """How far one member of a stack is; `remark` says why it stopped, `failure` why it cannot be used."""
-
-    state: TrainingState
-    remark: str = ""
-    failure: NonFiniteLossError | None = None
-
-    @property
-    def is_training(self) -> bool:
-        """Whether its weights still count."""
-        return not self.remark and self.failure is None
-
-
-@dataclass
-class EpochSeen:
-    """What an epoch of a stack has come to: images of each member, the last learning rate, seconds of training."""
-
-    images: int = 0
-    lr: float = 0.0
-    began: float = field(default_factory=time.perf_counter)
-    seconds: float = 0.0
+    return next((reason for reason, applies in reasons.items() if applies), "")
 
 
 def fit_stacked(
@@ -146,134 +64,249 @@ def fit_stacked(
     """Train several members at once.
 
     Args:
-        pixels, labels: as in `committee.training.loop.fit`, the same for all.
-        tasks: one for each member, for which `reason_not_to_stack` is "".
-        form: how convolutions are computed; None measures, on CUDA, and is "apart" elsewhere.
+        pixels, labels: as in `committee.training.loop.fit`, the same for all members.
+        tasks: one for each member; `reason_not_to_stack` must be "" for them.
+        form: how convolutions are computed; None measures which is fastest on CUDA, and is "separate" elsewhere.
 
     Yields:
-        A member's place in `tasks`, with its StepProgress about twice a second; after each epoch, for each member still
-        training, its TrainingState, which cannot be resumed from (its optimiser is shared by all and is not in it);
-        and, last, its TrainedNetwork, or the NonFiniteLossError that says why it could not be trained.
+        Pairs of a member's index in `tasks` and an event: StepProgress about twice a second; after each epoch the
+        TrainingState, for members that are still training; last of all for each member, the TrainedNetwork, or the
+        NonFiniteLossError that ended its training. Such a TrainingState cannot be resumed from: the members share one
+        optimiser, which is not part of it.
     """
-    stack = Stack(pixels, labels, tasks, form)
-    first, epochs = tasks[0].first_epoch, tasks[0].recipe.training.epochs
-    members = [MemberProgress(TrainingState.initial(first)) for _ in tasks]
-    for epoch in range(first + 1, tasks[0].last_epoch + 1):
-        training = [m for m, member in enumerate(members) if member.is_training]
-        if not training:
+    stack = new_stack(pixels, labels, tasks, form)
+    step, recipe = step_of(stack), stack.recipe
+    states = [TrainingState.initial(task.first_epoch) for task in tasks]
+    failures: dict[int, NonFiniteLossError] = {}
+    for epoch in range(tasks[0].first_epoch + 1, tasks[0].last_epoch + 1):
+        active = [m for m, state in enumerate(states) if m not in failures and not stops_early(state, recipe.training)]
+        if not active:
             break
-        seen = EpochSeen()
-        yield from train_stacked_epoch(stack, epoch, training, seen)
-        stack.stacked.hand_back(stack.networks)
-        for m in training:
-            evaluate_stacked_epoch(stack, m, members[m], epoch, seen)
-            if members[m].failure is None:
-                yield m, members[m].state
-    for m, (member, network) in enumerate(zip(members, stack.networks, strict=True)):
-        if member.failure is not None:
-            yield m, member.failure
-            continue
-        state = member.state
-        network.load_state_dict(state.best_weights)
-        remark = member.remark or f"all {epochs} epochs"
-        yield m, TrainedNetwork(network.eval(), state.best_epoch, state.history, remark)
+        totals = yield from train_stacked_epoch(stack, step, epoch, active)
+        stack.stacked.copy_to(stack.networks)
+        for m in active:
+            try:
+                states[m] = evaluate_member(stack, m, states[m], epoch, totals[m])
+            except NonFiniteLossError as error:
+                failures[m] = error
+            else:
+                yield m, states[m]
+    for m, task in enumerate(tasks):
+        yield m, failures.get(m) or trained(stack.networks[m], states[m], task)
+
+
+# --- a stack and its steps --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Several members during their training, everything on the device of their tasks.
+
+    Attributes:
+        images, targets: (image, height, width, channel) and (image,), all of the data set's training images.
+        networks: one for each task; after each epoch they get the weights of `stacked`.
+        stacked: all members as one module.
+        augmentation, dropout: each member's generators.
+        losses, correct: (member,), sums over the steps of an epoch: of each image's loss, and of correct predictions.
+    """
+
+    tasks: Sequence[Task]
+    images: Tensor
+    targets: Tensor
+    networks: Sequence[nn.Module]
+    stacked: Stacked
+    optimiser: torch.optim.Optimizer
+    augmentation: Sequence[torch.Generator]
+    dropout: Sequence[torch.Generator]
+    losses: Tensor
+    correct: Tensor
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of all members."""
+        return self.tasks[0].recipe
+
+
+def new_stack(pixels: Pixels, labels: Labels, tasks: Sequence[Task], form: Form | None) -> Stack:
+    """The members before their first epoch."""
+    task, device = tasks[0], tasks[0].device
+    networks = [new_network(pixels, each) for each in tasks]
+    images, targets = on_device(pixels, device), torch.from_numpy(labels).to(device)
+    stacked = Stacked(networks, form or fastest_form(networks, images, task)).to(device).train()
+    optimiser = optimiser_over(
+        task.recipe.optimiser, *stacked.decay_and_no_decay(), members=len(tasks), capturable=is_capturable(task)
+    )
+    augmentation, dropout = ([torch.Generator(device) for _ in tasks] for _ in range(2))
+    stacked.set_dropout_generators(dropout)
+    losses, correct = (torch.zeros(len(tasks), device=device) for _ in range(2))
+    return Stack(
+        tasks, images, targets, networks, stacked, optimiser, augmentation, dropout, losses=losses, correct=correct
+    )
+
+
+def is_capturable(task: Task) -> bool:
+    """Whether a CUDA graph can hold the steps of a task."""
+    return task.device == "cuda" and task.recipe.optimiser.name in CAPTURABLE
+
+
+def step_of(stack: Stack) -> Step:
+    """The step of a stack, on CUDA as a graph where that is possible."""
+    step: Step = partial(train_step, stack)
+    return CapturedStep(step, [*stack.augmentation, *stack.dropout]) if is_capturable(stack.tasks[0]) else step
 
 
 def train_stacked_epoch(
-    stack: Stack, epoch: int, training: Sequence[int], seen: EpochSeen
-) -> Iterator[tuple[int, StepProgress]]:
-    """All steps of one epoch, counted in `seen`; progress of the members that still train."""
-    tasks, task, last_report = stack.tasks, stack.tasks[0], 0.0
-    positions, augmented = stack.begin_epoch(epoch), task.augmented(epoch)
-    before, total, peak = task.steps_before(epoch), task.steps_before(task.last_epoch + 1), task.stage(epoch).lr
-    for number, chosen in enumerate(torch.split(positions, task.batch_size(epoch), dim=1)):
-        seen.lr = lr_at(before + number, total, stack.recipe.schedule, peak)
-        set_lr(stack.optimiser, seen.lr)
-        stack.step(chosen, augmented)
-        seen.images += chosen.shape[1]
+    stack: Stack, step: Step, epoch: int, active: Sequence[int]
+) -> Generator[tuple[int, StepProgress], None, list[EpochTotals]]:
+    """All steps of one epoch; progress of the active members only, totals of all."""
+    task, last_report, began = stack.tasks[0], 0.0, time.perf_counter()
+    steps, steps_before, all_steps = task.steps(epoch), task.steps_before(epoch), task.steps_before(task.last_epoch + 1)
+    peak, augmented = task.stage(epoch).lr, task.augmented(epoch)
+    images, lr = 0, 0.0
+    for number, positions in enumerate(torch.split(begin_epoch(stack, epoch), task.batch_size(epoch), dim=1)):
+        lr = lr_at(steps_before + number, all_steps, stack.recipe.schedule, peak)
+        set_lr(stack.optimiser, lr)
+        step(positions, augmented)
+        images += positions.shape[1]
         if (now := time.perf_counter()) - last_report > PROGRESS_SECONDS:
             last_report = now
-            for m in training:
-                loss = float(stack.losses[m]) / seen.images
-                yield m, StepProgress(tasks[m].member, epoch, number + 1, task.steps(epoch), loss)
-    seen.seconds = time.perf_counter() - seen.began
+            for m in active:
+                loss = float(stack.losses[m]) / images
+                yield m, StepProgress(stack.tasks[m].member, epoch, number + 1, steps, loss)
+    losses, correct = stack.losses.tolist(), stack.correct.tolist()  # waits for the device
+    seconds = time.perf_counter() - began
+    return [
+        EpochTotals(images, int(right), loss / images, lr, began, seconds)
+        for loss, right in zip(losses, correct, strict=True)
+    ]
 
 
-def evaluate_stacked_epoch(stack: Stack, m: int, member: MemberProgress, epoch: int, seen: EpochSeen) -> None:
-    """Score a member's weights after an epoch and move its state on; or note that it cannot go on."""
-    task, network, training = stack.tasks[m], stack.networks[m], stack.recipe.training
-    loss = float(stack.losses[m]) / seen.images
-    if task.steps_before(epoch + 1) <= STATISTICS_STEPS:
-        estimate_statistics(network, stack.images, task, epoch)
-    score = score_of(network, stack.images, stack.targets, task.validation, task)
-    if not math.isfinite(loss) or not math.isfinite(score.loss or 0.0):
-        message = f"the loss became {loss} (validation: {score.loss}) in epoch {epoch}"
-        member.failure = NonFiniteLossError(message)
-        return
-    correct = int(stack.correct[m])
-    record = epoch_record(epoch, seen.began, seen.seconds, seen.images, seen.lr, loss, correct, score)
-    state = after_epoch(member.state, record, network, network, stack.optimiser, stack.recipe)
-    member.state = replace(state, optimiser={})
-    if training.patience and member.state.epochs_since_lowest >= training.patience:
-        member.remark = stopped_early(training)
+def begin_epoch(stack: Stack, epoch: int) -> Tensor:
+    """Seed the generators for an epoch and zero its sums.
+
+    Returns:
+        (member, image): the positions of each member's training images, in their order in this epoch.
+    """
+    orders = []
+    for task, augmentation, dropout in zip(stack.tasks, stack.augmentation, stack.dropout, strict=True):
+        key = (task.seed, "member", task.member)
+        augmentation.manual_seed(derive(*key, "augmentation", epoch))
+        dropout.manual_seed(derive(*key, "dropout", epoch))
+        orders.append(numpy_generator(*key, "order", epoch).permutation(task.train))
+    stack.losses.zero_()
+    stack.correct.zero_()
+    return torch.from_numpy(np.stack(orders)).to(stack.images.device)
+
+
+def train_step(stack: Stack, positions: Tensor, augmented: bool) -> None:
+    """One step of all members on the images at positions (member, image).
+
+    Every tensor that outlives the step is changed in place, so that a CUDA graph can hold the step.
+    """
+    task, training = stack.tasks[0], stack.recipe.training
+    stack.optimiser.zero_grad(set_to_none=False)
+    batches = [
+        member_batch(stack, rows, augmented, generator)
+        for rows, generator in zip(positions, stack.augmentation, strict=True)
+    ]
+    with torch.autocast(task.device, dtype=torch.bfloat16, enabled=task.precision == "bfloat16"):
+        logits = stack.stacked(torch.stack(batches))
+    targets = stack.targets[positions]
+    losses = torch.stack(
+        [loss_of(own.float(), classes, training) for own, classes in zip(logits, targets, strict=True)]
+    )
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    stack.optimiser.step()
+    stack.losses.add_(losses.detach() * positions.shape[1])
+    stack.correct.add_((logits.detach().argmax(2) == targets).sum(1))
+
+
+def member_batch(stack: Stack, rows: Tensor, augmented: bool, generator: torch.Generator) -> Tensor:
+    """One member's images at positions (image,), augmented with its own generator."""
+    batch = as_float(stack.images[rows])
+    return augment(batch, stack.recipe.augmentation, generator) if augmented else batch
+
+
+def evaluate_member(stack: Stack, m: int, state: TrainingState, epoch: int, totals: EpochTotals) -> TrainingState:
+    """One member's state after one more epoch.
+
+    Raises:
+        NonFiniteLossError: its training or validation loss is infinite or not a number.
+    """
+    network = stack.networks[m]
+    record = evaluate_epoch(network, stack.images, stack.targets, stack.tasks[m], epoch, totals)
+    return replace(after_epoch(state, record, network, network, stack.optimiser, stack.recipe), optimiser={})
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
 
 
 class CapturedStep:
-    """A step on CUDA: run as it is three times, then captured as a graph for its shape, and replayed.
+    """A step that is captured as a CUDA graph and replayed: one graph for each shape of positions, with augmentation or
+    without, after WARM_UP_RUNS runs of the plain step.
 
     Args:
-        step: takes positions (member, image) and whether images are augmented; all else that it touches stays in place.
-        generators: those it draws from.
+        step: the plain step. What it reads and writes must stay at the same addresses, apart from the positions, which
+            are copied to where the graph reads them.
+        generators: all that the step draws from. They may be seeded again between steps.
     """
 
     def __init__(self, step: Step, generators: Sequence[torch.Generator]) -> None:
         self.step, self.generators = step, generators
-        self.graphs: dict[tuple[tuple[int, ...], bool], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self.runs: dict[tuple[tuple[int, ...], bool], int] = {}
-        self.side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.graphs: dict[tuple[tuple[int, ...], bool], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
-    def __call__(self, chosen: Tensor, augmented: bool) -> None:
+    def __call__(self, positions: Tensor, augmented: bool) -> None:
         """One step."""
-        key = (tuple(chosen.shape), augmented)
+        key = (tuple(positions.shape), augmented)
         self.runs[key] = self.runs.get(key, 0) + 1
-        if self.runs[key] <= 3:
-            self.side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.side):
-                self.step(chosen, augmented)
-            torch.cuda.current_stream().wait_stream(self.side)
+        if self.runs[key] <= WARM_UP_RUNS:
+            self.warm_up(positions, augmented)
             return
         if key not in self.graphs:
-            graph, place = torch.cuda.CUDAGraph(), chosen.clone()
-            for generator in self.generators:
-                graph.register_generator_state(generator)
-            with torch.cuda.graph(graph):
-                self.step(place, augmented)
-            self.graphs[key] = graph, place
-        graph, place = self.graphs[key]
-        place.copy_(chosen)
+            self.graphs[key] = self.capture(positions, augmented)
+        graph, graph_positions = self.graphs[key]
+        graph_positions.copy_(positions)
         graph.replay()
+
+    def warm_up(self, positions: Tensor, augmented: bool) -> None:
+        """Run the plain step on a stream of its own, as torch asks for before a capture."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            self.step(positions, augmented)
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+    def capture(self, positions: Tensor, augmented: bool) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """A graph of the step, which has not run yet, and the tensor that it reads positions from."""
+        graph, graph_positions = torch.cuda.CUDAGraph(), positions.clone()
+        for generator in self.generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph):
+            self.step(graph_positions, augmented)
+        return graph, graph_positions
 
 
 def fastest_form(networks: Sequence[nn.Module], images: Tensor, task: Task) -> Form:
-    """The form of convolution whose forward and backward pass is fastest here; "apart" off CUDA."""
+    """The form of convolution whose forward and backward pass is fastest on CUDA; "separate" on other devices."""
     if task.device != "cuda":
-        return "apart"
-    rows = torch.arange(min(task.batch_size(task.first_epoch + 1), len(images)), device=task.device)
+        return "separate"
+    rows = torch.arange(min(task.batch_size(task.first_epoch + 1), len(images)), device=images.device)
     batch = torch.stack([as_float(images[rows])] * len(networks))
     return min(FORMS, key=lambda form: seconds_of_form(form, networks, batch, task))
 
 
 def seconds_of_form(form: Form, networks: Sequence[nn.Module], batch: Tensor, task: Task) -> float:
-    """Seconds of three forward and backward passes of a stack, after one in which torch chooses its kernels."""
-    stack = Stacked(networks, form).to(task.device).train()
-    stack.set_dropout_generators([torch.Generator(task.device) for _ in networks])
+    """Seconds of three forward and backward passes of a stack, after a first one in which torch chooses its kernels."""
+    stacked = Stacked(networks, form).to(batch.device).train()
+    stacked.set_dropout_generators([torch.Generator(batch.device) for _ in networks])
     began = 0.0
-    for attempt in range(4):
-        if attempt == 1:
+    for number in range(4):
+        if number == 1:
             torch.cuda.synchronize()
             began = time.perf_counter()
-        with torch.autocast(task.device, dtype=torch.bfloat16, enabled=task.precision == "bfloat16"):
-            logits = stack(batch)
+        with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=task.precision == "bfloat16"):
+            logits = stacked(batch)
         logits.float().sum().backward()
     torch.cuda.synchronize()
     return time.perf_counter() - began

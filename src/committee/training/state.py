@@ -1,8 +1,9 @@
-"""What one member is to learn, how far it is, and what it became: the values that pass through training."""
+"""The values that pass through training: a member's task, its state after each epoch, the trained network."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,10 +16,12 @@ from committee.config.recipe import Recipe, Stage
 from committee.data.dataset import LabelledImages
 from committee.folders.records import EpochRecord
 
-Tensors = dict[str, Tensor]
-OptimiserState = dict[str, Any]  # torch's own: "state" by parameter number, and "param_groups"
+Tensors = dict[str, Tensor]  # by the names of a network's state_dict
+OptimiserState = dict[str, Any]  # torch's state_dict of an optimiser: "state" by parameter number, and "param_groups"
 
-NUMBERS_OF_0_4 = {  # a checkpoint's numbers by their names up to version 0.4
+PARTS_OF_0_4 = {"kept": "best"}  # what parts and fields of a checkpoint were called up to version 0.4
+FIELDS_OF_0_4 = {
+    "share": "lr_factor",  # in Muon's parameter groups
     "kept_epoch": "best_epoch",
     "best": "best_score",
     "rate_factor": "lr_factor",
@@ -28,20 +31,21 @@ NUMBERS_OF_0_4 = {  # a checkpoint's numbers by their names up to version 0.4
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or not a number; the member cannot go on."""
+    """The loss became infinite or not a number, so that the member cannot be trained further."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one member is to learn, apart from the images.
+    """One member's training, apart from the images.
 
     Attributes:
-        train, validation: positions in the images; those of the validation images may be empty.
+        train, validation: (image,), positions in the data set's training images; there may be no validation images.
         classes: their number.
         device: "cpu", "cuda", "mps" or "xpu".
         precision: "bfloat16" (autocast; parameters and sums stay float32) or "float32".
-        first_epoch: epochs that the initial weights have behind them; they number the history and key the draws.
-        start: weights to begin with instead of random ones.
+        first_epoch: how many epochs the initial weights have been trained for; epochs are counted on from there, in the
+            history and in the keys of all random numbers.
+        start: initial weights; None for random ones.
         pseudo: pseudo-labelled images; they make up `pseudo_labels.batch_fraction` of every batch.
     """
 
@@ -77,33 +81,36 @@ class Task:
         return min(self.stage(epoch).batch_size or self.recipe.training.batch_size, max(8, len(self.train) // 10))
 
     def batch_parts(self, epoch: int) -> tuple[int, int]:
-        """How many images of a batch are labelled, and how many pseudo-labelled."""
+        """How many images of a batch are labelled, and how many are pseudo-labelled."""
         size = self.batch_size(epoch)
         pseudo = round(size * self.recipe.pseudo_labels.batch_fraction) if self.pseudo else 0
         return size - pseudo, pseudo
 
     def steps(self, epoch: int) -> int:
-        """Steps of an epoch: one pass over the labelled images."""
+        """The number of steps in an epoch, one pass over the labelled images."""
         return math.ceil(len(self.train) / self.batch_parts(epoch)[0])
 
     def steps_before(self, epoch: int) -> int:
-        """Steps of all earlier epochs of this training; of `last_epoch` + 1, the steps of all of it."""
+        """The number of steps in all epochs of this training before an epoch; up to `last_epoch` + 1."""
         return sum(self.steps(number) for number in range(self.first_epoch + 1, epoch))
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainingState:
-    """Everything that the loop needs to go on after an epoch; a checkpoint holds it.
+    """Everything that training needs to continue after an epoch; a checkpoint holds it.
 
     Attributes:
-        epoch: the last one that is done, counted from 1 (from first_epoch + 1 in a continued run).
-        best_weights, best_epoch: the weights to keep, and of which epoch they are.
-        best_score: of what `training.checkpoint` chooses by; greater is better.
-        lowest_loss, epochs_since_lowest: of the validation loss, for early stopping.
-        lr_factor: what the plateau schedule has left of the learning rate.
-        best_monitored: of what the plateau schedule monitors; greater is better.
-        epochs_since_improvement: of that, or since the last reduction.
-        average: the moving average of the weights, where the recipe asks for one.
+        epoch: the last finished epoch, counted from 1, or on from the task's first_epoch.
+        network, optimiser: their state_dicts.
+        best_weights, best_epoch: the weights that `training.checkpoint` selects so far, and their epoch.
+        best_score: of those weights, by what `training.checkpoint` names; greater is better.
+        lowest_loss: the lowest validation loss so far.
+        epochs_since_lowest: epochs since then; early stopping counts them.
+        lr_factor: the product of all reductions of the learning rate by the plateau schedule.
+        best_monitored: the best value so far of what the plateau schedule monitors; greater is better.
+        epochs_since_improvement: epochs since then, or since the last reduction.
+        average: the moving average of the weights; empty without one.
+        history: a record of each finished epoch.
     """
 
     epoch: int
@@ -122,14 +129,18 @@ class TrainingState:
 
     @classmethod
     def initial(cls, first_epoch: int) -> TrainingState:
-        """Before the first epoch."""
+        """The state before the first epoch, in which network and optimiser are still empty."""
         return cls(first_epoch, {}, {}, {}, first_epoch)
 
     def to_tensors(self) -> tuple[Tensors, dict[str, JsonValue]]:
-        """The state as tensors by name, and everything else as JSON values."""
-        tensors = {f"network/{name}": tensor for name, tensor in self.network.items()}
-        tensors |= {f"kept/{name}": tensor for name, tensor in self.best_weights.items()}
-        tensors |= {f"average/{name}": tensor for name, tensor in self.average.items()}
+        """The state for a checkpoint.
+
+        Returns:
+            All tensors, named "network/...", "best/...", "average/..." and "optimiser/NUMBER/..."; and everything else
+            as JSON values (some of which may be infinite).
+        """
+        parts = {"network": self.network, "best": self.best_weights, "average": self.average}
+        tensors = {f"{part}/{name}": tensor for part, each in parts.items() for name, tensor in each.items()}
         tensors |= {
             f"optimiser/{slot}/{name}": value
             for slot, values in self.optimiser["state"].items()
@@ -145,35 +156,40 @@ class TrainingState:
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, numbers: dict[str, JsonValue]) -> TrainingState:
-        """The state that `to_tensors` gave, also that of a checkpoint of version 0.4."""
-        parts: dict[str, Tensors] = {"network": {}, "kept": {}, "average": {}}
+        """The state that `to_tensors` gave, or that of a checkpoint of version 0.4.
+
+        Args:
+            tensors: by name.
+            numbers: the JSON values.
+        """
+        parts: dict[str, Tensors] = {"network": {}, "best": {}, "average": {}}
         slots: dict[int, Tensors] = {}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             if part == "optimiser":
-                slot, _, field_name = rest.partition("/")
-                slots.setdefault(int(slot), {})[field_name] = tensor
+                number, _, slot = rest.partition("/")
+                slots.setdefault(int(number), {})[slot] = tensor
             else:
-                parts[part][rest] = tensor
+                parts[PARTS_OF_0_4.get(part, part)][rest] = tensor
         scalars, epochs = numbers["state"], numbers["history"]
         assert isinstance(scalars, dict)
         assert isinstance(epochs, list)
-        groups = [
-            {"lr_factor" if name == "share" else name: value for name, value in group.items()}
-            for group in cast(list[dict[str, Any]], numbers["groups"])
-        ]
-        stated: dict[str, Any] = {NUMBERS_OF_0_4.get(name, name): value for name, value in scalars.items()}
+        groups = cast(list[OptimiserState], numbers["groups"])
         return cls(
             network=parts["network"],
-            best_weights=parts["kept"],
+            best_weights=parts["best"],
             average=parts["average"],
-            optimiser={"state": slots, "param_groups": groups},
+            optimiser={"state": slots, "param_groups": [_with_current_names(group) for group in groups]},
             history=tuple(EpochRecord.model_validate(epoch) for epoch in epochs),
-            **stated,
+            **_with_current_names(scalars),
         )
 
 
-_NUMBERS = (
+def _with_current_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {FIELDS_OF_0_4.get(name, name): value for name, value in fields.items()}
+
+
+_NUMBERS = (  # the fields of a state that are neither tensors nor records
     "epoch",
     "best_epoch",
     "best_score",
@@ -187,7 +203,13 @@ _NUMBERS = (
 
 @dataclass(frozen=True)
 class StepProgress:
-    """How far an epoch is, about twice a second; `loss` is the mean so far, `model` as in a job."""
+    """How far an epoch has got.
+
+    Attributes:
+        step, steps: finished, and of the whole epoch.
+        loss: the mean over the epoch so far.
+        model: the member's model, as in its job.
+    """
 
     member: int
     epoch: int
@@ -199,7 +221,14 @@ class StepProgress:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """The network of a trained member with the weights that are kept, and how it was trained."""
+    """A trained member.
+
+    Attributes:
+        network: with the weights that `training.checkpoint` selects, in evaluation mode.
+        best_epoch: the epoch of those weights.
+        history: a record of each epoch.
+        remark: why training ended.
+    """
 
     network: nn.Module
     best_epoch: int
