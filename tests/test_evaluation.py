@@ -21,34 +21,34 @@ from committee.metrics.scores import (
     accuracy,
     brier_score,
     expected_calibration_error,
-    judge,
     log_loss,
     reliability_bins,
+    score,
 )
 
 NAMES = ("ant", "bee", "cat")
 
 
 @pytest.fixture
-def judged() -> tuple[np.ndarray, np.ndarray]:
+def predicted() -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(1)
     labels = generator.integers(3, size=500)
     logits = generator.normal(size=(500, 3)) + 1.5 * np.eye(3)[labels]
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
 
 
-def test_metrics_agree_with_scikit_learn(judged: tuple[np.ndarray, np.ndarray]) -> None:
+def test_metrics_agree_with_scikit_learn(predicted: tuple[np.ndarray, np.ndarray]) -> None:
     sklearn = pytest.importorskip("sklearn.metrics")
-    probabilities, labels = judged
-    result = judge(probabilities, labels, NAMES)
-    predicted = probabilities.argmax(axis=1)
-    assert result.accuracy == pytest.approx(sklearn.accuracy_score(labels, predicted))
-    assert result.errors == (labels != predicted).sum()
+    probabilities, labels = predicted
+    result = score(probabilities, labels, NAMES)
+    choices = probabilities.argmax(axis=1)
+    assert result.accuracy == pytest.approx(sklearn.accuracy_score(labels, choices))
+    assert result.errors == (labels != choices).sum()
     assert result.log_loss == pytest.approx(sklearn.log_loss(labels, probabilities))
     one_hot = np.eye(3)[labels]
     assert result.brier == pytest.approx(sum(((probabilities - one_hot) ** 2).sum(axis=1)) / 500)
-    assert np.array_equal(result.confusion, sklearn.confusion_matrix(labels, predicted))
-    precision, recall, f1, images = sklearn.precision_recall_fscore_support(labels, predicted)
+    assert np.array_equal(result.confusion, sklearn.confusion_matrix(labels, choices))
+    precision, recall, f1, images = sklearn.precision_recall_fscore_support(labels, choices)
     for row, *expected in zip(result.classes, precision, recall, f1, images, strict=True):
         assert [row.precision, row.recall, row.f1, row.images] == pytest.approx(expected)
 
@@ -67,16 +67,16 @@ def test_metrics_by_hand() -> None:
 
 
 def test_a_class_without_images_or_predictions_has_no_precision_or_recall() -> None:
-    rows = judge(np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]), np.array([0, 0]), NAMES).classes
+    rows = score(np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]), np.array([0, 0]), NAMES).classes
     assert (rows[1].precision, rows[1].recall, rows[1].f1) == (0.0, None, 0.0)
     assert (rows[2].precision, rows[2].recall, rows[2].f1) == (None, None, None)
 
 
-def test_probabilities_that_nobody_gave_are_refused() -> None:
+def test_missing_and_impossible_predictions_are_refused() -> None:
     with pytest.raises(ValueError, match="image 1 are not finite"):
-        judge(np.array([[0.9, 0.1], [np.nan, np.nan]]), np.array([0, 0]), ["a", "b"])
+        score(np.array([[0.9, 0.1], [np.nan, np.nan]]), np.array([0, 0]), ["a", "b"])
     with pytest.raises(ValueError, match=r"0 to 1\. Got 0 to 2"):
-        judge(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 2]), ["a", "b"])
+        score(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 2]), ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_most_confused_pairs_and_their_share_of_the_true_class() -> None:
     assert pairs == (("cat", "ant", 3, 0.3), ("ant", "bee", 2, 0.2))
 
 
-def test_agreement_compares_only_members_that_may_be_asked() -> None:
+def test_agreement_compares_only_members_that_may_predict() -> None:
     choices = np.array([[0, 1, 2, 0], [0, 1, 1, 0], [0, 2, 2, 0]])
     members = np.eye(3)[choices]
     members[2, 1] = np.nan

@@ -1,8 +1,10 @@
-"""What to look at: the errors, the images that the committee is least sure of, and where its members differ."""
+"""What to look at: errors, images about which the committee is least certain, and where its members differ."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,12 +28,106 @@ class Galleries(NamedTuple):
 
 
 class ConfusedPair(NamedTuple):
-    """How many images of the class `true` were taken for `predicted`; `share` is their share of the class's images."""
+    """How many images of the class `true` were classified as `predicted`, and their share of the class's images."""
 
     true: str
     predicted: str
     images: int
     share: float
+
+
+class Choice(NamedTuple):
+    """What a gallery shows: positions of images in the part, in order."""
+
+    name: str
+    title: str
+    remark: str
+    positions: Labels
+
+
+@dataclass(frozen=True)
+class PredictedPart:
+    """A part of the data with what was predicted for it.
+
+    Attributes:
+        name: "test" or "train".
+        probabilities: (image, class), the committee's; a row of NaN for an image that no member may predict.
+        member_probabilities: (member, image, class); a row of NaN where a member may not predict an image, because it
+            trained on it.
+        labels: (image,).
+        names: of the images, if they have any.
+    """
+
+    name: str
+    probabilities: Probabilities
+    member_probabilities: Probabilities
+    labels: Labels
+    names: Names | None
+
+    def __post_init__(self) -> None:
+        members, committee, labels = self.member_probabilities, self.probabilities, self.labels
+        if members.ndim != 3 or members.shape[1:] != committee.shape:
+            raise ValueError(
+                f"Members' probabilities must have the shape (member, {', '.join(map(str, committee.shape))}). "
+                f"Got {members.shape} instead."
+            )
+        if labels.shape != committee.shape[:1] or committee.shape[1] < 2:
+            raise ValueError(
+                f"{len(committee)} labels and at least two classes are needed. Got labels of shape {labels.shape} and "
+                f"{committee.shape[1]} classes instead."
+            )
+
+    @cached_property
+    def predicted(self) -> Labels:
+        """(predicted image,): the positions of the images that were predicted."""
+        return np.flatnonzero(np.isfinite(self.probabilities).all(axis=1))
+
+    @cached_property
+    def confidence(self) -> NDArray[np.floating[Any]]:
+        """(predicted image,): the probability of the predicted class."""
+        confidence: NDArray[np.floating[Any]] = self.probabilities[self.predicted].max(axis=1)
+        return confidence
+
+    @cached_property
+    def is_correct(self) -> NDArray[np.bool_]:
+        """(predicted image,): whether the predicted class is the label."""
+        return np.asarray(self.probabilities[self.predicted].argmax(axis=1) == self.labels[self.predicted])
+
+    @cached_property
+    def errors(self) -> Labels:
+        """(error,): the positions of misclassified images, in the order of the data."""
+        return self.predicted[~self.is_correct]
+
+    def gallery(self, choice: Choice, slot_of: Callable[[int], int]) -> Gallery:
+        """A gallery of the chosen images."""
+        return Gallery(
+            name=choice.name,
+            title=choice.title,
+            remark=choice.remark,
+            part=self.name,
+            pictures=tuple(self.picture(int(position), slot_of(int(position))) for position in choice.positions),
+        )
+
+    def picture(self, position: int, slot: int) -> Picture:
+        """An image of a gallery: what the committee predicts, and how many members predict another class."""
+        own = self.probabilities[position]
+        label, prediction = int(self.labels[position]), int(own.argmax())
+        members = self.member_probabilities[:, position]
+        members = members[np.isfinite(members).all(axis=1)]
+        return Picture(
+            name=self.names[position] if self.names else None,
+            position=position,
+            slot=slot,
+            true=label,
+            predicted=prediction,
+            probability_true=float(own[label]),
+            probability_predicted=float(own[prediction]),
+            dissenters=int((members.argmax(axis=1) != prediction).sum()) if len(members) else 0,
+            members=len(members),
+        )
+
+
+# --- galleries of a run -----------------------------------------------------------------------------------------------
 
 
 def galleries(
@@ -43,103 +139,70 @@ def galleries(
     names: Names | None = None,
     limit: int = 50,
 ) -> Galleries:
-    """Three galleries: the most confident errors, the first errors in the data's order, the least certain images.
+    """Three galleries: the most confident errors, the first errors in the order of the data, the least certain images.
 
     Args:
-        probabilities: (image, class), the committee's; a row of NaN for an image that nobody may judge is passed over.
-        member_probabilities: (member, image, class); a row of NaN where a member must not be asked about an image
-            because it trained on it.
-        labels: (image,).
-        part: "test" or "train"; goes into the galleries.
-        names: of the images; go into the galleries.
-        limit: the largest number of images of a gallery.
+        probabilities, member_probabilities, labels, names: see `PredictedPart`.
+        part: "test" or "train".
+        limit: the most images that a gallery shows.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit together.
     """
-    if member_probabilities.ndim != 3 or member_probabilities.shape[1:] != probabilities.shape:
-        raise ValueError(
-            f"Members' probabilities must have the shape (member, {', '.join(map(str, probabilities.shape))}). "
-            f"Got {member_probabilities.shape} instead."
-        )
-    if labels.shape != probabilities.shape[:1] or probabilities.shape[1] < 2:
-        raise ValueError(
-            f"{len(probabilities)} labels and two classes or more are needed. Got {labels.shape} labels instead."
-        )
-    judged = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
-    predicted = np.full(len(labels), -1)
-    predicted[judged] = probabilities[judged].argmax(axis=1)
-    errors = judged[predicted[judged] != labels[judged]]
-    confidence = probabilities[errors].max(axis=1) if len(errors) else np.empty(0)
-    first_two = np.sort(probabilities[judged], axis=1)[:, -2:]
-    margin = first_two[:, 1] - first_two[:, 0]
-    whose = "out of fold, by members that did not train on the image" if part == "train" else "test images"
-    chosen = (
-        (
-            "confident_errors",
-            "The most confident errors",
-            f"Wrong answers, the surest first ({whose}). Look here for wrong labels and for what was not learnt.",
-            errors[np.argsort(-confidence, kind="stable")][:limit],
-        ),
-        (
-            "first_errors",
-            "The first errors",
-            f"Wrong answers as they come in the order of the data, {len(errors):,} in all ({whose}).",
-            errors[:limit],
-        ),
-        (
-            "least_certain",
-            "The least certain images",
-            f"Smallest distance between the two most probable classes, right or wrong ({whose}).",
-            judged[np.argsort(margin, kind="stable")][:limit],
-        ),
-    )
-    positions = list(dict.fromkeys(int(position) for _, _, _, picked in chosen for position in picked))
+    images = PredictedPart(part, probabilities, member_probabilities, labels, names)
+    chosen = (confident_errors(images, limit), first_errors(images, limit), least_certain(images, limit))
+    positions = list(dict.fromkeys(int(position) for choice in chosen for position in choice.positions))
     slots = {position: slot for slot, position in enumerate(positions)}
-    return Galleries(
-        tuple(
-            Gallery(
-                name=name,
-                title=title,
-                remark=remark,
-                part=part,
-                pictures=tuple(
-                    picture(int(p), slots[int(p)], probabilities, member_probabilities, labels, names) for p in picked
-                ),
-            )
-            for name, title, remark, picked in chosen
-        ),
-        tuple(positions),
+    return Galleries(tuple(images.gallery(choice, slots.__getitem__) for choice in chosen), tuple(positions))
+
+
+def confident_errors(images: PredictedPart, limit: int) -> Choice:
+    """The errors, the most confident first."""
+    confidence = images.confidence[~images.is_correct]
+    return Choice(
+        "confident_errors",
+        "The most confident errors",
+        f"Misclassified {_where(images)}, the most confident predictions first. Wrong labels show up here, and so does "
+        "what the committee has not learnt.",
+        images.errors[np.argsort(-confidence, kind="stable")][:limit],
     )
 
 
-def picture(
-    position: int,
-    slot: int,
-    probabilities: Probabilities,
-    member_probabilities: Probabilities,
-    labels: Labels,
-    names: Names | None,
-) -> Picture:
-    """One image of a gallery, with the committee's answer and how many members would have given another."""
-    guess = int(probabilities[position].argmax())
-    opinions = member_probabilities[:, position]
-    asked = opinions[np.isfinite(opinions).all(axis=1)]
-    return Picture(
-        name=names[position] if names else None,
-        position=position,
-        slot=slot,
-        true=int(labels[position]),
-        predicted=guess,
-        probability_true=float(probabilities[position, labels[position]]),
-        probability_predicted=float(probabilities[position, guess]),
-        dissenters=int((asked.argmax(axis=1) != guess).sum()) if len(asked) else 0,
-        members=len(asked),
+def first_errors(images: PredictedPart, limit: int) -> Choice:
+    """The errors in the order of the data: a fair sample of them."""
+    return Choice(
+        "first_errors",
+        "The first errors",
+        f"Misclassified {_where(images)}, in the order of the data; there are {len(images.errors):,} in all.",
+        images.errors[:limit],
     )
 
+
+def least_certain(images: PredictedPart, limit: int) -> Choice:
+    """The images whose two most probable classes are nearly equally probable."""
+    top_two = np.sort(images.probabilities[images.predicted], axis=1)[:, -2:]
+    margin = top_two[:, 1] - top_two[:, 0]
+    return Choice(
+        "least_certain",
+        "The least certain images",
+        f"Those {_where(images)} whose two most probable classes have the most similar probabilities, whether the "
+        "prediction is correct or not.",
+        images.predicted[np.argsort(margin, kind="stable")][:limit],
+    )
+
+
+def _where(images: PredictedPart) -> str:
+    if images.name == "train":
+        return "training images (out of fold: predicted by members that did not train on them)"
+    return "test images"
+
+
+# --- galleries of a study's row ---------------------------------------------------------------------------------------
 
 CLASSES_IN_GALLERIES = 20
 ERRORS_IN_GALLERY = 60
+IN_SAMPLE = 10
+"""Images of a random sample, and of a class."""
 
 
 def study_galleries(
@@ -153,72 +216,67 @@ def study_galleries(
     every_error: bool,
     slot_of: Callable[[int], int],
 ) -> tuple[Gallery, ...]:
-    """Galleries of one row: random right and wrong answers, the surest right and wrong ones of each class.
+    """Galleries of one row: random correct predictions and errors, the most confident ones of each class.
 
     Args:
-        probabilities: (image, class); rows of NaN are passed over.
-        member_probabilities: (member, image, class), likewise.
-        labels: (image,).
+        probabilities, member_probabilities, labels, names: see `PredictedPart`.
         rng: draws the random ones.
         part: "test" or "train".
-        names: of the images.
-        every_error: also all errors, in the data's order, up to `ERRORS_IN_GALLERY`.
+        every_error: also show all errors in the order of the data, up to `ERRORS_IN_GALLERY`.
         slot_of: the slot of an image's picture, shared by all rows.
     """
-    judged = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
-    guesses, sure = probabilities[judged].argmax(axis=1), probabilities[judged].max(axis=1)
-    is_right = guesses == labels[judged]
-    surest = np.argsort(-sure, kind="stable")
-
-    def of_class(label: int, correct: bool) -> NDArray[np.int64]:
-        order = surest[(labels[judged][surest] == label) & (is_right[surest] == correct)]
-        return np.asarray(judged[order[:10]])
-
-    def some(correct: bool) -> NDArray[np.int64]:
-        pool = judged[is_right == correct]
-        return np.sort(rng.permutation(pool)[:10])
-
-    shown = range(min(CLASSES_IN_GALLERIES, probabilities.shape[1]))
-    each = "of each class, ten at most"
-    chosen = [
-        ("random_right", "Ten right answers, drawn at random", some(True)),
-        ("random_wrong", "Ten wrong answers, drawn at random", some(False)),
-        ("sure_right", f"The surest right answers {each}", np.concatenate([of_class(c, True) for c in shown])),
-        (
-            "sure_wrong",
-            f"The surest wrong answers {each}: the answer and its probability",
-            np.concatenate([of_class(c, False) for c in shown]),
-        ),
-    ]
+    images = PredictedPart(part, probabilities, member_probabilities, labels, names)
+    random = [random_sample(images, rng, correct=correct) for correct in (True, False)]
+    confident = [most_confident_of_each_class(images, correct=correct) for correct in (True, False)]
     if every_error:
-        errors = judged[~is_right]
-        more = "" if len(errors) <= ERRORS_IN_GALLERY else f", the first {ERRORS_IN_GALLERY} of {len(errors):,}"
-        if len(errors) <= ERRORS_IN_GALLERY:
-            del chosen[1]  # they are all there
-        chosen.insert(0, ("errors", f"All wrong answers{more}", errors[:ERRORS_IN_GALLERY]))
-    return tuple(
-        Gallery(
-            name=name,
-            title=title,
-            remark="",
-            part=part,
-            pictures=tuple(
-                picture(int(p), slot_of(int(p)), probabilities, member_probabilities, labels, names) for p in picked
-            ),
-        )
-        for name, title, picked in chosen
+        all_errors = every_error_or_the_first(images)
+        shows_all = len(images.errors) <= ERRORS_IN_GALLERY
+        random = [all_errors, random[0]] if shows_all else [all_errors, *random]
+    return tuple(images.gallery(choice, slot_of) for choice in (*random, *confident))
+
+
+def random_sample(images: PredictedPart, rng: np.random.Generator, *, correct: bool) -> Choice:
+    """A few correct predictions or errors, drawn at random."""
+    drawn = np.sort(rng.permutation(images.predicted[images.is_correct == correct])[:IN_SAMPLE])
+    if correct:
+        return Choice("random_right", "Correct predictions, ten at most, drawn at random", "", drawn)
+    return Choice("random_wrong", "Errors, ten at most, drawn at random", "", drawn)
+
+
+def most_confident_of_each_class(images: PredictedPart, *, correct: bool) -> Choice:
+    """For each of the first classes, its images with the most confident correct predictions or errors."""
+    of = (images.is_correct == correct).nonzero()[0]
+    of = of[np.argsort(-images.confidence[of], kind="stable")]
+    true = images.labels[images.predicted[of]]
+    classes = range(min(CLASSES_IN_GALLERIES, images.probabilities.shape[1]))
+    positions = np.concatenate([images.predicted[of[true == label][:IN_SAMPLE]] for label in classes])
+    if correct:
+        return Choice("sure_right", "The most confident correct predictions of each class", "", positions)
+    title = "The most confident errors of each true class: predicted class and its probability"
+    return Choice("sure_wrong", title, "", positions)
+
+
+def every_error_or_the_first(images: PredictedPart) -> Choice:
+    """All errors, or as many as a gallery shows."""
+    errors = images.errors
+    title = (
+        "All errors" if len(errors) <= ERRORS_IN_GALLERY else f"The first {ERRORS_IN_GALLERY} of {len(errors):,} errors"
     )
+    return Choice("errors", title, "", errors[:ERRORS_IN_GALLERY])
+
+
+# --- classes and members ----------------------------------------------------------------------------------------------
 
 
 def most_confused_pairs(
     confusion: Sequence[Sequence[int]] | NDArray[np.int64], class_names: Sequence[str], limit: int = 10
 ) -> tuple[ConfusedPair, ...]:
-    """The largest numbers of one class taken for another, most first; pairs that never occur are left out.
+    """The pairs of classes that are confused most often, most first; pairs that never occur are left out.
 
     Args:
         confusion: (true class, predicted class), counts.
-        class_names: one name a class.
-        limit: the largest number of pairs.
+        class_names: one name for each class.
+        limit: the most pairs.
     """
     counts = np.array(confusion, dtype=np.int64)
     totals = counts.sum(axis=1)
@@ -232,35 +290,34 @@ def most_confused_pairs(
 
 
 def agreement(member_probabilities: Probabilities, *, on: str) -> Agreement | None:
-    """How often the members give the same class; None where no image was judged by two members.
+    """How often members predict the same class; None where no image may be predicted by two members.
 
     Args:
-        member_probabilities: (member, image, class); a row of NaN where a member must not be asked.
-        on: "test" or "train"; goes into the result.
+        member_probabilities: (member, image, class); a row of NaN where a member may not predict an image.
+        on: "test" or "train".
     """
-    asked: NDArray[np.bool_] = np.asarray(np.isfinite(member_probabilities).all(axis=2))
-    several = np.flatnonzero(asked.sum(axis=0) >= 2)
-    if not len(several):
+    may: NDArray[np.bool_] = np.asarray(np.isfinite(member_probabilities).all(axis=2))
+    shared = np.flatnonzero(may.sum(axis=0) >= 2)
+    if not len(shared):
         return None
-    asked = asked[:, several]
-    choices = np.where(asked, np.nan_to_num(member_probabilities[:, several], nan=-1.0).argmax(axis=2), -1)
-    matrix: list[list[float | None]] = []
-    pairs = []
-    for one in range(len(choices)):
-        row: list[float | None] = []
-        for other in range(len(choices)):
-            both = asked[one] & asked[other]
-            share = float(np.mean(choices[one][both] == choices[other][both])) if both.any() else None
-            row.append(share)
-            if one < other and share is not None:
-                pairs.append(share)
-        matrix.append(row)
-    highest = np.where(asked, choices, -1).max(axis=0)
-    lowest = np.where(asked, choices, member_probabilities.shape[2]).min(axis=0)
+    may = may[:, shared]
+    classes = np.where(may, np.nan_to_num(member_probabilities[:, shared], nan=-1.0).argmax(axis=2), -1)
+    matrix = tuple(
+        tuple(_share_of_agreement(classes[one], classes[other], may[one] & may[other]) for other in range(len(classes)))
+        for one in range(len(classes))
+    )
+    pairs = [share for one, row in enumerate(matrix) for share in row[one + 1 :] if share is not None]
+    highest = classes.max(axis=0)
+    lowest = np.where(may, classes, member_probabilities.shape[2]).min(axis=0)
     return Agreement(
-        images=len(several),
+        images=len(shared),
         on=on,
-        matrix=tuple(tuple(row) for row in matrix),
+        matrix=matrix,
         mean=sum(pairs) / len(pairs) if pairs else None,
         all_agree=float(np.mean(highest == lowest)),
     )
+
+
+def _share_of_agreement(one: Labels, other: Labels, both: NDArray[np.bool_]) -> float | None:
+    """The share of the images that both may predict on which they agree; None where there is no such image."""
+    return float(np.mean(one[both] == other[both])) if both.any() else None

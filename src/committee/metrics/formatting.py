@@ -1,4 +1,4 @@
-"""Figures as people read them: the one place where numbers become text."""
+"""Numbers as people read them; the one place where numbers become text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from committee.metrics.results import Interval
 
-NOTHING = "–"  # what stands where there is no figure
+NOTHING = "–"
+"""What is shown where there is no figure."""
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -17,6 +18,16 @@ def percent(fraction: float, digits: int = 2) -> str:
     if fraction > 0 and float(text) == 0:
         return f"< {10**-digits:.{digits}f}\u00a0%"
     return f"{text}\u00a0%"
+
+
+def percent_or_nothing(fraction: float | None) -> str:
+    """A fraction as a percentage; a dash where there is none."""
+    return NOTHING if fraction is None else percent(fraction)
+
+
+def number(count: int) -> str:
+    """A whole number with commas between thousands."""
+    return f"{count:,}"
 
 
 def points(difference: float) -> str:

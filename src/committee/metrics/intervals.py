@@ -1,8 +1,8 @@
-"""How far a figure could be off by chance: over the images that it was measured on, and over seeds.
+"""How uncertain a figure is: over the images that it was measured on, and over seeds.
 
-Two different chances. An interval over images (`wilson`, `paired_difference`) speaks about this one committee
-on other images of the same kind. An interval over seeds (`seed_interval`) speaks about the recipe: what another
-training would give on the same images. Neither contains the other.
+These are two sources of variation. An interval over images (`wilson`, `paired_difference`) is about one trained
+committee on other images of the same kind. An interval over seeds (`seed_interval`) is about the recipe: what another
+training would reach on the same images. Neither contains the other.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class MeanAndSpread(NamedTuple):
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a proportion, as fractions in [0, 1] (JASA 22, 1927).
+    """Wilson's score interval of a proportion, as fractions in [0, 1].
 
-    Good also near 0 and 1, where the usual mean plus or minus two standard errors is not.
+    E. B. Wilson, Journal of the American Statistical Association 22, 1927. It holds its level near 0 and 1, too, where
+    the usual mean plus or minus two standard errors does not.
 
     Raises:
         ValueError: n is not positive, or successes is not in 0..n.
@@ -47,22 +48,22 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 def paired_difference(only_first: int, only_second: int, n: int, confidence: float = 0.95) -> Interval:
     """Tango's score interval of the difference of two accuracies on the same images, second minus first.
 
-    (Statistics in Medicine 17, 1998.) It belongs to McNemar's test as Wilson's belongs to one share: unlike a bootstrap
-    it is neither too short where few images differ nor a point where none does.
+    T. Tango, Statistics in Medicine 17, 1998. It is to McNemar's test what Wilson's interval is to the test of one
+    proportion: unlike a bootstrap interval, it is neither too short where few images differ nor a point where none do.
 
     Args:
-        only_first, only_second: images that only one of the two gets right.
+        only_first, only_second: images that only the one or the other classifies correctly.
         n: all images.
 
     Raises:
-        ValueError: counts that are negative or more than all.
+        ValueError: a count is negative, or they are more than all images together.
     """
     if min(only_first, only_second) < 0 or not 0 < n >= only_first + only_second:
         raise ValueError(f"A paired difference needs counts of images. Got {only_first}, {only_second} of {n} instead.")
     z, found = _normal_quantile(confidence), (only_second - only_first) / n
 
     def score(difference: float) -> float:
-        """How many standard errors the counts lie from what this difference would make them."""
+        """By how many standard errors the counts differ from those expected with this difference."""
         b = (2 * n + only_first - only_second) * difference - only_first - only_second
         lost = only_first * difference * (1 - difference)
         share = (math.sqrt(b * b + 8 * n * lost) - b) / (4 * n)
@@ -86,19 +87,19 @@ def bootstrap_mean_difference(
     resamples: int = 2000,
     confidence: float = 0.95,
 ) -> Interval:
-    """Percentile interval of mean(second) - mean(first), from images drawn anew with replacement, pairs kept together.
+    """The bootstrap percentile interval of mean(second) - mean(first), from resampled images; pairs stay together.
 
     Args:
-        first: (image,), one value an image, such as 1 for right and 0 for wrong, or its log-loss.
-        second: (image,), the same images judged by the other.
-        generator: where the draws come from; the same key gives the same interval.
-        resamples: how many data sets are drawn.
-        confidence: share of the resampled differences inside.
+        first: (image,), one value for each image, such as its log-loss.
+        second: (image,), the values of the same images by the other committee.
+        generator: draws the resamples.
+        resamples: how many.
+        confidence: the share of the resampled differences inside the interval.
 
-    Where all pairs are equal the interval has no width; that says that nothing was seen, not that nothing is there.
+    Where all pairs are equal, the interval has no width: no difference was observed, which does not rule one out.
 
     Raises:
-        ValueError: shapes that differ, or no images.
+        ValueError: the shapes differ, or there are no images.
     """
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(
@@ -106,7 +107,7 @@ def bootstrap_mean_difference(
         )
     values, counts = np.unique(second.astype(np.float64) - first.astype(np.float64), return_counts=True)
     n = len(first)
-    if len(values) <= 64:  # few different values: drawing how often each value occurs is drawing images
+    if len(values) <= 64:  # few distinct values: drawing their counts is the same as drawing images
         means = generator.multinomial(n, counts / n, size=resamples) @ values / n
     else:
         differences = second.astype(np.float64) - first.astype(np.float64)
@@ -123,7 +124,7 @@ def bootstrap_mean_difference(
 
 
 def mean_and_spread(values: Sequence[float]) -> MeanAndSpread:
-    """Mean and sample standard deviation.
+    """The mean and the sample standard deviation.
 
     Raises:
         ValueError: no values.
@@ -138,11 +139,11 @@ def mean_and_spread(values: Sequence[float]) -> MeanAndSpread:
 
 
 def seed_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Student's interval of the mean over seeds: what the recipe gives on average, other seeds allowed.
+    """Student's interval of the mean over seeds: what the recipe reaches on average over all seeds.
 
     Args:
-        values: one figure a seed, two or more.
-        confidence: how often such intervals hold the true mean, if the figures are about normal.
+        values: one for each seed, two or more.
+        confidence: how often such intervals contain the true mean, if the values are roughly normal.
 
     Raises:
         ValueError: fewer than two values.
@@ -157,7 +158,7 @@ def seed_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 def t_quantile(freedom: int, confidence: float = 0.95) -> float:
     """The t with P(|T| < t) = confidence for Student's distribution with a whole number of degrees of freedom.
 
-    Bisection on the finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4; right to about 1e-10.
+    Bisection on the finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4; accurate to about 1e-10.
 
     Raises:
         ValueError: fewer than one degree of freedom, or a confidence outside (0, 1).

@@ -1,7 +1,7 @@
-"""Two committees on the same images: is one of them better, or could it be chance?
+"""Two committees on the same images: is one of them better, or could the difference be chance?
 
-What is compared is these two trained committees, over other images of the same kind. Whether one *recipe* is better
-than another also depends on the seeds: train each several times and look at `intervals.seed_interval`.
+The comparison is between these two trained committees, on other images of the same kind. Whether one *recipe* is better
+than another also depends on the seeds: train each several times and use `committee.metrics.repeats`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from committee.metrics.scores import log_losses
 
 @dataclass(frozen=True)
 class Comparison:
-    """Committees A and B on the same images; differences are B minus A, intervals hold 95 %.
+    """Committees A and B on the same images; differences are B minus A, intervals are at 95 %.
 
     Attributes:
-        images: how many images both judged.
-        accuracy_a, accuracy_b: shares of images that are right, each with its Wilson interval.
+        images: that both predicted.
+        accuracy_a, accuracy_b: each with its Wilson interval.
         accuracy_difference: above 0 where B is better; with Tango's interval.
         log_loss_a, log_loss_b: in nats.
         log_loss_difference: below 0 where B is better; with a paired-bootstrap interval.
-        only_a_right, only_b_right: images on which exactly one of them is right.
+        only_a_right, only_b_right: images that exactly one of them classifies correctly.
         both_right, both_wrong: the other images.
-        mcnemar_p: two-sided exact McNemar probability of counts at least this uneven, were both equally accurate.
-        verdict: all of it in words.
+        mcnemar_p: of the two-sided exact McNemar test.
+        verdict: the result in words.
     """
 
     images: int
@@ -71,10 +71,10 @@ def compare(
         labels: (image,), positions of the classes.
         generator: for the bootstrap.
         names: what the verdict calls them.
-        level: the accuracies count as different where McNemar's p is below it.
+        level: the accuracies are called different where McNemar's p is below it.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: the shapes differ.
     """
     if probabilities_a.shape != probabilities_b.shape:
         raise ValueError(
@@ -110,16 +110,17 @@ def compare(
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
-    """Two-sided exact McNemar test (Psychometrika 12, 1947): the binomial test of only_a among only_a + only_b at 1/2.
+    """The p-value of the two-sided exact McNemar test: the binomial test of only_a among only_a + only_b at 1/2.
 
-    Not the chi-squared approximation, which is off for the few discordant images of good classifiers.
+    Q. McNemar, Psychometrika 12, 1947. The chi-squared approximation is not used: it is poor for the few images on
+    which good classifiers differ.
 
     Args:
-        only_a: images that only A gets right.
-        only_b: images that only B gets right.
+        only_a: images that only A classifies correctly.
+        only_b: images that only B classifies correctly.
 
     Returns:
-        The probability of counts at least this uneven if both were equally accurate; 1 where they are equal.
+        The probability of counts at least this uneven if both were equally accurate; 1 where the counts are equal.
 
     Raises:
         ValueError: a negative count.
@@ -136,7 +137,10 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 
 def _verdict(only_a: int, only_b: int, n: int, p: float, loss: Interval, names: tuple[str, str], level: float) -> str:
     a, b = names
-    split = f"only {a} is right on {only_a:,} of {n:,} images, only {b} on {only_b:,}; exact McNemar p {p_value(p)}"
+    split = (
+        f"of {n:,} images, only {a} classifies {only_a:,} correctly and only {b} {only_b:,}; exact McNemar test, "
+        f"p {p_value(p)}"
+    )
     if p >= level:
         first = f"The accuracies of {a} and {b} are not distinguishable on these images ({split})."
     else:

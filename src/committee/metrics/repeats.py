@@ -1,10 +1,9 @@
-"""Accuracies over repeated trainings: how sure a mean is, whether two recipes differ, and a whole study's comparisons.
+"""Accuracies over repeated trainings: how uncertain a mean is, whether two recipes differ, all comparisons of a study.
 
-Two chances meet in the mean accuracy of a recipe: which images were drawn, and which seeds. With the images i and the
-repeats s crossed, Var(mean) = Var_images / n + Var_seeds / S, where the spread of the repeats' accuracies gives the
-second term whole (what is particular to an image and a seed included) and the spread of the images' means, less what
-the seeds add to it, gives the first. One repeat says nothing about seeds: its interval is over images alone, and so it
-is called.
+The mean accuracy of a recipe varies with the images that were drawn and with the seeds. With n images and S repeats
+crossed, Var(mean) = Var_images / n + Var_seeds / S. The variance of the repeats' accuracies gives the second term whole
+(including what is particular to an image and a seed); the variance of the images' means, less what the seeds contribute
+to it, gives the first. One repeat says nothing about seeds: its interval covers images alone, and is labelled so.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from committee.metrics.intervals import (
 from committee.metrics.paired import mcnemar_exact
 from committee.metrics.results import Difference, Interval, RepeatScore
 
-Right = NDArray[np.floating[Any]]  # (repeat, image): 1 right, 0 wrong, NaN not asked
+Right = NDArray[np.floating[Any]]  # (repeat, image): 1 correct, 0 wrong, NaN not predicted
 
 LEVEL = 0.05
 
@@ -38,8 +37,8 @@ def score_repeats(right: Right) -> RepeatScore:
     Args:
         right: (repeat, image).
 
-    The interval joins Wilson's over the images and, for two repeats or more, Student's over the seeds, each side by the
-    root of the sum of squares.
+    The interval combines Wilson's over images (1927) with, for two repeats or more, Student's over seeds: on each side
+    the distance from the mean is the root of the sum of squares of the two.
     """
     accuracies = [float(value) for value in np.nanmean(right, axis=1)]
     n, mean, spread = mean_and_spread(accuracies)
@@ -66,15 +65,15 @@ class Correctness:
 
     Attributes:
         correct: (repeat, image).
-        members: (member, image), where the only repeat is a committee: its members alone. Their spread stands for that
-            of committees over seeds, s / sqrt(members), which nobody has measured when one committee was trained.
+        members: (member, image), where the only repeat is a committee: its members on their own. The standard deviation
+            of committees over seeds is unknown then and is estimated as s / sqrt(members).
     """
 
     correct: Right
     members: Right | None = None
 
     def seeds(self) -> tuple[float, int] | None:
-        """The variance of the mean accuracy over seeds and its degrees of freedom; None where nothing tells it."""
+        """The variance of the mean accuracy over seeds and its degrees of freedom; None where it is unknown."""
         rows = self.correct if len(self.correct) > 1 else self.members
         if rows is None or len(rows) < 2:
             return None
@@ -82,16 +81,17 @@ class Correctness:
 
 
 def difference(this: Correctness, other: Correctness, *, against: str, on: str) -> Difference:
-    """This row less another on the same images; p is not adjusted yet and the verdict is for this pair alone.
+    """This row minus another on the same images; p is not adjusted yet and the verdict is for this pair alone.
 
     Args:
-        this, other: the same images.
+        this, other: on the same images.
         against: the other's name.
         on: "test" or "validation".
 
-    Where seeds are known of: Welch's test over seeds and images together, Satterthwaite's degrees of freedom (rounded
-    down), and the same as an interval. One single training each: exact McNemar and Tango's interval over the images;
-    that compares these two trainings, and the verdict says no more.
+    Where the variance over seeds is known, Welch's test and interval over seeds and images together, with
+    Satterthwaite's degrees of freedom rounded down. With a single training each, the exact McNemar test (Psychometrika
+    12, 1947) and Tango's interval (Statistics in Medicine 17, 1998) over images; they compare these two trainings only,
+    and so does the verdict.
     """
     points = float(np.nanmean(this.correct) - np.nanmean(other.correct))
     once = len(this.correct) == len(other.correct) == 1 and not np.isnan(this.correct + other.correct).any()
@@ -126,13 +126,13 @@ def _variance(this: Correctness, other: Correctness) -> tuple[float, int]:
     """Variance of the difference of two mean accuracies, and its degrees of freedom."""
     a, b = this.correct, other.correct
     parts = [part for part in (this.seeds(), other.seeds()) if part]
-    least = 0.0  # few seeds can look more alike than the images allow
+    least = 0.0  # a few seeds may agree by chance more than the images allow
     if not np.isnan(a).any() and not np.isnan(b).any():
         per_image = a.mean(axis=0) - b.mean(axis=0)
         by_seeds = sum(float(rows.var(axis=0, ddof=1).mean()) / len(rows) for rows in (a, b) if len(rows) > 1)
         parts.append((max(float(per_image.var(ddof=1)) - by_seeds, 0.0) / len(per_image), len(per_image) - 1))
         least = float(per_image.var(ddof=1)) / len(per_image)
-    else:  # judged on different images: the two accuracies are independent
+    else:  # predicted on different images: the two accuracies are independent
         for rows in (a, b):
             mean, n = float(np.nanmean(rows)), int((~np.isnan(rows)).any(axis=0).sum())
             parts.append((mean * (1 - mean) / n, n - 1))
@@ -142,10 +142,10 @@ def _variance(this: Correctness, other: Correctness) -> tuple[float, int]:
 
 
 def adjust_for_multiplicity(differences: Sequence[Difference | None]) -> list[Difference | None]:
-    """The comparisons of a study with p-values adjusted for their number, and verdicts by these.
+    """The comparisons of a study with p-values adjusted for their number, and the verdicts that follow.
 
-    Holm's step-down method (Scand. J. Stat. 6, 1979): the chance that a study reports any difference where there is
-    none is at most `LEVEL`.
+    Holm's step-down method (S. Holm, Scandinavian Journal of Statistics 6, 1979): if no rows differ, the probability
+    that a study reports any difference is at most `LEVEL`.
     """
     known = [(d.p, number) for number, d in enumerate(differences) if d is not None]
     result = list(differences)

@@ -1,4 +1,4 @@
-"""Every figure of a run or a study, as one typed value that is stored as `results.json` and read by the report.
+"""Every figure of a run or a study, as one typed value: stored as `results.json`, read by the reports.
 
 Accuracies are fractions, losses are in nats, lists over classes follow `class_names`. A member's validation images are
 the training images that it did not train on; "out of fold" the committee predicts each training image only with the
@@ -33,7 +33,7 @@ class ClassRow(Record):
 
 
 class ReliabilityBin(Record):
-    """Predictions whose confidence lies in [low, high): how many, their mean confidence, the share that is right."""
+    """Predictions whose confidence lies in [low, high): how many, their mean confidence, their accuracy."""
 
     low: float
     high: float
@@ -48,10 +48,10 @@ class Scores(Record):
     images: int
     errors: int
     accuracy: float
-    accuracy_interval: Interval  # Wilson
+    accuracy_interval: Interval  # Wilson 1927
     log_loss: float
-    brier: float  # of the committee's probabilities: sum over classes of the squared difference, mean over images
-    calibration_error: float  # expected calibration error, 15 equal-width bins
+    brier: float  # Brier 1950: squared difference summed over classes, mean over images
+    calibration_error: float  # expected calibration error (Guo et al. 2017), 15 bins of equal width
     classes: tuple[ClassRow, ...]
     confusion: tuple[tuple[int, ...], ...]  # (true class, predicted class)
     reliability: tuple[ReliabilityBin, ...]
@@ -82,7 +82,7 @@ class MemberResult(Record):
 
 
 class SizePoint(Record):
-    """Committees of one size drawn from the members: mean, and the lowest and highest, over the subsets looked at."""
+    """Committees of one size drawn from the members: the mean, lowest and highest over the subsets evaluated."""
 
     members: int
     subsets: int
@@ -103,7 +103,7 @@ class Agreement(Record):
 
 
 class SizeTemperature(Record):
-    """The best temperature of committees of one size, fitted on images that at least so many members held out."""
+    """The temperature of committees of one size, fitted to images that at least so many members did not train on."""
 
     members: int
     images: int
@@ -111,7 +111,7 @@ class SizeTemperature(Record):
 
 
 class Calibration(Record):
-    """The whole committee's temperature, where it comes from and what it changes; test images have no part in it."""
+    """The committee's temperature, what it is derived from and what it changes; test images play no part in it."""
 
     temperature: float
     by_size: tuple[SizeTemperature, ...]  # fitted out of fold; the whole committee's is extrapolated from these
@@ -129,18 +129,23 @@ class Picture(Record):
     predicted: int
     probability_true: float
     probability_predicted: float
-    dissenters: int  # members whose own first choice differs from the committee's
+    dissenters: int  # members that predict another class than the committee
     members: int  # members that may predict the image
 
 
 class Gallery(Record):
-    """Images worth looking at, in the order of looking."""
+    """Images worth looking at, in order."""
 
-    name: str  # key: "confident_errors", "first_errors", "least_certain"
+    name: str  # key, such as "confident_errors"; see `committee.metrics.error_analysis`
     title: str
     remark: str
-    part: str  # "test" or "train" (out-of-fold)
+    part: str  # "test" or "train" (out of fold)
     pictures: tuple[Picture, ...]
+
+    @property
+    def is_by_class(self) -> bool:
+        """Whether its images belong together class by class."""
+        return self.name in ("sure_right", "sure_wrong")
 
 
 class TestOpening(Record):
@@ -162,9 +167,9 @@ class Results(Record):
     }
 
     members: tuple[MemberResult, ...]
-    left_out: int = 0  # members that were planned but not ready when the budget was over
+    left_out: int = 0  # members that were planned but not ready when the time budget ran out
     committee_train: Scores  # all members on all training images, most of which they trained on
-    out_of_fold: Scores | None  # None without a hold-out
+    out_of_fold: Scores | None  # None without validation images
     out_of_fold_members: float | None  # members that predict an image, mean over images
     out_of_fold_remark: str
     test: Scores | None  # None while the test images are sealed
@@ -194,13 +199,13 @@ class RepeatScore(Record):
 
 
 class Difference(Record):
-    """A row less the row that it is compared with, on the same images."""
+    """A row minus the row that it is compared with, on the same images."""
 
     against: str
     on: str  # "test" or "validation"
     points: float  # difference of mean accuracies, as a fraction
     interval: Interval
-    p: float  # were both equally accurate, the probability of a difference at least this large
+    p: float  # probability of a difference at least this large if both were equally accurate
     p_adjusted: float  # the same for all comparisons of the study together (Holm 1979)
     method: str  # "exact McNemar" for one single training each, else "seeds and images"
     mcnemar_p: float | None  # of the two trainings or committees, where there is one of each
@@ -265,7 +270,7 @@ class GridResult(Record):
     axes: tuple[str, ...]
     cells: tuple[GridCell, ...]
     best: int  # position in cells
-    choice: str  # how it was chosen and how sure that is, in words
+    choice: str  # how it was chosen and how certain that is, in words
     confusion: tuple[tuple[int, ...], ...]  # of the best cell's first repeat
     confusion_on: str  # "test" or "validation"
 

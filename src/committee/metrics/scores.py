@@ -1,8 +1,8 @@
-"""Probabilities compared with labels: pure functions of numpy arrays.
+"""Scores of probabilities against labels: pure functions of numpy arrays.
 
-`accuracy`: higher is better. `log_loss`, `brier_score`, `expected_calibration_error`: lower is better. All of them
-judge one array of probabilities (image, class), which is the committee's or one member's; to judge a committee, combine
-its members first (the mean of the members' scores is another, worse number).
+`accuracy`: higher is better. `log_loss`, `brier_score`, `expected_calibration_error`: lower is better. Each of them
+scores one array of probabilities (image, class), a committee's or one member's. To score a committee, combine its
+members first; the mean of the members' scores is another number, and a worse one.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ BINS = 15
 
 
 def score(probabilities: Probabilities, labels: Labels, class_names: Sequence[str]) -> Scores:
-    """Every figure about one set of probabilities.
+    """Every score of one set of probabilities.
 
     Args:
-        probabilities: (image, class), rows sum to 1. Images that nobody judged must be left out, not NaN.
+        probabilities: (image, class), rows sum to 1. Images without a prediction must be left out; NaN is an error.
         labels: (image,), positions in `class_names`.
-        class_names: one name a class.
+        class_names: one name for each class.
 
     Raises:
-        ValueError: shapes that do not fit, no images, a value that is not finite, a label out of range.
+        ValueError: the shapes do not fit together, there are no images, or a value is not finite or out of range.
     """
     _check(probabilities, labels)
     if probabilities.shape[1] != len(class_names):
@@ -58,7 +58,7 @@ def score(probabilities: Probabilities, labels: Labels, class_names: Sequence[st
 
 
 def accuracy(probabilities: Probabilities, labels: Labels) -> float:
-    """Share of images whose most probable class is the label; a tie goes to the lower class. Higher is better."""
+    """The share of images whose most probable class is the label; of equal ones, the first counts. Higher is better."""
     _check(probabilities, labels)
     return float((probabilities.argmax(axis=1) == labels).mean())
 
@@ -79,9 +79,10 @@ def log_loss(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def brier_score(probabilities: Probabilities, labels: Labels) -> float:
-    """Mean over images of the summed squared difference between probabilities and the one-hot label. Lower is better.
+    """Squared difference of probabilities and one-hot label, summed over classes, mean over images. Lower is better.
 
-    Brier's own definition (Monthly Weather Review 78, 1950): 0 to 2, twice the usual one-class score for two classes.
+    This is the original definition (Brier, Monthly Weather Review 78, 1950), from 0 to 2; for two classes it is twice
+    the score that is usual there.
     """
     _check(probabilities, labels)
     values = probabilities.astype(np.float64)
@@ -90,17 +91,17 @@ def brier_score(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> float:
-    """Mean distance between confidence and accuracy over equal-width bins of the confidence. Lower is better.
+    """The mean difference of confidence and accuracy over bins of equal width. Lower is better.
 
-    The confidence is the probability of the predicted class; bins weigh as many images as they hold (Guo et al.,
-    arXiv 1706.04599). The figure depends on the number of bins and is biased upwards on few images.
+    The confidence is the probability of the predicted class; each bin is weighted by its number of images (Guo et al.
+    2017, arXiv 1706.04599). The figure depends on the number of bins and is biased upwards where images are few.
     """
     rows = reliability_bins(probabilities, labels, bins)
     return sum(row.images * abs(row.accuracy - row.confidence) for row in rows) / len(labels)
 
 
 def reliability_bins(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
-    """The bins of the reliability diagram, [low, high) and the last one with 1; bins without images are left out."""
+    """The bins of the reliability diagram, [low, high), the last one including 1; bins without images are left out."""
     _check(probabilities, labels)
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
@@ -122,10 +123,10 @@ def reliability_bins(probabilities: Probabilities, labels: Labels, bins: int = B
 
 
 def confusion_matrix(predicted: Labels, labels: Labels, classes: int) -> NDArray[np.int64]:
-    """(true class, predicted class): how many images of the one were taken for the other."""
+    """(true class, predicted class): counts of images."""
     if predicted.shape != labels.shape:
         raise ValueError(
-            f"There are {len(predicted)} predictions and {len(labels)} labels; one prediction a label is needed."
+            f"There are {len(predicted)} predictions and {len(labels)} labels; each label needs one prediction."
         )
     pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
@@ -136,7 +137,7 @@ def class_rows(confusion: NDArray[np.int64], class_names: Sequence[str]) -> tupl
 
     Args:
         confusion: (true class, predicted class), counts.
-        class_names: one name a class.
+        class_names: one name for each class.
     """
     rows = []
     for number, name in enumerate(class_names):
@@ -165,7 +166,7 @@ def _check(probabilities: Probabilities, labels: Labels) -> None:
         )
     if not np.isfinite(probabilities).all():
         first = int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])
-        raise ValueError(f"The probabilities of image {first} are not finite; leave out images that nobody judged.")
+        raise ValueError(f"The probabilities of image {first} are not finite; leave out images without a prediction.")
     if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
         raise ValueError(
             f"Labels must be 0 to {probabilities.shape[1] - 1}. Got {labels.min()} to {labels.max()} instead."

@@ -1,27 +1,43 @@
-"""Settings, durations and names as people read them."""
+"""Settings and names as people read them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from committee.config.recipe import Recipe
+from committee.config.record import Record
 from committee.metrics.formatting import NOTHING
 
+Facts = tuple[tuple[str, str], ...]
+"""Names and values of a list of facts."""
 
-def settings(recipe: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """A recipe as titled lists of names and values for people."""
-    plain = [(words(name), spell(value)) for name, value in recipe.items() if not isinstance(value, Mapping)]
-    sections = [
-        (words(name), [(words(field), spell(each)) for field, each in value.items()])
-        for name, value in recipe.items()
-        if isinstance(value, Mapping)
-    ]
-    return [("recipe", plain)] * bool(plain) + sections
+
+@dataclass(frozen=True)
+class Settings:
+    """A titled list of settings."""
+
+    title: str
+    facts: Facts
+
+
+def settings(recipe: Recipe) -> tuple[Settings, ...]:
+    """A recipe for people, a list for each of its sections; its citation has a place of its own on the page."""
+    plain = {name: value for name, value in recipe if not isinstance(value, Record) and name != "citation"}
+    sections = [Settings(words(name), facts(value)) for name, value in recipe if isinstance(value, Record)]
+    return (Settings("recipe", tuple((words(name), spell(value)) for name, value in plain.items())), *sections)
+
+
+def facts(record: Record) -> Facts:
+    """The fields of a record with their values, for people; a field that is None is left out."""
+    values = record.model_dump(mode="json", exclude_none=True)
+    return tuple((words(name), spell(value)) for name, value in values.items())
 
 
 def spell(value: Any) -> str:
-    """A setting in words: lists with commas, layers by their type and what they state."""
+    """A setting in words: lists with commas, layers by their type and their fields."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -35,18 +51,18 @@ def spell(value: Any) -> str:
     return NOTHING if value is None or value == "" else str(value)
 
 
-def spell_share(value: float | None) -> str:
-    """A share as a whole percentage."""
-    return "a part" if value is None else f"{100 * value:.3g}\u00a0%"
+def spell_share(value: float) -> str:
+    """A share as a percentage without superfluous digits."""
+    return f"{100 * value:.3g}\u00a0%"
 
 
 def shown_command(command: str) -> str:
-    """A command as it is worth repeating: without the option that only changes what is printed."""
+    """A command as it is worth repeating: without --json, which only changes what is printed."""
     return re.sub(r"\s--json(?=\s|$)", "", command)
 
 
 def short(name: str, width: int = 18) -> str:
-    """A name cut with an ellipsis; the page shows the whole one as a tooltip."""
+    """A name cut with an ellipsis; the page shows the whole name as a tooltip."""
     return name if len(name) <= width else name[: width - 1].rstrip() + "…"
 
 

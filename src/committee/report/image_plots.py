@@ -17,12 +17,12 @@ from committee.report.style import BLUE, INK, MUTED, VERMILION, bare, finish, la
 
 
 def samples_and_means(samples: NDArray[Any], means: NDArray[Any], class_names: Sequence[str]) -> Figure:
-    """A row a class: its mean image, then its first images.
+    """One row for each class: its mean image, then its first images.
 
     Args:
         samples: (class, sample, height, width, channel), uint8 or uint16.
         means: (class, height, width, channel), the same type.
-        class_names: one name a class.
+        class_names: one name for each class.
     """
     shown, average = displayable(samples), displayable(means)
     columns, (height, width) = shown.shape[1], shown.shape[2:4]
@@ -44,7 +44,11 @@ def samples_and_means(samples: NDArray[Any], means: NDArray[Any], class_names: S
 
 
 def augmentation(rows: Sequence[tuple[str, NDArray[Any]]]) -> Figure:
-    """A row an image: the original, then changed copies; (1 + draws, height, width, channel), uint8 or uint16."""
+    """One row for each image: the original, then changed copies.
+
+    Args:
+        rows: a name and (1 + draws, height, width, channel), uint8 or uint16, the original first.
+    """
     columns, (height, width) = len(rows[0][1]), rows[0][1].shape[1:3]
     cell = max(0.5, min(0.75, 12 / len(rows)))
     figure, axes = new_figure(2.1 + cell * (columns + 0.4), 0.5 + cell * len(rows) * height / width, title="")
@@ -76,12 +80,12 @@ def class_means(means: NDArray[Any], class_names: Sequence[str]) -> Figure:
 
 
 def gallery(shown: Gallery, images: NDArray[Any], class_names: Sequence[str]) -> Figure:
-    """The images of a gallery with true → predicted class and the probability of each.
+    """The images of a gallery, each with its true and its predicted class and their probabilities.
 
     Args:
         shown: whose pictures' slots are rows of `images`.
         images: (slot, height, width, channel), uint8 or uint16.
-        class_names: one name a class.
+        class_names: one name for each class.
     """
     pixels, columns = displayable(images), 10
     rows = max(1, math.ceil(len(shown.pictures) / columns))

@@ -1,10 +1,10 @@
-"""Figures: a table in, a `matplotlib.figure.Figure` out; nothing is computed, saved or shown here."""
+"""Figures: rows of a table in, a `matplotlib.figure.Figure` out; nothing is computed, saved or shown here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,10 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
+from numpy.typing import NDArray
 
+from committee.folders.records import EpochRecord
 from committee.metrics.error_analysis import ConfusedPair
 from committee.metrics.formatting import percent
-from committee.metrics.results import ClassRow, Interval, ReliabilityBin, RowResult, SizePoint
+from committee.metrics.results import ClassRow, Interval, ReliabilityBin, SizePoint
 from committee.report.style import (
     BLUE,
     DIFFERENCES,
@@ -42,39 +44,45 @@ from committee.report.style import (
     style,
 )
 
-History = Sequence[Mapping[str, Any]]
+History = Sequence[EpochRecord]
+Curve = Sequence[tuple[float, float]]
+"""A learning rate: (epochs done, learning rate)."""
+Colour = str | tuple[float, float, float, float]
+Field = Literal["train_loss", "validation_loss", "validation_accuracy"]
 viridis = colormaps["viridis"]
 
 
 def loss_curves(histories: Sequence[History], best_epochs: Sequence[int | None]) -> Figure:
-    """Training and held-out loss of every member against epochs, a dot at the epoch whose weights were kept."""
+    """Training and validation loss of every member against epochs, with a dot at its best epoch."""
     figure, axes = new_figure(*SMALL, title="Loss in nats")
-    for history, kept in zip(histories, best_epochs, strict=True):
-        _curve(axes, history, "train_loss", OCHRE, len(histories))
-        _curve(axes, history, "validation_loss", BLUE, len(histories))
-        _dot(axes, history, "validation_loss" if _has(history, "validation_loss") else "train_loss", kept)
+    dotted: Field = (
+        "validation_loss" if any(_has(history, "validation_loss") for history in histories) else "train_loss"
+    )
+    for history, best in zip(histories, best_epochs, strict=True):
+        _curve(axes, history, "train_loss", len(histories))
+        _curve(axes, history, "validation_loss", len(histories))
+        _dot(axes, history, dotted, best)
     loss_scale(axes)
     count_axis(axes, "epoch")
-    kinds = {"training": OCHRE, "held out": BLUE}
-    if not any(_has(history, "validation_loss") for history in histories):
-        del kinds["held out"]
-    handles = [Line2D([], [], color=colour, lw=1.8, label=name) for name, colour in kinds.items()]
-    legend(axes, [*handles, _kept_handle(BLUE if len(kinds) > 1 else OCHRE)])
+    handles = [_line_handle(OCHRE, "training")]
+    if dotted == "validation_loss":
+        handles.append(_line_handle(BLUE, "validation"))
+    legend(axes, [*handles, _best_handle(dotted)])
     return finish(figure)
 
 
 def accuracy_curves(
     histories: Sequence[History], best_epochs: Sequence[int | None], out_of_fold: float | None, images: int
 ) -> Figure:
-    """Held-out accuracy of every member against epochs, with the committee's out-of-fold accuracy as a line.
+    """Validation accuracy of every member against epochs, with the committee's out-of-fold accuracy as a line.
 
-    The scale ends where half an error among `images` judged ones would be.
+    The scale ends where half an error among `images` would be.
     """
-    figure, axes = new_figure(*SMALL, title="Held-out accuracy")
-    for history, kept in zip(histories, best_epochs, strict=True):
-        _curve(axes, history, "validation_accuracy", BLUE, len(histories))
-        _dot(axes, history, "validation_accuracy", kept)
-    handles = [Line2D([], [], color=BLUE, lw=1.8, label="a member"), _kept_handle(BLUE)]
+    figure, axes = new_figure(*SMALL, title="Validation accuracy")
+    for history, best in zip(histories, best_epochs, strict=True):
+        _curve(axes, history, "validation_accuracy", len(histories))
+        _dot(axes, history, "validation_accuracy", best)
+    handles = [_line_handle(BLUE, "a member"), _best_handle("validation_accuracy")]
     if out_of_fold is not None:
         axes.axhline(out_of_fold, color=INK, lw=1.1, ls=(0, (5, 3)), zorder=4)
         handles.append(Line2D([], [], color=INK, lw=1.1, ls=(0, (5, 3)), label="committee, out of fold"))
@@ -126,76 +134,13 @@ def size_loss(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
     return finish(figure)
 
 
-def row_accuracies(rows: Sequence[RowResult], *, published: bool) -> Figure:
-    """The accuracy of every row of a study with its interval, committees' members, and published figures if asked.
-
-    An interval that goes far above all accuracies is cut there and ends in a tip, so that it does not stretch the axis.
-    """
-    longest = max(len(row.name) for row in rows)
-    figure, axes = new_figure(max(6.0, min(11.0, 1.6 + 0.72 * len(rows))), 4.2 + 0.045 * longest, title="Accuracy")
-    images = 1
-    scores = [row.test or row.validation for row in rows]
-    highest = max((y for row, score in zip(rows, scores, strict=True) if score
-                   for y in (score.mean, *row.member_test, row.published if published and row.published else 0)),
-                  default=1.0)  # fmt: skip
-    ceiling = 1 - 0.4 * (1 - highest)
-    for x, (row, score) in enumerate(zip(rows, scores, strict=True)):
-        if score:
-            images = max(images, score.images)
-            axes.plot([x, x], [score.interval.low, min(score.interval.high, ceiling)], color=BLUE, lw=5, alpha=0.28,
-                      solid_capstyle="round")  # fmt: skip
-            if score.interval.high > ceiling:
-                axes.plot([x], [ceiling], "^", color=BLUE, ms=8, alpha=0.45, mew=0)
-            if row.member_test:
-                axes.plot([x - 0.16] * len(row.member_test), row.member_test, "o", color=OCHRE, ms=4, alpha=0.7)
-            axes.plot([x], [score.mean], "o", color=BLUE, ms=8, mec="white", mew=1.1)
-        if published and row.published is not None:
-            axes.plot([x + 0.2], [row.published], "D", color=VERMILION, mfc="white", ms=6, mew=1.5)
-    axes.set_xticks(range(len(rows)), [label(row.name, number, 24) for number, row in enumerate(rows)],
-                    rotation=38, ha="right", rotation_mode="anchor")  # fmt: skip
-    axes.set_xlim(-0.6, len(rows) - 0.4)
-    accuracy_scale(axes, images)
-    shown = [
-        (True, Line2D([], [], ls="none", marker="o", color=BLUE, ms=7, label="measured, with 95 % interval")),
-        (any(row.member_test for row in rows),
-         Line2D([], [], ls="none", marker="o", color=OCHRE, ms=4, label="its members alone")),
-        (published and any(row.published is not None for row in rows),
-         Line2D([], [], ls="none", marker="D", color=VERMILION, mfc="white", ms=6, mew=1.5, label="published")),
-    ]  # fmt: skip
-    legend(axes, [handle for there, handle in shown if there])
-    return finish(figure)
-
-
-def compared_curves(rows: Sequence[RowResult]) -> Figure:
-    """Validation and training accuracy of every model against epochs, its test accuracy as a line across."""
-    drawn = [row for row in rows if row.curve and row.members == 1] or [row for row in rows if row.curve]
-    figure, axes = new_figure(9.6, 5.4, title="Accuracy")
-    images, handles = 1, []
-    for row, colour in zip(drawn, _ramp(len(drawn)), strict=True):
-        epochs = range(1, len(row.curve) + 1)
-        train = [math.nan if own is None else own for own, _ in row.curve]
-        validation = [math.nan if held is None else held for _, held in row.curve]
-        marker = "." if len(row.curve) == 1 else ""
-        axes.plot(epochs, train, color=colour, lw=1.0, ls=":", alpha=0.8, marker=marker)
-        axes.plot(epochs, validation, color=colour, lw=1.8, marker=marker)
-        score = row.test or row.validation
-        if row.test:
-            axes.axhline(row.test.mean, color=colour, lw=1.0, ls=(0, (5, 3)), alpha=0.8)
-        images = max(images, score.images if score else 1)
-        handles.append(Line2D([], [], color=colour, lw=1.8, label=label(row.name, None, 24)))
-    accuracy_scale(axes, images)
-    count_axis(axes, "epoch")
-    figure.legend(handles=handles, loc="outside right upper", **LEGEND)
-    return finish(figure)
-
-
-def rates(lines: Mapping[str, Sequence[tuple[float, float]]], width: float = 4.8) -> Figure:
-    """The learning rate against epochs, (epochs done, rate), on a logarithmic scale; a rate of 0 is not drawn."""
+def learning_rates(lines: Mapping[str, Curve], width: float = 4.8) -> Figure:
+    """The learning rate against epochs on a logarithmic scale; a learning rate of 0 is not drawn."""
     figure, axes = new_figure(width, 3.5 if width < 6 else 3.2, title="Learning rate (log scale)")
     handles = []
-    for (name, line), colour in zip(lines.items(), _ramp(len(lines)), strict=True):
-        above = [(epoch, rate) for epoch, rate in line if rate > 0]
-        axes.plot([epoch for epoch, _ in above], [rate for _, rate in above], color=colour, lw=1.6)
+    for (name, line), colour in zip(lines.items(), ramp(len(lines)), strict=True):
+        above = [(epoch, lr) for epoch, lr in line if lr > 0]
+        axes.plot([epoch for epoch, _ in above], [lr for _, lr in above], color=colour, lw=1.6)
         handles.append(Line2D([], [], color=colour, lw=1.8, label=label(name, None, 24)))
     loss_scale(axes)
     count_axis(axes, "epochs done")
@@ -204,7 +149,7 @@ def rates(lines: Mapping[str, Sequence[tuple[float, float]]], width: float = 4.8
     return finish(figure)
 
 
-def _ramp(number: int) -> list[Any]:
+def ramp(number: int) -> list[Colour]:
     """Colours for lines that have an order: few are far apart, many run from dark to light."""
     if number <= len(_LINES):
         return list(_LINES[:number])
@@ -212,10 +157,10 @@ def _ramp(number: int) -> list[Any]:
 
 
 def reliability(rows: Sequence[tuple[ReliabilityBin, Interval]]) -> Figure:
-    """Share of right answers against the probability stated with its interval, and how many images a bin has."""
+    """Accuracy, with its interval, against confidence in each bin, and how many images a bin has."""
     figure = Figure(figsize=(4.8, 4.6), layout="constrained", facecolor="white")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
-    for axes, title in ((upper, "Share that is right"), (lower, "Images (log scale)")):
+    for axes, title in ((upper, "Accuracy"), (lower, "Images (log scale)")):
         style(axes, title)
     start = min(0.5, *(math.floor(10 * r.low) / 10 for r, _ in rows)) if rows else 0.0
     upper.plot([start, 1], [start, 1], color=MUTED, lw=1, ls=(0, (4, 3)))
@@ -234,45 +179,68 @@ def reliability(rows: Sequence[tuple[ReliabilityBin, Interval]]) -> Figure:
     upper.set_ylim(-0.02, 1.03)
     for axis in (upper.yaxis, upper.xaxis):
         percent_axis(axis, 6)
-    lower.set_xlabel("probability of the predicted class")
+    lower.set_xlabel("confidence: probability of the predicted class")
     return finish(figure)
 
 
 def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """Counts by true (row) and predicted class (column); errors coloured by their share of the row, right ones grey.
+    """Counts by true (row) and predicted class (column); errors coloured by their share of the row, the others grey.
 
-    Counts are written up to 60 classes, the share of each row that is right up to 25.
+    Counts are written up to 60 classes, the recall of each class up to 25.
     """
     counts = np.array(matrix, dtype=np.int64)
     n = len(counts)
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    diagonal = np.eye(n, dtype=bool)
-    shares = np.ma.masked_where(diagonal | (counts == 0), counts / totals)
-    most = float(shares.max()) if shares.count() else 1.0
     names = [label(name, number, 14) for number, name in enumerate(class_names)]
     longest = max(map(len, names))
     side = min(12.0, max(5.2, 0.46 * n + 0.075 * longest + 0.8)) if n <= 20 else min(13.0, 4.2 + 0.19 * n)
     cell = 72 * (side - 1.3) / n  # points
     figure, axes = new_figure(side, 0.97 * side, title="")
+    diagonal = np.eye(n, dtype=bool)
+    shares = np.ma.masked_where(diagonal | (counts == 0), counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     axes.imshow(np.where(diagonal, 1.0, np.nan), cmap=RIGHT)
-    axes.imshow(shares, cmap=ERRORS, vmin=0, vmax=most, interpolation="nearest")
+    axes.imshow(shares, cmap=ERRORS, vmin=0, vmax=float(shares.max()) if shares.count() else 1.0,
+                interpolation="nearest")  # fmt: skip
     if n <= 60:
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            text = f"{counts[row, column]:,}" if n <= 20 else f"{counts[row, column]}"
-            light = row != column and shares[row, column] > 0.5 * most
-            size = min(10.0, 0.34 * cell, 1.5 * cell / len(text))
-            axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if light else INK)
+        _write_counts(axes, counts, shares, cell)
     if n <= 25:
-        rights = [100 * float(counts[row, row] / totals[row, 0]) for row in range(n)]
-        for row in range(n):
-            text = percent(rights[row] / 100, 1) if counts[row].any() else ""
-            axes.text(n - 0.35, row, text, va="center", fontsize=min(9.0, 0.34 * cell), color=MUTED)
-        axes.text(n - 0.35, -0.8, "right", va="center", fontsize=min(9.0, 0.34 * cell), color=MUTED)
+        _write_recalls(axes, counts, cell)
+    _matrix_axes(axes, names, cell, turned=longest * _tick_size(cell) * 0.55 > 0.95 * cell)
+    return finish(figure)
+
+
+def _write_counts(
+    axes: Axes, counts: NDArray[np.int64], shares: np.ma.MaskedArray[Any, np.dtype[np.float64]], cell: float
+) -> None:
+    """The count in every cell that has one; white where the cell is dark."""
+    n, most = len(counts), float(shares.max()) if shares.count() else 1.0
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        text = f"{counts[row, column]:,}" if n <= 20 else f"{counts[row, column]}"
+        dark = row != column and shares[row, column] > 0.5 * most
+        size = min(10.0, 0.34 * cell, 1.5 * cell / len(text))
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else INK)
+
+
+def _write_recalls(axes: Axes, counts: NDArray[np.int64], cell: float) -> None:
+    """The share of each row that is predicted correctly, to the right of it."""
+    n, size = len(counts), min(9.0, 0.34 * cell)
+    axes.text(n - 0.35, -0.8, "recall", va="center", fontsize=size, color=MUTED)
+    for row in range(n):
+        if counts[row].any():
+            text = percent(float(counts[row, row] / counts[row].sum()), 1)
+            axes.text(n - 0.35, row, text, va="center", fontsize=size, color=MUTED)
+
+
+def _tick_size(cell: float) -> float:
+    return min(10.0, max(5.0, 0.42 * cell))
+
+
+def _matrix_axes(axes: Axes, names: Sequence[str], cell: float, *, turned: bool) -> None:
+    """Classes along both axes, with pale lines between the cells."""
+    n = len(names)
     ticks = range(n) if n <= 60 else range(0, n, math.ceil(n / 40))
-    size = min(10.0, max(5.0, 0.42 * cell))
-    turned = longest * size * 0.55 > 0.95 * cell
-    axes.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90 if turned else 0, fontsize=size)
-    axes.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=size)
+    shown = [names[tick] for tick in ticks]
+    axes.set_xticks(ticks, shown, rotation=90 if turned else 0, fontsize=_tick_size(cell))
+    axes.set_yticks(ticks, shown, fontsize=_tick_size(cell))
     axes.tick_params(length=0, labelcolor=INK)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
@@ -282,12 +250,11 @@ def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Fi
     axes.grid(visible=True, which="minor", color=PALE, lw=0.8)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
-    return finish(figure)
 
 
 def pairs(rows: Sequence[ConfusedPair]) -> Figure:
     """The most confused pairs of classes, as bars with the number of images and their share of the true class."""
-    figure, axes = new_figure(4.8, 0.6 + 0.33 * max(len(rows), 1), title="Images of one class taken for another")
+    figure, axes = new_figure(4.8, 0.6 + 0.33 * max(len(rows), 1), title="Images of one class predicted as another")
     names = [f"{label(row.true, None, 16)} → {label(row.predicted, None, 16)}" for row in rows]
     axes.barh(range(len(rows)), [row.images for row in rows], color=VERMILION, alpha=0.8, height=0.62)
     for place, row in enumerate(rows):
@@ -304,13 +271,13 @@ def pairs(rows: Sequence[ConfusedPair]) -> Figure:
 
 
 def agreement(matrix: Sequence[Sequence[float | None]], labels: Sequence[str]) -> Figure:
-    """Per cent of images on which two members give different classes."""
+    """The percentage of images for which two members predict different classes."""
     shares = np.array([[math.nan if share is None else share for share in row] for row in matrix], dtype=np.float64)
     n = len(shares)
     below = np.tril(np.ones((n, n), dtype=bool), -1)
     differ = np.ma.masked_where(~below | np.isnan(shares), 100 * (1 - shares))
     side = min(4.8, 1.6 + 0.42 * n)
-    figure, axes = new_figure(max(side, 3.0), 0.9 * side, title="Images on which two differ, %")
+    figure, axes = new_figure(max(side, 3.0), 0.9 * side, title="Images on which two members differ, %")
     axes.imshow(differ, cmap=DIFFERENCES, vmin=0, vmax=max(float(differ.max()), 1e-9) if differ.count() else 1)
     if n <= 16:
         for row, column in zip(*np.nonzero(below), strict=True):
@@ -353,29 +320,36 @@ _PARTS = ((BLUE, "o"), (OCHRE, "D"))
 _LINES = (BLUE, OCHRE, VERMILION, "#3f8f6b", "#7d4f9e", INK)
 
 
-def _has(history: History, field: str) -> bool:
-    return any(line.get(field) is not None for line in history)
+def _has(history: History, field: Field) -> bool:
+    return any(getattr(epoch, field) is not None for epoch in history)
 
 
-def _number(line: Mapping[str, Any], field: str) -> float:
-    value = line.get(field)
-    return math.nan if value is None or not math.isfinite(value) else float(value)
+def _value(epoch: EpochRecord, field: Field) -> float:
+    value: float | None = getattr(epoch, field)
+    return math.nan if value is None or not math.isfinite(value) else value
 
 
-def _curve(axes: Axes, history: History, field: str, colour: str, members: int) -> None:
-    epochs, values = [int(line["epoch"]) for line in history], [_number(line, field) for line in history]
+def _colour(field: Field) -> str:
+    return OCHRE if field == "train_loss" else BLUE
+
+
+def _curve(axes: Axes, history: History, field: Field, members: int) -> None:
+    epochs, values = [epoch.epoch for epoch in history], [_value(epoch, field) for epoch in history]
     if any(map(math.isfinite, values)):
         few = members <= 2
-        marker = "." if len(epochs) == 1 else ""
-        axes.plot(epochs, values, color=colour, lw=1.8 if few else 1.1, alpha=1 if few else 0.6, marker=marker)
+        width, alpha, marker = 1.8 if few else 1.1, 1 if few else 0.6, "." if len(epochs) == 1 else ""
+        axes.plot(epochs, values, color=_colour(field), lw=width, alpha=alpha, marker=marker)
 
 
-def _dot(axes: Axes, history: History, field: str, kept: int | None) -> None:
-    for line in history:
-        if kept is not None and line["epoch"] == kept and math.isfinite(_number(line, field)):
-            colour = OCHRE if field == "train_loss" else BLUE
-            axes.plot([kept], [_number(line, field)], "o", color=colour, ms=6, mec="white", mew=0.9, zorder=5)
+def _dot(axes: Axes, history: History, field: Field, best: int | None) -> None:
+    for epoch in history:
+        if epoch.epoch == best and math.isfinite(_value(epoch, field)):
+            axes.plot([best], [_value(epoch, field)], "o", color=_colour(field), ms=6, mec="white", mew=0.9, zorder=5)
 
 
-def _kept_handle(colour: str) -> Line2D:
-    return Line2D([], [], ls="none", marker="o", color=colour, ms=6, mec="white", mew=0.9, label="kept epoch")
+def _line_handle(colour: str, text: str) -> Line2D:
+    return Line2D([], [], color=colour, lw=1.8, label=text)
+
+
+def _best_handle(field: Field) -> Line2D:
+    return Line2D([], [], ls="none", marker="o", color=_colour(field), ms=6, mec="white", mew=0.9, label="best epoch")

@@ -1,140 +1,169 @@
-"""What a run's report says in sentences: how it was judged, what the committee gained, what the data are."""
+"""What the pages say in sentences: how a run was evaluated, what the committee gained, what the data are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from committee.metrics.formatting import percent
-from committee.metrics.results import Results, Scores
+from committee.config.recipe import Recipe
+from committee.data.summary import DatasetSummary
+from committee.metrics.formatting import interval_text, number, percent
+from committee.metrics.results import Results, Scores, TestOpening
 from committee.report import tables
 from committee.report.formatting import short, spell_share, words
 from committee.report.style import drawable
 
+COMBINATIONS = {
+    "mean": "their probabilities are averaged",
+    "geometric": "the geometric mean of their probabilities is taken",
+    "weighted": "their probabilities are averaged with weights that were fitted out of fold",
+    "vote": "each casts one vote",
+}
 
-def protocol(results: Results, facts: Mapping[str, Any]) -> list[str]:
-    """How the figures came about: how often the test images were opened, and what chose what."""
-    recipe = facts.get("recipe", {})
-    holdout, training = recipe.get("holdout", {}), recipe.get("training", {})
-    plateau = recipe.get("schedule", {}).get("name") == "plateau"
-    average = bool(training.get("ema"))
-    openings = results.test_openings
-    sentences = []
-    if not openings:
-        sentences.append("The test images have never been opened; every figure here is from training images.")
-    elif len(openings) == 1:
+
+# --- how it was evaluated ---------------------------------------------------------------------------------------------
+
+
+def protocol(results: Results, recipe: Recipe) -> list[str]:
+    """How the figures came about: how often the test images were opened, and what was chosen on which images."""
+    sentences = [openings(results.test_openings), holdout(recipe), choices(recipe)]
+    if recipe.committee.members > 1:
         sentences.append(
-            f"The {openings[0].images:,} test images were opened once by this run, on {openings[0].opened[:10]} "
-            f"({openings[0].purpose}); nothing was chosen by them."
+            "The committee is a deep ensemble (Lakshminarayanan et al. 2017): its members are trained independently, "
+            f"and for a prediction {COMBINATIONS[recipe.committee.combination]}."
         )
-    else:
+    if recipe.committee.tta == "horizontal_flip":
         sentences.append(
-            f"The {openings[-1].images:,} test images were opened {len(openings)} times (see the record). "
-            "Whoever looks and then changes something is choosing by them, so trust the first look most."
-        )
-    share = spell_share(holdout.get("fraction"))
-    kept_out = {
-        "folds": f"Each member trained without one of {holdout.get('folds')} equal parts of the training images",
-        "fraction": f"Each member trained without {share} of the training images, drawn at random",
-        "shared": f"All members trained without the same {share} of the training images, drawn at random",
-        "last": f"Each member trained without the last {share} of the training images",
-    }.get(str(holdout.get("kind")))
-    if kept_out:
-        sentences.append(f"{kept_out}: its held-out images.")
-    elif holdout.get("kind") == "none":
-        sentences.append("Nothing was held out: every member trained on all training images.")
-    choices = []
-    if training.get("patience"):
-        choices.append("when a member stopped")
-    if plateau:
-        choices.append("when the learning rate was reduced")
-    if str(training.get("checkpoint", "last")) != "last":
-        choices.append(f"which epoch's weights were kept (the one with the {words(str(training['checkpoint']))})")
-    if choices:
-        text = " and ".join(choices)
-        sentences.append(
-            f"Held-out images chose {text}; this makes held-out and out-of-fold figures slightly flattering."
-        )
-    elif training.get("checkpoint") == "last":
-        sentences.append(
-            "Every member trained for the stated number of epochs and kept its last weights"
-            f"{' (their running average)' if average else ''}: nothing was chosen."
+            "Test-time augmentation: a member's prediction is the mean of those for an image and for its mirror image."
         )
     if results.calibration:
-        sentences.append(
-            "The temperature rests on out-of-fold judgements of "
-            f"{results.calibration.by_size[0].images:,} training images."
-        )
-    if recipe.get("committee", {}).get("combination") == "weighted":
-        sentences.append("The members' weights were fitted on out-of-fold probabilities.")
+        images = number(results.calibration.by_size[0].images)
+        sentences.append(f"The temperature was fitted to out-of-fold predictions for {images} training images.")
     sentences.append(
-        "Intervals say how far a figure may be off because the images are a sample; "
-        "the luck of another training comes on top, and only repeated seeds show it."
+        "Intervals are Wilson's score intervals at 95\u00a0% (Wilson 1927). They reflect only which images happened to "
+        "be drawn; the variation between trainings with different seeds is not included."
     )
-    return sentences
+    return [sentence for sentence in sentences if sentence]
+
+
+def openings(found: Sequence[TestOpening]) -> str:
+    """How often the test images were opened, and what that means."""
+    if not found:
+        return "The test images have never been opened; every figure here comes from training images."
+    if len(found) == 1:
+        return (
+            f"This run opened its {number(found[0].images)} test images once, on {found[0].opened[:10]} "
+            f"(purpose: {found[0].purpose}); nothing was chosen on them."
+        )
+    return (
+        f"This run opened its {number(found[-1].images)} test images {len(found)} times (see the record). Changing "
+        "anything after seeing test results amounts to choosing on the test images, so trust the first opening most."
+    )
+
+
+def holdout(recipe: Recipe) -> str:
+    """Which images were the validation images."""
+    share = spell_share(recipe.holdout.fraction)
+    return {
+        "folds": f"The training images were split into {recipe.holdout.folds} equal folds. Each member trained without "
+        "one of them, which holds its validation images.",
+        "fraction": f"Each member trained without {share} of the training images, drawn at random: its validation "
+        "images.",
+        "shared": f"All members trained without the same {share} of the training images, drawn at random: the "
+        "validation images.",
+        "last": f"Each member trained without the last {share} of the training images: the validation images.",
+        "none": "There were no validation images: every member trained on all training images.",
+    }[recipe.holdout.kind]
+
+
+def choices(recipe: Recipe) -> str:
+    """What was chosen on validation images."""
+    training = recipe.training
+    chosen = []
+    if training.patience:
+        chosen.append("when a member stopped training (early stopping)")
+    if recipe.schedule.name == "plateau":
+        chosen.append("when its learning rate was reduced")
+    if training.checkpoint != "last":
+        chosen.append(f"which epoch's weights were kept (those with the {words(training.checkpoint)})")
+    if not chosen:
+        average = " (their exponential moving average)" if training.ema else ""
+        return (
+            f"Every member trained for the planned number of epochs and kept its last weights{average}; nothing was "
+            "chosen on validation images."
+        )
+    listed = chosen[0] if len(chosen) == 1 else f"{', '.join(chosen[:-1])} and {chosen[-1]}"
+    return f"Validation images decided {listed}, which makes validation and out-of-fold figures slightly optimistic."
+
+
+# --- what the committee is worth --------------------------------------------------------------------------------------
 
 
 def gain(results: Results) -> str:
-    """What voting together gives over one member, in words."""
-    if results.test is None:
-        return ""
+    """What the committee gains over one member, in words; "" where there is nothing to compare."""
     scores = [member.test.accuracy for member in results.members if member.test]
-    if len(scores) < 2:
+    if results.test is None or len(scores) < 2 or tables.no_better_than_guessing(results.test):
         return ""
-    mean = sum(scores) / len(scores)
-    text = f"On the test images a member alone is right on {percent(mean)} on average, the committee on "
-    text += percent(results.test.accuracy)
-    if mean < 1 and results.test.accuracy > mean:
-        removed = (results.test.accuracy - mean) / (1 - mean)
-        return f"{text}: voting together removes {100 * removed:.0f}\u00a0% of a member's errors."
+    mean, test = sum(scores) / len(scores), results.test
+    text = (
+        f"On the {number(test.images)} test images, a member makes {test.images * (1 - mean):,.1f} errors on average "
+        f"({percent(mean)} accuracy) and the committee {number(test.errors)} ({percent(test.accuracy)})"
+    )
+    if mean < 1 and test.accuracy > mean:
+        removed = (test.accuracy - mean) / (1 - mean)
+        return f"{text}: {100 * removed:.0f}\u00a0% fewer."
     if mean == 1:
-        return f"{text}: there was no error left for voting to remove."
-    return f"{text}: voting together did not help here."
+        return f"{text}: there was no error for a committee to correct."
+    return f"{text}: combining the members did not help here."
 
 
-def guessing(head: Scores, class_names: Sequence[str]) -> dict[str, Any]:
-    """A verdict, why, and whether more images may help, where always giving the most frequent class is as good."""
-    if not tables.no_better_than_guessing(head):
-        return {}
-    most, share = tables.guess(head)
-    low, high = percent(head.accuracy_interval.low), percent(head.accuracy_interval.high)
-    text = f"always answering “{short(class_names[most], 40)}” would be right on {percent(share)} of these images, "
-    text += f"the committee on {percent(head.accuracy)} (95\u00a0% interval {low} to {high})."
-    better = head.accuracy > share or share == 1
-    verdict = "It is not shown that this committee learnt anything beyond guessing:"
-    return {
-        "verdict": verdict if better else "This committee learnt nothing beyond guessing:",
-        "why": text,
-        "more_images": better,
-    }
+@dataclass(frozen=True)
+class Guessing:
+    """That a committee is no better than guessing: the verdict, why, and whether more images may help."""
+
+    verdict: str
+    why: str
+    more_images: bool
+
+
+def guessing(scores: Scores, class_names: Sequence[str]) -> Guessing | None:
+    """The warning where always predicting the most frequent class is as good; None where the committee is better."""
+    if not tables.no_better_than_guessing(scores):
+        return None
+    most, share = tables.guess(scores)
+    maybe_better = scores.accuracy > share or share == 1
+    verdict = "is not shown to be" if maybe_better else "is no"
+    return Guessing(
+        verdict=f"This committee {verdict} better than guessing.",
+        why=f"Always predicting “{short(class_names[most], 40)}” would be right for {percent(share)} of these images; "
+        f"the committee is right for {percent(scores.accuracy)} (95\u00a0% interval "
+        f"{interval_text(scores.accuracy_interval)}).",
+        more_images=maybe_better,
+    )
+
+
+# --- the data ---------------------------------------------------------------------------------------------------------
 
 
 def undrawn(class_names: Sequence[str]) -> str:
     """A sentence on the class names that figures cannot show; "" where they show all."""
-    missing = [(number, name) for number, name in enumerate(class_names) if not drawable(name)]
+    missing = [(place, name) for place, name in enumerate(class_names) if not drawable(name)]
     if not missing:
         return ""
-    named = ", ".join(f"“class {number}” is {short(name, 24)}" for number, name in missing[:5])
+    named = ", ".join(f"“class {place}” is {short(name, 24)}" for place, name in missing[:5])
     more = f", and so on for {len(missing) - 5} more" if len(missing) > 5 else ""
     return (
-        "The fonts of the machine that wrote this report lack characters of some class names; figures call such a "
-        f"class by its number, counted from 0, tables keep its name: {named}{more}."
+        "The fonts on the machine that wrote this report lack characters of some class names. Figures label such a "
+        f"class by its number, counted from 0; tables keep its name: {named}{more}."
     )
 
 
-def data_sentence(dataset: Mapping[str, Any], class_names: Sequence[str]) -> str:
+def data_sentence(data: DatasetSummary) -> str:
     """The data set in one or two sentences."""
-    counts = dataset.get("counts")
-    parts = [f"{dataset.get('name', 'The data')}: {len(class_names)} classes"]
-    if shape := dataset.get("shape"):
-        parts.append(
-            "images of "
-            + " × ".join(str(side) for side in shape[:2])
-            + " pixels"
-            + (" in colour" if len(shape) > 2 and shape[2] >= 3 else "")
-        )
-    if isinstance(counts, Mapping) and counts and all(isinstance(count, Mapping) for count in counts.values()):
-        train, test = (sum(int(count.get(part, 0)) for count in counts.values()) for part in ("train", "test"))
-        parts.append(f"{train:,} for training and {test:,} for the test")
-    source = f" Source: {dataset['source']}." if dataset.get("source") else ""
-    return ", ".join(parts) + "." + source
+    height, width, channels = data.shape
+    colour = " in colour" if channels >= 3 else ""
+    source = f" Source: {data.source}." if data.source else ""
+    return (
+        f"{data.name} has {data.classes} classes of images of {height} × {width} pixels{colour}: "
+        f"{number(data.train_images)} training images and {number(data.test_images)} test images.{source}"
+    )

@@ -2,46 +2,76 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from committee.metrics.formatting import NOTHING, duration, percent
-from committee.metrics.results import RepeatScore, RowResult, StudyResults
+from committee.metrics.formatting import (
+    NOTHING,
+    duration,
+    interval_text,
+    number,
+    p_value,
+    percent,
+    percent_or_nothing,
+    points,
+)
+from committee.metrics.results import GridCell, GridResult, RepeatScore, RowResult, StudyResults
+from committee.report.csv_tables import Table
 
-HEADINGS = ("row", "parameters", "time", "n", "validation", "test", "published", "difference", "verdict")
+HEADINGS: tuple[str, ...] = (
+    "row",
+    "parameters",
+    "time",
+    "n",
+    "validation",
+    "test",
+    "published",
+    "difference",
+    "verdict",
+)
 
 
-def cells(row: RowResult) -> list[tuple[str, str]]:
-    """The cells of a row after its name, in the order of `HEADINGS`: a figure, and what stands small below it."""
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table: a figure, and what stands small below it, a line each."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
+def cells(row: RowResult) -> tuple[Cell, ...]:
+    """The cells of a row after its name, in the order of `HEADINGS`."""
     main = row.test or row.validation
-    return [
-        (f"{row.parameters:,}", published_parameters(row)),
-        (NOTHING if row.stopped else duration(row.seconds), f"{row.epochs} epochs"),
-        ((f"{main.repeats}" if row.members == 1 else f"{main.repeats} × {row.members}") if main else NOTHING, ""),
-        (percent(row.validation.mean) if row.validation else NOTHING, validation_remark(row)),
-        (
-            percent(row.test.mean) if row.test else NOTHING,
-            "; ".join(filter(None, [with_spread(row.test), interval(row.test)])),
-        ),
-        (published(row), ""),
+    repeats = NOTHING
+    if main:
+        repeats = f"{main.repeats}" if row.members == 1 else f"{main.repeats} × {row.members}"
+    what, remark = verdict(row)
+    return (
+        Cell(number(row.parameters), published_parameters(row)),
+        Cell(NOTHING if row.stopped else duration(row.seconds), (f"{row.epochs} epochs",)),
+        Cell(repeats),
+        score_cell(row.validation, images=bool(row.audits) or row.test is None),
+        score_cell(row.test),
+        Cell(published(row)),
         difference(row),
-        verdict(row),
-    ]
+        Cell(what, (remark,) if remark else ()),
+    )
 
 
-def published_parameters(row: RowResult) -> str:
-    """A remark where the parameters are not as many as published (on images of another shape they cannot be)."""
-    other = row.published_parameters not in (None, row.parameters)
-    return f"published {row.published_parameters:,}" if other else ""
+def published_parameters(row: RowResult) -> tuple[str, ...]:
+    """A note where the parameters are not as many as published (on images of another shape they cannot be)."""
+    if row.published_parameters is None or row.published_parameters == row.parameters:
+        return ()
+    return (f"published {number(row.published_parameters)}",)
 
 
-def validation_remark(row: RowResult) -> str:
-    """The spread; on how few images an audited row's validation rests; the interval while there is no test."""
-    if row.validation is None:
-        return ""
-    of = f"of {row.validation.images:,} images" if row.audits or row.test is None else ""
-    return "; ".join(filter(None, [with_spread(row.validation), "" if row.test else interval(row.validation), of]))
+def score_cell(score: RepeatScore | None, *, images: bool = False) -> Cell:
+    """A mean accuracy with its spread and its interval; with the number of images it rests on, if asked for."""
+    if score is None:
+        return Cell(NOTHING)
+    notes = (with_spread(score), interval(score), f"of {number(score.images)} images" if images else "")
+    return Cell(percent(score.mean), tuple(filter(None, notes)))
 
 
 def with_spread(score: RepeatScore | None) -> str:
@@ -64,22 +94,19 @@ def published(row: RowResult) -> str:
     return NOTHING
 
 
-def difference(row: RowResult) -> tuple[str, str]:
-    """Points more or less than another row, and the interval."""
+def difference(row: RowResult) -> Cell:
+    """The difference from another row in points, with its interval."""
     d = row.difference
-    if d is None:
-        return NOTHING, ""
-    return f"{100 * d.points:+.2f}", f"{100 * d.interval.low:+.2f} to {100 * d.interval.high:+.2f}"
+    return Cell(points(d.points), (interval_text(d.interval, points),)) if d else Cell(NOTHING)
 
 
 def verdict(row: RowResult) -> tuple[str, str]:
-    """The verdict, and its p with what a reader must know about the row."""
+    """The verdict, and its adjusted p-value with what a reader must know about the row."""
     d, remarks = row.difference, []
     if d:
-        remarks.append("p < .0001" if d.p_adjusted < 0.0001 else f"p = {d.p_adjusted:.2g}")
-        remarks.append(f"against {d.against}")
+        remarks += [f"p {p_value(d.p_adjusted)}", f"against {d.against}"]
     remarks += ["TRANSDUCTIVE"] if row.transductive else []
-    what = "nothing trained: see the audit" if row.stopped else d.verdict if d else ""
+    what = "not trained: see the audit" if row.stopped else d.verdict if d else ""
     return what, ", ".join(remarks)
 
 
@@ -88,62 +115,82 @@ def spread(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.2f}"
 
 
+COLUMNS = (
+    *("name", "change", "members", "repeats", "parameters", "multiply_adds", "epochs", "seconds"),
+    *("validation", "validation_sd", "test", "test_sd", "test_low", "test_high", "interval_over"),
+    *("published", "against", "difference", "difference_low", "difference_high", "p", "p_adjusted", "verdict"),
+    *("transductive", "warnings"),
+)
+"""Columns of study.csv."""
+
+
 def write_csv(results: StudyResults, path: Path) -> None:
-    """A row a row and a row a cell of the grid; accuracies as fractions."""
-    columns = (
-        *("name", "change", "members", "repeats", "parameters", "multiply_adds", "epochs", "seconds"),
-        *("validation", "validation_sd", "test", "test_sd", "test_low", "test_high", "interval_over"),
-        *("published", "against", "difference", "difference_low", "difference_high", "p", "p_adjusted", "verdict"),
-        *("transductive", "warnings"),
-    )
-    warnings = "; ".join(results.warnings)
+    """Every row of the table and every cell of the grid in a row each; accuracies as fractions."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in results.rows:
-            main, d = row.test or row.validation, row.difference
-            writer.writerow(
-                [row.name, row.change, row.members, main.repeats if main else 0, row.parameters, row.multiply_adds,
-                 row.epochs, row.seconds, *_score(row.validation)[:2], *_score(row.test), row.published,
-                 *((d.against, d.points, d.interval.low, d.interval.high, d.p, d.p_adjusted, d.verdict) if d
-                   else (None,) * 7),
-                 row.transductive, warnings]
-            )  # fmt: skip
-        for cell in results.grid.cells if results.grid else ():
-            writer.writerow(
-                [", ".join(cell.values), "cell of the grid", 1, cell.validation.repeats, *(None,) * 4,
-                 *_score(cell.validation)[:2], *_score(cell.test), cell.published, *(None,) * 7, False, warnings]
-            )  # fmt: skip
+    warnings = "; ".join(results.warnings)
+    rows = [(*_row_values(row), warnings) for row in results.rows]
+    rows += [(*_grid_values(cell), warnings) for cell in (results.grid.cells if results.grid else ())]
+    Table(COLUMNS, rows).write(path)
+
+
+def _row_values(row: RowResult) -> tuple[object, ...]:
+    main, d = row.test or row.validation, row.difference
+    return (
+        *(row.name, row.change, row.members, main.repeats if main else 0),
+        *(row.parameters, row.multiply_adds, row.epochs, row.seconds),
+        *_score_values(row.validation)[:2],
+        *_score_values(row.test),
+        row.published,
+        *((d.against, d.points, d.interval.low, d.interval.high, d.p, d.p_adjusted, d.verdict) if d else (None,) * 7),
+        row.transductive,
+    )
+
+
+def _grid_values(cell: GridCell) -> tuple[object, ...]:
+    return (
+        *(", ".join(cell.values), "cell of the grid", 1, cell.validation.repeats),
+        *(None,) * 4,
+        *_score_values(cell.validation)[:2],
+        *_score_values(cell.test),
+        cell.published,
+        *(None,) * 7,
+        False,
+    )
+
+
+def _score_values(score: RepeatScore | None) -> tuple[object, ...]:
+    if score is None:
+        return (None,) * 5
+    return (score.mean, score.spread, score.interval.low, score.interval.high, score.over)
 
 
 def write_markdown(results: StudyResults, path: Path) -> None:
     """The table, the grid and the discussion as Markdown, to be put into a document."""
-    lines = [f"**{mark}**" for mark in results.warnings]
+    lines = [f"**{warning}**" for warning in results.warnings]
     if results.rows:
         headings = ("row", "what changed", *HEADINGS[1:])
-        lines += ["", _line(headings), _line("---" for _ in headings)]
-        for row in results.rows:
-            texts = [f"{text} ({small})" if small else text for text, small in cells(row)]
-            lines.append(_line([row.name, row.change, *texts]))
+        lines += _markdown_table(headings, ([row.name, row.change, *map(_in_line, cells(row))] for row in results.rows))
     if results.grid:
-        columns = (*results.grid.axes, "n", "validation", "test", "95 % interval", "published", "")
-        lines += ["", _line(columns), _line("---" for _ in columns)]
-        for number, cell in enumerate(results.grid.cells):
-            scores = [f"{percent(s.mean)} ({with_spread(s)})" if s else NOTHING for s in (cell.validation, cell.test)]
-            printed = NOTHING if cell.published is None else percent(cell.published)
-            remark = "chosen" if number == results.grid.best else "within noise" if cell.within_noise else ""
-            repeats = str(cell.validation.repeats)
-            lines.append(_line([*cell.values, repeats, *scores, interval(cell.test), printed, remark]))
+        lines += _markdown_grid(results.grid)
     lines += ["", *(f"- {finding.text}" for finding in results.discussion), ""]
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
-def _line(texts: Iterable[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+def _markdown_grid(grid: GridResult) -> list[str]:
+    headings = (*grid.axes, "n", "validation", "test", "published", "")
+    rows = []
+    for place, cell in enumerate(grid.cells):
+        scores = [_in_line(score_cell(score)) for score in (cell.validation, cell.test)]
+        remark = "chosen" if place == grid.best else "within noise" if cell.within_noise else ""
+        rows.append([*cell.values, str(cell.validation.repeats), *scores, percent_or_nothing(cell.published), remark])
+    return _markdown_table(headings, rows)
 
 
-def _score(score: RepeatScore | None) -> tuple[float | str | None, ...]:
-    if score is None:
-        return (None,) * 5
-    return (score.mean, score.spread, score.interval.low, score.interval.high, score.over)
+def _in_line(cell: Cell) -> str:
+    return f"{cell.text} ({'; '.join(cell.notes)})" if cell.notes else cell.text
+
+
+def _markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table, after an empty one."""
+    table = [headings, ["---"] * len(headings), *rows]
+    return ["", *("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in table)]

@@ -1,7 +1,8 @@
-"""How every figure looks: colours, type, axes, and names that come from data.
+"""How every figure looks: colours, typeface, axes, and names that come from data.
 
-Blue is what was held out or is right, ochre is training, vermilion is errors; colour-blind readers tell them apart, and
-in grey they differ by lightness. No pyplot and no global settings, so figures can be drawn in any thread.
+Blue is validation, test and correct predictions, ochre is training, vermilion is errors: colours that colour-blind
+readers can tell apart and that differ in lightness when printed in grey. There is no pyplot and no global setting, so
+figures can be drawn in any thread.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def drawable(name: str) -> bool:
 
 
 def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes; inches, at 100 of the page's pixels each. The title says what the heights are."""
+    """A figure with one pair of axes, in inches of 100 page pixels each; the title names the vertical axis."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     style(axes, title)
@@ -78,14 +79,14 @@ def style(axes: Axes, title: str) -> None:
 
 
 def rows_style(axes: Axes) -> None:
-    """Axes whose heights are a list of names, with vertical rules."""
+    """Axes with a list of names on the left, and vertical rules."""
     axes.tick_params(axis="y", labelsize=9.5, labelcolor=INK, length=0)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", color=RULE, lw=0.7)
 
 
 def bare(axes: Axes) -> None:
-    """Axes of which only the names on the left are seen."""
+    """Axes that show only the names on the left."""
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
@@ -101,14 +102,14 @@ def legend(axes: Axes, handles: Sequence[Any] | None = None) -> None:
 
 
 def finish(figure: Figure) -> Figure:
-    """The last step of every figure: its type."""
+    """The last step of every figure: its typeface."""
     for text in figure.findobj(Text):
         text.set_fontfamily(list(_families()))
     return figure
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, at two pixels for each of the page's."""
+    """Write a figure as PNG, at two pixels for each pixel of the page."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(path, dpi=200, metadata={"Software": None})
@@ -149,11 +150,11 @@ def loss_scale(axes: Axes) -> None:
 
 
 def accuracy_scale(axes: Axes, images: int) -> None:
-    """Accuracies on a scale on which halving the errors is always the same distance.
+    """Accuracies on a scale on which each halving of the errors has the same height.
 
     Args:
         axes: with all its lines.
-        images: how many images were judged; no error at all is as high as half an error among them would be.
+        images: how many the accuracies rest on; no error at all is as high as half an error among them would be.
     """
     heights = [float(y) for line in axes.get_lines() for y in np.asarray(line.get_ydata()) if math.isfinite(y)]
     floor = 0.5 / max(images, 1)
