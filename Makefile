@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 KERNELS = $(wildcard src/committee/kernels/*.cpp src/committee/kernels/*.h)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test check docs bench soak clean
+.PHONY: demo test check docs bench soak release clean
 
 demo: $(VENV)/.demo
 	$(BIN)/committee train mnist-5k --recipe standard
@@ -36,6 +36,11 @@ bench: $(VENV)/.bench
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --timeout 3600
+
+# VERSION=0.5.1: checks, sets src/committee/version.py, tests, builds into dist/, commits and tags; uploads nothing
+release: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python bench/release.py "$(VERSION)"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

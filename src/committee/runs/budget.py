@@ -1,8 +1,10 @@
-"""A wall-clock budget becomes members and epochs: this machine's speed is measured, then the best plan that fits is taken.
+"""A wall-clock budget becomes members and epochs: this machine's speed is measured, then the best plan that fits is
+taken.
 
 `plan_budget` trains the recipe for two short epochs with as many members at once as the run will have, predicts from
-their speed how long any number of members and epochs would take, and changes the recipe to those that promise the fewest
-errors. What is planned takes nine tenths of the budget; members that would still overrun it are cut off at a deadline.
+their speed how long any number of members and epochs would take, and changes the recipe to those that promise the
+fewest errors. What is planned takes nine tenths of the budget; members that would still overrun it are cut off at a
+deadline.
 """
 
 from __future__ import annotations
@@ -130,7 +132,7 @@ def plan_budget(
 
 
 def planned_before(run: RunFolder, recipe: Recipe, members: int | None, epochs: int | None) -> Recipe | None:
-    """The recipe that a run folder was begun with, if it is this one with the members and epochs that are fixed, if any."""
+    """The recipe that a run folder was begun with, if it differs from this one only in what the budget chooses."""
     if not run.has_recipe:
         return None
     stored = run.recipe
@@ -155,9 +157,9 @@ def member_numbers(at_once: int) -> list[int]:
 def expected_error(members: int, epochs: int, images: int) -> float:
     """The committee's error, as a multiple of that after unlimited training with unlimited members: a rule of thumb.
 
-    A single network's error is proportional to 1 + k / epochs, and a committee of M has .7 + .3 / M of it. Both were read
-    off trainings of the compact network on validation images of MNIST and mnist-5k (docs/log.md). Small data sets need
-    more epochs: k is 1.35 for 60,000 images and grows with the square root of 60,000 / images.
+    A single network's error is proportional to 1 + k / epochs, and a committee of M has .7 + .3 / M of it. Both were
+    read off trainings of the compact network on validation images of MNIST and mnist-5k (docs/log.md). Small data sets
+    need more epochs: k is 1.35 for 60,000 images and grows with the square root of 60,000 / images.
     """
     k = 1.35 * math.sqrt(60_000 / images)
     return (1 + k / epochs) * (0.7 + 0.3 / members)
@@ -181,7 +183,7 @@ def end_seconds(images: int) -> float:
 
 
 def measured_speed(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> Speed:
-    """Train on a few images for two short epochs, beside as many other members as in the run; the second epoch counts."""
+    """Train on a few images for two short epochs, beside as many members as in the run; the second epoch counts."""
     setting = setting.resolved(MOST_MEMBERS)
     at_once = STACKED if setting.device == "cuda" else setting.workers
     number = min(len(dataset.train), recipe.training.batch_size * TRIAL_STEPS)

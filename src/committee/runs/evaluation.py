@@ -181,7 +181,7 @@ def out_of_fold_remark(recipe: Recipe, predictions: MemberPredictions) -> str:
         remarks.append(f"{images - predicted:,} images were never held out and are not counted")
     if recipe.training.checkpoint != "last" or recipe.training.patience or recipe.schedule.name == "plateau":
         remarks.append(
-            "the members' epochs or learning rates were chosen on the same images, so the figures are slightly optimistic"
+            "epochs or learning rates were chosen on the same images, so the figures are slightly optimistic"
         )
     return "; ".join(remarks)
 
