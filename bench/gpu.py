@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from side_by_side import Setting, best_settings, compare, rounds, survey, write
-from time_to_accuracy import OUR_EPOCHS, mean_accuracy, mnist_file
+from time_to_accuracy import OUR_EPOCHS, accuracies, mnist_file
 
 HERE = Path(__file__).parent
 EPOCHS = 5
@@ -64,24 +64,25 @@ def throughput(data: str, turns: int) -> dict[str, Any]:
 def time_to_accuracy(data_dir: Path | None, data: Path, labels: Any, folder: Path) -> dict[str, Any]:
     """B2: (seconds, mean test accuracy) of five members trained at once, and of one peer, epoch after epoch."""
     from committee import load_dataset, load_recipe, train
-    from committee.folders import files as store
+    from committee.folders.run_folder import RunFolder
 
     dataset, ours = load_dataset("mnist", data_dir=data_dir), []
     for epochs in OUR_EPOCHS:
         changes = [f"training.epochs={epochs}", "committee.members=5", "holdout.kind=none"]
-        results = train(dataset, load_recipe("fast", changes), folder / f"fast-{epochs}")
-        lines = store.read_history(store.member_folder(folder / f"fast-{epochs}", 0))
+        run = folder / f"fast-{epochs}"
+        results = train(dataset, load_recipe("fast", changes), run)
         assert results.test is not None
         accuracy = statistics.fmean(member.test.accuracy for member in results.members if member.test)
-        seconds = sum(line["seconds"] for line in lines)
+        seconds = sum(epoch.seconds for epoch in RunFolder(run).member(0).history)
         ours.append({"epochs": epochs, "seconds": seconds, "members": accuracy, "committee": results.test.accuracy})
         print(f"fast, {epochs} epochs, five at once: {seconds:.1f} s, members {accuracy:.4f}", flush=True)
     out = folder / "peer.npz"
     peer = [str(HERE / "peers" / "learning_curve.py"), "torch", "P1", str(data)]
     subprocess.run([sys.executable, *peer, "--out", str(out), "--device", "cuda"], check=True)
     found = np.load(out)
-    accuracies = [mean_accuracy(each[None], labels, 1) for each in found["probabilities"].astype(np.float32)]
-    return {"ours": ours, "peer, P1": list(zip(np.cumsum(found["seconds"]).tolist(), accuracies, strict=True))}
+    epochs = found["probabilities"].astype(np.float32)
+    reached = [accuracies(each[None], labels, 1)[0] for each in epochs]
+    return {"ours": ours, "peer, P1": list(zip(np.cumsum(found["seconds"]).tolist(), reached, strict=True))}
 
 
 def main() -> None:

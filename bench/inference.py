@@ -45,13 +45,10 @@ def random_networks(recipe: Any, members: int, device: str) -> list[Any]:
 
     from committee.nn.architectures import build
 
-    return [
-        build(recipe.network.of_member(m), (1, 28, 28), 10, torch.Generator().manual_seed(m))
-        .to(device)
-        .to(memory_format=torch.channels_last)
-        .eval()
-        for m in range(members)
+    networks: list[Any] = [
+        build(recipe.network.of_member(m), (1, 28, 28), 10, torch.Generator().manual_seed(m)) for m in range(members)
     ]
+    return [network.to(device).to(memory_format=torch.channels_last).eval() for network in networks]
 
 
 def ours(recipe_name: str, members: int, precision: str) -> dict[str, float]:
@@ -81,9 +78,9 @@ def plain(recipe_name: str, members: int, precision: str) -> dict[str, float]:
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            on_it = (part.to(device) for part in images.split(512))
+            on_it = (part.to(device) for part in images.split(512))  # type: ignore[no-untyped-call]
             parts = [sum(network(part).float().softmax(1) for network in networks) for part in on_it]
-        return torch.cat(parts).cpu()  # type: ignore[arg-type]
+        return torch.cat(parts).cpu()
 
     return timed(predict, pixels, pixels[:1])
 
@@ -128,8 +125,8 @@ def main() -> None:
     for turn in range(arguments.rounds):
         for members in SIZES:
             for tool in tools:
-                figures = measure(Setting(tool, (__file__, "one", tool, arguments.recipe, str(members)))) or {}
-                for figure, value in figures.items():
+                once = measure(Setting(tool, (__file__, "one", tool, arguments.recipe, str(members)))) or {}
+                for figure, value in once.items():
                     found.setdefault(f"{tool}, {members}", {}).setdefault(figure, []).append(value)
         print(f"round {turn + 1} of {arguments.rounds}", flush=True)
     for name, figures in found.items():

@@ -9,6 +9,7 @@ to the finished report; the test images are opened once, at its end. Runs stay i
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -26,8 +27,7 @@ JOBS = {
 
 def job(name: str, options: list[str], data_dir: Path | None) -> dict[str, Any]:
     """One command: minutes, test accuracy with its interval, members."""
-    from committee.folders import files as store
-    from committee.runs.evaluation import read_results
+    from committee.folders.run_folder import RunFolder
 
     out = FOLDER / f"fashion-{name.split()[0].lower().replace(chr(39), '')}"
     clock = out / "minutes.json"
@@ -36,14 +36,14 @@ def job(name: str, options: list[str], data_dir: Path | None) -> dict[str, Any]:
         began = time.perf_counter()
         command = [sys.executable, "-m", "committee", "train", "fashion-mnist", *options, *place, "--out", str(out)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        store.write_json(clock, (time.perf_counter() - began) / 60)
-    results, minutes = read_results(out), store.read_json(clock)
+        clock.write_text(json.dumps((time.perf_counter() - began) / 60) + "\n")
+    results, minutes = RunFolder(out).results, json.loads(clock.read_text())
     assert results.test is not None
     low, high = results.test.accuracy_interval.low, results.test.accuracy_interval.high
     members = len(results.members)
     print(f"{name:24} {minutes:6.1f} min, {members} members, {results.test.accuracy:.4f} ({low:.4f} to {high:.4f})")
-    facts = {"minutes": minutes, "members": members, "accuracy": results.test.accuracy, "interval": [low, high]}
-    return facts | {"options": options}
+    measured = {"minutes": minutes, "members": members, "accuracy": results.test.accuracy, "interval": [low, high]}
+    return measured | {"options": options}
 
 
 def main() -> None:

@@ -1,14 +1,14 @@
-"""The search for the shipped recipes: one change at a time, judged out of fold; the test images stay sealed.
+"""The search for the shipped recipes: one change at a time, evaluated out of fold; the test images stay sealed.
 
     python bench/search.py bench/search/fast.toml --data mnist --data-dir DIR
     python bench/search.py bench/search/standard.toml --draw 0 --data mnist --data-dir DIR
 
 A file gives a base recipe, or the name of a shipped one, and a list of changes to try. Each is trained with as many
-members as there are folds, so that every training image is judged once, by the one member that did not train on it:
-60,000 judgements of single networks on MNIST. With `--draw` it is small data that is searched, and the committee that
-is judged: 4,000 training images are trained on, 20,000 others are the test part, the real one is left out. Each line is
-compared with the base on the same images (exact McNemar test). Runs go to runs/search/ and are kept: the same command
-again only reads them, a longer file trains what is new. `--only` picks.
+members as there are folds, so that every training image is predicted once, by the one member that did not train on it:
+60,000 predictions of single networks on MNIST. With `--draw` small data is searched and the committee is evaluated:
+4,000 training images are trained on, 20,000 others are the test part, the real one is left out. Each line is compared
+with the base on the same images (exact McNemar test). Runs go to runs/search/ and are kept: the same command again
+only reads them, a longer file trains what is new. `--only` picks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from committee.config.recipe_parsing import parse, with_changes
 from committee.data.dataset import ImageDataset, SealedTest
 from committee.rng import numpy_generator
 from committee.runs.comparison import compare_runs
-from committee.runs.run import Setting
+from committee.training.setting import Setting
 
 SMALL, OTHERS = 4_000, 20_000  # images of a draw: trained on, judged
 

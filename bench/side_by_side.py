@@ -102,18 +102,20 @@ def compare(values: Mapping[str, Sequence[float]], ours: str, unit: str) -> dict
 
 def write(name: str, content: Mapping[str, Any]) -> None:
     """bench/results/PROCESSOR/NAME.json, or NAME-cuda.json on a GPU, with versions and machine."""
-    from committee.nn import devices
+    from committee.nn.devices import cores
+    from committee.training.setting import Setting as TrainingSetting
 
-    device = devices.pick_device("auto")
-    facts = devices.describe(device, devices.pick_precision("auto", device), devices.cores())
+    setting = TrainingSetting().resolved(cores())
+    environment = setting.environment()
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", facts["processor"].lower()).strip("-")
+    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", environment.processor.lower()).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
-    path.write_text(json.dumps({**content, "versions": versions, "environment": facts}, indent=1) + "\n")
+    path = folder / (f"{name}.json" if setting.device == "cpu" else f"{name}-{setting.device}.json")
+    about = {"versions": versions, "environment": environment.model_dump()}
+    path.write_text(json.dumps({**content, **about}, indent=1) + "\n")
     print(f"written: bench/results/{folder.name}/{path.name}")

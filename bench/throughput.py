@@ -40,8 +40,8 @@ def ours(path: str, members: int = MEMBERS, name: str = "ensemble-cnn") -> None:
     from committee.data.catalog import load_dataset
     from committee.data.dataset import checked_images
     from committee.nn import devices
-    from committee.runs.run import Setting as RunSetting
     from committee.training.jobs import EpochDone, Event
+    from committee.training.setting import Setting as TrainingSetting
 
     data, base = np.load(path), load_dataset("mnist-5k")
     images, labels = data["images"][:IMAGES], data["labels"][:IMAGES]
@@ -60,7 +60,7 @@ def ours(path: str, members: int = MEMBERS, name: str = "ensemble-cnn") -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe(name, changes)
-        train(dataset, recipe, Path(folder) / "run", RunSetting(), keep_sealed=True, on_event=take)
+        train(dataset, recipe, Path(folder) / "run", TrainingSetting(), keep_sealed=True, on_event=take)
     at_once = members if devices.pick_device() == "cuda" else min(devices.cores(), members)
     mean = sum(sum(each) for each in speeds.values()) / sum(len(each) for each in speeds.values())
     print(json.dumps({"images_per_second": mean * at_once}))
@@ -121,9 +121,10 @@ def convolutions_alone(precision: str) -> float:
             if not isinstance(planned.layer, Conv):
                 continue
             (channels, height, width), kind = planned.input, getattr(torch, precision) if number else torch.float32
-            memory = {"dtype": kind, "memory_format": torch.channels_last}
-            x = torch.randn(128, channels, height, width).to(**memory).requires_grad_(number > 0)
-            weight = torch.randn(planned.layer.filters, channels, 3, 3).to(**memory).requires_grad_()
+            x = torch.randn(128, channels, height, width).to(dtype=kind, memory_format=torch.channels_last)
+            x.requires_grad_(number > 0)
+            weight = torch.randn(planned.layer.filters, channels, 3, 3).to(kind, memory_format=torch.channels_last)
+            weight.requires_grad_()
             bias = torch.zeros(planned.layer.filters, dtype=kind, requires_grad=True)
             padding, best = planned.layer.padding == "same", float("inf")
             for _ in range(12):
@@ -132,7 +133,7 @@ def convolutions_alone(precision: str) -> float:
                 forward = time.perf_counter() - began
                 dy = torch.randn_like(y)
                 began = time.perf_counter()
-                y.backward(dy)
+                y.backward(dy)  # type: ignore[no-untyped-call]
                 best = min(best, forward + time.perf_counter() - began)
             seconds += best
     return 128 / seconds
@@ -152,11 +153,12 @@ def breakdown() -> dict[str, float]:
     from committee.training.optim import make_optimiser
     from committee.training.state import Task
 
-    recipe, spent, plain = load_recipe("ensemble-cnn"), {}, binding.call
+    recipe, call = load_recipe("ensemble-cnn"), binding.call
+    spent: dict[str, float] = {}
 
     def timed(name: str, *arguments: object) -> object:
         began = time.perf_counter()
-        result = plain(name, *arguments)  # type: ignore[arg-type]
+        result = call(name, *arguments)  # type: ignore[arg-type]
         spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
         return result
 
@@ -171,12 +173,12 @@ def breakdown() -> dict[str, float]:
         for epoch in (1, 2):
             spent.clear()
             binding.call, began = timed, time.perf_counter()
-            for batch, wanted in epoch_batches(images, targets, task, epoch, network):
+            for batch, target in epoch_batches(images, targets, task, epoch, network):
                 optimiser.zero_grad(set_to_none=False)
-                loop.loss_of(forward(batch).float(), wanted, recipe.training).backward()
+                loop.loss_of(forward(batch).float(), target, recipe.training).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
             whole = time.perf_counter() - began
-        binding.call = plain
+        binding.call = call
     products = kernels.product_dtype()
     of_products = ("convolution", "weight_gradient", "transform_filters")
     parts = {
@@ -237,7 +239,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["ours"]:
-        ours(sys.argv[2], *map(int, sys.argv[3:4]), *sys.argv[4:5])
+        members, name = ([*sys.argv[3:], None, None])[:2]
+        ours(sys.argv[2], int(members or MEMBERS), name or "ensemble-cnn")
     elif sys.argv[1:2] == ["limit"]:
         print(json.dumps({"images_per_second": convolutions_alone(sys.argv[2])}))
     else:

@@ -3,14 +3,14 @@
     python bench/time_to_accuracy.py --data-dir DIR [--seeds 5] [--rounds 3] [--train-only]
 
 Ours: the recipe `fast` with several numbers of epochs, all 60,000 images. Peers: P1's and P3's published recipes and
-Keras's own MNIST example, judged after each epoch. For every recipe and epoch, committees of one to all seeds are
+Keras's own MNIST example, evaluated after each epoch. For every recipe and epoch, committees of one to all seeds are
 formed; the mean over all committees of a size that can be drawn from the seeds has to reach the target.
 
 Accuracies and speeds are measured apart. The peers' accuracies come from PyTorch's plain loop; trainings stay in
-runs/bench/, so that the command can be interrupted. Speeds are measured anew each time, side by side on a machine at
+runs/bench/, so that the command can be interrupted. Speeds are measured each time, side by side on a machine at
 rest: each recipe in Keras on TensorFlow and in PyTorch, in every sensible setting, the fastest counts. A committee's
 time is that of the faster way: one network after the other on both cores, or two at a time on one core each. Only
-training steps count: no start, no judging, and for peers not the random changes of images. Test accuracy is the
+training steps count: no start, no evaluation, and for peers no augmentation. Test accuracy is the
 finishing line here and chooses nothing that is shipped.
 """
 
@@ -80,7 +80,7 @@ def points(probabilities: Any, labels: Any, epochs: int, images: int, speeds: di
 def train_ours(data_dir: Path | None, seeds: int) -> dict[int, Any]:
     """Test probabilities (member, image, class) by the number of epochs: a run each."""
     from committee import load_dataset, load_recipe, train
-    from committee.folders import files as store
+    from committee.folders.run_folder import RunFolder
 
     dataset, found = load_dataset("mnist", data_dir=data_dir), {}
     for epochs in OUR_EPOCHS:
@@ -88,8 +88,8 @@ def train_ours(data_dir: Path | None, seeds: int) -> dict[int, Any]:
         recipe = load_recipe("fast", [*changes, "committee.calibration=none"])
         run = FOLDER / f"fast-{epochs}-{recipe.digest()[:8]}"
         train(dataset, recipe, run)
-        folders = [store.member_folder(run, member) for member in range(seeds)]
-        found[epochs] = np.stack([store.read_array(folder / "test_probabilities.npy") for folder in folders])
+        members = [RunFolder(run).member(member) for member in range(seeds)]
+        found[epochs] = np.stack([member.test_probabilities for member in members])
         print(f"fast, {epochs} epochs: trained", flush=True)
     return found
 
@@ -179,7 +179,7 @@ def main() -> None:
     ours, peers = train_ours(arguments.data_dir, arguments.seeds), train_peers(arguments.seeds, data)
     if arguments.train_only:
         return
-    speeds, facts = measured_speeds(data, arguments.rounds)
+    speeds, conditions = measured_speeds(data, arguments.rounds)
     found = {
         OURS: [point for epochs, each in ours.items() for point in points(each, labels, epochs, 60_000, speeds[OURS])]
     }
@@ -204,7 +204,13 @@ def main() -> None:
         if OURS in seconds and others:
             ratios[target] = min(others) / seconds[OURS]
             print(f"to {target}: the best peer takes {ratios[target]:.1f} times as long")
-    content = {"benchmark": "B2", "seeds": arguments.seeds, **facts, "reached": reached, "ratio_to_best_peer": ratios}
+    content = {
+        "benchmark": "B2",
+        "seeds": arguments.seeds,
+        **conditions,
+        "reached": reached,
+        "ratio_to_best_peer": ratios,
+    }
     write("time-to-accuracy", {**content, "points": found})
 
 

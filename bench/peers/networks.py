@@ -64,7 +64,7 @@ def keras_model(layers: list[tuple[Any, ...]]) -> Any:
         "dense": lambda units: kinds.Dense(units, "relu"),
         "classes": lambda: kinds.Dense(10, "softmax", dtype="float32"),
     }
-    return keras.Sequential([keras.Input((28, 28, 1)), *(make[kind](*facts) for kind, *facts in layers)])
+    return keras.Sequential([keras.Input((28, 28, 1)), *(make[kind](*arguments) for kind, *arguments in layers)])
 
 
 def torch_model(layers: list[tuple[Any, ...]]) -> Any:
@@ -72,15 +72,19 @@ def torch_model(layers: list[tuple[Any, ...]]) -> Any:
     from torch import nn
 
     modules: list[Any] = []
-    for kind, *facts in layers:
+    for kind, *arguments in layers:
         if kind == "conv":
-            filters, kernel, padding = facts
+            filters, kernel, padding = arguments
             modules += [nn.LazyConv2d(filters, kernel, padding=kernel // 2 if padding == "same" else 0), nn.ReLU()]
         elif kind == "dense":
-            modules += [nn.LazyLinear(*facts), nn.ReLU()]
+            modules += [nn.LazyLinear(*arguments), nn.ReLU()]
         else:
-            make = {"pool": lambda: nn.MaxPool2d(2), "flatten": nn.Flatten, "classes": lambda: nn.LazyLinear(10)}
-            modules.append(nn.Dropout(*facts) if kind == "dropout" else make[kind]())
+            make: dict[str, Any] = {
+                "pool": lambda: nn.MaxPool2d(2),
+                "flatten": nn.Flatten,
+                "classes": lambda: nn.LazyLinear(10),
+            }
+            modules.append(nn.Dropout(*arguments) if kind == "dropout" else make[kind]())
     network = nn.Sequential(*modules)
     import torch
 

@@ -13,7 +13,7 @@ from committee import kernels
 from committee.config.recipe import Optimiser, Recipe, Schedule
 from committee.folders.records import EpochRecord
 
-Options = dict[str, Any]  # keyword arguments of an optimiser of torch, or one of its parameter groups
+_Options = dict[str, Any]  # keyword arguments of an optimiser of torch, or one of its parameter groups
 CAPTURABLE = ("adam", "adamw", "nadam", "adadelta", "rmsprop", "muon")  # a CUDA graph can hold a step of these
 
 
@@ -120,14 +120,14 @@ class Muon(torch.optim.Optimizer):
         self.capturable = capturable
         self.sizes = [p.numel() // members for p in hidden for _ in range(members)]
         self.outputs = [p.shape[0 if members == 1 else 1] for p in hidden for _ in range(members)]
-        defaults: Options = {
+        defaults: _Options = {
             "lr": torch.tensor(settings.lr, device=output.device) if capturable else settings.lr,
             "weight_decay": settings.weight_decay,
             "momentum": settings.momentum or 0.95,
             "betas": settings.betas,
             "epsilon": settings.epsilon,
         }
-        groups: list[Options] = [{"params": flattened(hidden), "lr_factor": None}] if hidden else []
+        groups: list[_Options] = [{"params": flattened(hidden), "lr_factor": None}] if hidden else []
         groups.append({"params": flattened([output]), "lr_factor": settings.adamw_lr_factor})
         if no_decay:
             groups.append({"params": flattened(no_decay), "lr_factor": settings.adamw_lr_factor, "weight_decay": 0.0})
@@ -143,7 +143,7 @@ class Muon(torch.optim.Optimizer):
                 else:
                     self._adamw_step(p, group)
 
-    def _muon_step(self, p: nn.Parameter, group: Options) -> None:
+    def _muon_step(self, p: nn.Parameter, group: _Options) -> None:
         assert p.grad is not None
         state = self.state[p]
         if not state:
@@ -157,7 +157,7 @@ class Muon(torch.optim.Optimizer):
             torch.mul(orthogonal, scale, out=matrix)
         p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.mul_(group["lr"]))
 
-    def _adamw_step(self, p: nn.Parameter, group: Options) -> None:
+    def _adamw_step(self, p: nn.Parameter, group: _Options) -> None:
         assert p.grad is not None
         state, (beta1, beta2) = self.state[p], group["betas"]
         if not state:
@@ -198,7 +198,7 @@ def orthogonalised(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 # How each optimiser of torch takes the recipe's fields. torch's and Keras's update rules agree for all of these, given
 # the same epsilon; in both, Nadam's momentum schedule is 0.5 * 0.96^(step / 250).
-OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Optimiser], Options]]] = {
+OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Optimiser], _Options]]] = {
     "sgd": (torch.optim.SGD, lambda o: {"momentum": o.momentum, "nesterov": o.nesterov}),
     "adam": (torch.optim.Adam, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
     "adamw": (torch.optim.AdamW, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
