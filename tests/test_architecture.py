@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -461,11 +461,6 @@ def test_public_signatures_say_what_mappings_hold() -> None:
 
 # --- file names -------------------------------------------------------------------------------------------------------
 
-KNOWN_ELSEWHERE: Mapping[str, set[str]] = {  # still to be moved behind a property of RunFolder
-    "cli/main.py": {"recipe.toml"},
-    "cli/studies.py": {"report.html"},
-}
-
 
 def stored_names() -> set[str]:
     """The file names that committee.folders spells out, such as "identity.json"."""
@@ -511,7 +506,7 @@ def test_only_folders_know_the_names_of_their_files() -> None:
         for name, tree in TREES.items()
         if not name.startswith("folders/")
     }
-    assert {name: found for name, found in elsewhere.items() if found} == KNOWN_ELSEWHERE
+    assert {name: found for name, found in elsewhere.items() if found} == {}
 
 
 # --- randomness, pickles ----------------------------------------------------------------------------------------------

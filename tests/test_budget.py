@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from committee.cli.main import main
 from committee.config.recipe import Optimiser, Recipe
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError
@@ -61,7 +63,28 @@ def test_the_speed_is_this_machines(digits: ImageDataset, small_recipe: Recipe, 
     trained = sum(epoch.seconds for epoch in history)
     images = 6 * len(digits.train) / 2  # two folds
     assert trained < time.monotonic() - began
-    assert 0.2 < trained / (images / speed.images_per_second) < 5
+    # The budget's promise has a tenth to spare, and a machine that others use may lose more for a while.
+    assert 0.5 < trained / (images / speed.images_per_second) < 2
+
+
+def test_a_budget_on_the_command_line_is_planned_said_and_kept(tmp_path: Path) -> None:
+    arguments = ["train", "digits", "--budget", "40s", "--epochs", "2", "--workers", "1", "--keep-sealed"]
+    arguments += ["--set", "network.widths=[8,8,8]", "--set", "holdout.folds=2", "--out", str(tmp_path / "run")]
+    began = time.monotonic()
+    result = CliRunner().invoke(main, [*arguments, "--members", "2"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert time.monotonic() - began < 40
+    assert "Budget 40 seconds: planning for this machine" in result.stderr
+    assert "2 members of 2 epochs should take" in result.stderr
+    folder = RunFolder(tmp_path / "run")
+    assert (folder.recipe.committee.members, folder.recipe.training.epochs) == (2, 2)
+    assert folder.command.endswith("--members 2 --epochs 2") or "--budget" not in folder.command
+    again = CliRunner().invoke(main, [*arguments, "--members", "2"], catch_exceptions=False)
+    assert "already holds this training" in again.stderr
+    short = CliRunner().invoke(main, ["train", "digits", "--budget", "1s", "--out", str(tmp_path / "short")])
+    assert short.exit_code == 2
+    assert "the budget is too short" in short.stderr
+    assert not (tmp_path / "short").exists()
 
 
 def test_members_past_the_deadline_are_left_out_and_the_others_are_a_committee(

@@ -171,6 +171,54 @@ def test_data_info_gives_one_digest_for_the_same_images(digits: ImageDataset, tm
         assert picture.size[0] > 300
 
 
+def test_data_augment_draws_what_the_recipe_does(tmp_path: Path) -> None:
+    result = call("data", "augment", "digits", "--set", "augmentation.rotation=30", "--picture", tmp_path / "a.png")
+    assert result.exit_code == 0, result.output
+    assert "Augmentation: rotation 30.0, zoom 0.15, shear 0.2, shift 0.1\n" in result.stdout
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size[0] > 300
+        assert len(picture.convert("L").getcolors() or []) > 50  # it is not empty
+    other = call("data", "augment", "digits", "--recipe", "ensemble-cnn", "--picture", tmp_path / "b.png")
+    assert other.exit_code == 2
+    assert other.stderr.startswith("Error: recipe ensemble-cnn has no augmentation; give one that has, or --set ")
+    assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("recipes", ["best", "ensemble-cnn", "fast", "standard"]),
+        ("studies", ["conv-committee", "ladder", "variants", "variants-grid"]),
+    ],
+)
+def test_what_is_shipped_is_listed_and_what_is_shown_can_be_checked_and_changed(
+    command: str, names: list[str], tmp_path: Path
+) -> None:
+    lines = call(command, "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == names
+    assert all(len(line.split()) > 4 for line in lines)  # each says what it is for
+    for name in names:
+        shown = tmp_path / f"{name}.toml"
+        shown.write_text(call(command, "show", name).stdout)
+        assert call(command, "check", shown).stdout == call(command, "check", name).stdout
+        assert f"{name} is valid" in call(command, "check", shown).stdout
+    shown.write_text(shown.read_text().replace("summary", "sumary", 1))
+    wrong = call(command, "check", shown)
+    assert wrong.exit_code == 2
+    assert str(shown) in wrong.stderr
+    assert "sumary" in wrong.stderr
+
+
+@pytest.mark.filterwarnings("default::committee.config.renames.RenamedFieldNote")
+def test_a_name_of_version_0_4_is_accepted_with_a_note(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(call("recipes", "show", "standard").stdout.replace("batch_size", "batch").replace("\nlr", "\nrate"))
+    result = call("recipes", "check", mine)
+    assert result.stdout == call("recipes", "check", "standard").stdout  # the digest, too
+    (note,) = result.stderr.splitlines()
+    assert note.endswith("training.batch is now called batch_size; optimiser.rate is now called lr")
+
+
 def test_models_summary_prints_the_published_count() -> None:
     result = call("models", "summary", "ensemble-cnn")
     assert "331,450" in result.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,9 +21,25 @@ from committee.cli.main import main
 from committee.data.dataset import open_test
 from committee.data.formats import files
 from committee.folders.run_folder import RunFolder
+from committee.training.jobs import Event
+from committee.training.state import StepProgress
 
 SMALL = ["--recipe", "standard", "--members", "2", "--epochs", "2"]
 SMALL += ["--set", "holdout.folds=2", "--set", "network.widths=[8,8,8]"]
+
+
+KILLED_IN_MEMBER_1 = """
+import os, signal, sys
+import committee
+
+def kill(event):
+    if event.member == 1 and isinstance(event, committee.training.jobs.EpochDone):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+changes = ["committee.members=2", "training.epochs=2", "holdout.folds=2", "network.widths=[8,8,8]"]
+recipe, setting = committee.load_recipe("standard", changes), committee.Setting(workers=1)
+committee.train(committee.load_dataset("digits"), recipe, sys.argv[1], setting, on_event=kill)
+"""
 
 
 def call(*arguments: str | Path) -> Result:
@@ -130,20 +147,59 @@ def test_another_training_does_not_enter_a_run_folder(run: Path) -> None:
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "committee", "train", "digits", *SMALL, "--workers", "1", "--out", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        if (folder / "members" / "00" / "member.json").exists() or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_IN_MEMBER_1)
+    process = subprocess.run([sys.executable, script, folder], capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert (folder / "members" / "00" / "member.json").exists()
+    assert not (folder / "members" / "01" / "member.json").exists()
     assert not (folder / "run.json").exists()
     first = (folder / "members" / "00" / "weights.safetensors").stat().st_mtime_ns
     assert "is an unfinished run" in call("report", folder).stderr
     assert call("train", "digits", *SMALL, "--out", folder).exit_code == 0
     assert (folder / "members" / "00" / "weights.safetensors").stat().st_mtime_ns == first
     assert weights(folder) == weights(run)
+
+
+def test_a_worker_that_dies_costs_its_member_and_another_takes_its_place(tmp_path: Path, digits: Any) -> None:
+    killed: list[int] = []
+
+    def kill_one(event: Event) -> None:
+        if not killed and isinstance(event, StepProgress):
+            victim = multiprocessing.active_children()[0]
+            killed.append(victim.pid or 0)
+            victim.kill()
+
+    changes = ["committee.members=4", "training.epochs=2", "holdout.folds=2", "network.widths=[8,8,8]"]
+    recipe = committee.load_recipe("standard", changes)
+    results = committee.train(digits, recipe, tmp_path / "run", committee.Setting(workers=2), on_event=kill_one)
+    assert sorted(member.status for member in results.members) == ["failed", "finished", "finished", "finished"]
+    (failed,) = (member for member in results.members if member.status == "failed")
+    assert failed.remark == "its worker process was killed by signal 9; if memory ran out, use fewer --workers"
+    assert len(committee.load(tmp_path / "run").networks) == 3
+
+
+def test_a_script_without_the_main_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        'import committee\nrecipe = committee.load_recipe("standard", ["committee.members=2", "training.epochs=1"])\n'
+        'committee.train(committee.load_dataset("digits"), recipe, "run", committee.Setting(workers=2))\n'
+    )
+    ended = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert 'put its calls under `if __name__ == "__main__":`' in ended.stderr
+    assert "no member could be trained: its worker process ended with status 1" in ended.stderr
+
+
+def test_without_out_each_training_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = [*SMALL, "--epochs", "1", "--keep-sealed", "--workers", "1"]
+    for momentum in ("0.9", "0.8", "0.7", "0.8"):
+        result = call("train", "digits", *quick, "--set", f"optimiser.momentum={momentum}")
+        assert result.exit_code == 0, result.output
+    names = ["digits-standard-seed0", "digits-standard-seed0-2", "digits-standard-seed0-3"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+    assert "runs/digits-standard-seed0-2 already holds this training" in result.stderr
 
 
 def test_ctrl_c_keeps_finished_members_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -111,9 +111,8 @@ def train(
             raise CommitteeError("--from trains for --epochs more epochs and takes no --budget; give one of the two")
         before = RunFolder.finished(continued)
         before.verify_weights()
-        recipe_options = replace(recipe_options, recipe=recipe_options.recipe or str(continued / "recipe.toml"))
         training_options = replace(training_options, seed=before.identity.seed)
-    recipe, dataset = recipe_options.load(), training_options.load(data)
+    recipe, dataset = recipe_options.load(before), training_options.load(data)
     setting = training_options.setting(data)
     name, deadline = f"{dataset.name}-{recipe.name}-seed{setting.seed}", math.inf
     if budget is not None:

@@ -19,6 +19,7 @@ from committee.errors import CommitteeError
 if TYPE_CHECKING:
     from committee.config.recipe import Recipe
     from committee.data.dataset import ImageDataset
+    from committee.folders.run_folder import RunFolder
     from committee.training.setting import Setting
 
 
@@ -126,8 +127,11 @@ class RecipeOptions:
     mirror: bool
     changes: tuple[str, ...]
 
-    def load(self) -> Recipe:
+    def load(self, before: RunFolder | None = None) -> Recipe:
         """The recipe that they ask for.
+
+        Args:
+            before: the run whose recipe is meant where none is given; None for the default recipe.
 
         Raises:
             RecipeError: there is no such recipe, or a change does not fit it.
@@ -136,7 +140,10 @@ class RecipeOptions:
 
         numbers = {"committee.members": self.members, "training.epochs": self.epochs}
         given = [f"{field}={number}" for field, number in numbers.items() if number]
-        return load(self.recipe or "standard", [*self.changes, *given], mirror=self.mirror)
+        changes = [*self.changes, *given]
+        if self.recipe is None and before is not None:
+            return load(str(before.recipe_file), changes, mirror=self.mirror, note=False)
+        return load(self.recipe or "standard", changes, mirror=self.mirror)
 
 
 @dataclass(frozen=True)

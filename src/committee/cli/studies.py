@@ -165,6 +165,7 @@ def pseudo_labels(
     """
     from committee.cli import progress, tables
     from committee.data.readers import read_images
+    from committee.folders.study_folder import SelfTrainingFolder
     from committee.studies import self_training
 
     recipe, dataset = recipe_options.load(), training_options.load(data)
@@ -173,23 +174,22 @@ def pseudo_labels(
         shape, largest = dataset.image_shape, dataset.pixel_range
         names, pixels = read_images(list(unlabelled), image_shape=shape, pixel_range=largest)
     setting = replace(training_options.setting(data), reload=None)
-    folder = out or Path("runs") / f"{dataset.name}-{recipe.name}-pseudo-labels-seed{setting.seed}"
+    path = out or Path("runs") / f"{dataset.name}-{recipe.name}-pseudo-labels-seed{setting.seed}"
+    folder = SelfTrainingFolder(path)
     source = self_training.Source(unlabelled=pixels, names=names, held_back=held_back, transductive=transductive)
 
     def monitor(number: int) -> progress.Monitor:
         members, epochs = recipe.committee.members, recipe.training.epochs
-        click.echo(f"Round {number}: {members} members into {folder / f'round-{number}'}", err=True)
+        click.echo(f"Round {number}: {members} members into {folder.round(number)}", err=True)
         work = {("", member): (epochs, 1.0) for member in range(members)}
         return progress.monitor(work, may_stop_early=recipe.training.patience > 0)
 
-    found = self_training.train_rounds(
-        dataset, recipe, folder, setting, source, keep_sealed=keep_sealed, monitor=monitor
-    )
+    found = self_training.train_rounds(dataset, recipe, path, setting, source, keep_sealed=keep_sealed, monitor=monitor)
     if as_json:
-        click.echo(json.dumps({"folder": str(folder), **found.model_dump(mode="json")}))
+        click.echo(json.dumps({"folder": str(path), **found.model_dump(mode="json")}))
         return
     tables.show_self_training(found)
-    click.echo(f"Reports: {', '.join(str(folder / each.folder / 'report.html') for each in found.rounds)}")
+    click.echo(f"Reports: {', '.join(str(folder.round(each.round).report) for each in found.rounds)}")
 
 
 def run_study(study: Study, data: str, out: Path | None, form: Form, options: TrainingOptions, as_json: bool) -> None:

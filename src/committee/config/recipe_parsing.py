@@ -17,19 +17,20 @@ from committee.config.renames import Table, current_field, to_current_names
 from committee.errors import RecipeError, counted, nearest
 
 
-def load(name_or_path: str, changes: Iterable[str] = (), *, mirror: bool = False) -> Recipe:
+def load(name_or_path: str, changes: Iterable[str] = (), *, mirror: bool = False, note: bool = True) -> Recipe:
     """A shipped recipe by name, or a TOML file by path, with changes such as ``"training.epochs=3"``.
 
     Args:
         name_or_path: which recipe.
         changes: what to change in it.
         mirror: whether the images may be mirrored, see `mirrored`; changes are applied after that.
+        note: whether fields by their names of version 0.4 are worth a note; not where it is a run's stored recipe.
 
     Raises:
         RecipeError: no such recipe, not TOML, or faults in it (all of them in one message).
     """
     content, where = toml_files.content_of("recipe", name_or_path)
-    content = to_current_names(content, where)
+    content = to_current_names(content, where, note=note)
     return parse(with_changes(mirrored(content) if mirror else content, changes), where)
 
 

@@ -222,21 +222,22 @@ class RunFolder(Folder):
     @property
     def has_recipe(self) -> bool:
         """Whether the recipe is there."""
-        return self._recipe_file.exists()
+        return self.recipe_file.exists()
 
     @property
-    def _recipe_file(self) -> Path:
+    def recipe_file(self) -> Path:
+        """The recipe as a file that `--recipe` takes."""
         return self.path / "recipe.toml"
 
     @cached_property
     def recipe(self) -> Recipe:
         """The complete recipe."""
-        content, where = content_of("recipe", str(self._recipe_file))
+        content, where = content_of("recipe", str(self.recipe_file))
         return recipe_parsing.parse(content, where, note_old_names=False)
 
     def write_recipe(self, recipe: Recipe) -> None:
         """The complete recipe."""
-        files.write_text(self._recipe_file, recipe.to_toml())
+        files.write_text(self.recipe_file, recipe.to_toml())
         self.recipe = recipe
 
     # --- members
