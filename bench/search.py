@@ -27,7 +27,7 @@ from committee.rng import numpy_generator
 from committee.runs.comparison import compare_runs
 from committee.training.setting import Setting
 
-SMALL, OTHERS = 4_000, 20_000  # images of a draw: trained on, judged
+SMALL, OTHERS = 4_000, 20_000  # images of a draw: trained on, evaluated on
 
 
 def drawn(dataset: ImageDataset, draw: int) -> ImageDataset:

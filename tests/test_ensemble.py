@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from committee.config.recipe import Holdout
-from committee.data.splits import held_out_parts
+from committee.data.splits import validation_positions
 from committee.ensemble.combine import combine
 from committee.ensemble.member_predictions import MemberPredictions
 from committee.ensemble.size_curve import size_curve
@@ -55,16 +55,16 @@ def test_an_image_is_predicted_only_by_members_that_may() -> None:
 
 def test_folds_hold_out_every_image_equally_often_and_classes_evenly() -> None:
     labels = RNG.permutation(np.repeat(np.arange(4), [50, 60, 70, 80]))
-    parts = held_out_parts(labels, Holdout(kind="folds", folds=5), 10, 7, list("abcd"))
+    parts = validation_positions(labels, Holdout(kind="folds", folds=5), 10, 7, list("abcd"))
     assert (np.bincount(np.concatenate(parts)) == 2).all()
     for part in parts:
         assert np.bincount(labels[part]) == pytest.approx([10, 12, 14, 16])
     assert not np.array_equal(parts[0], parts[5])
-    again = held_out_parts(labels, Holdout(kind="folds", folds=5), 10, 7, list("abcd"))
+    again = validation_positions(labels, Holdout(kind="folds", folds=5), 10, 7, list("abcd"))
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
-    random = held_out_parts(labels, Holdout(kind="fraction", fraction=0.2), 3, 7, list("abcd"))
+    random = validation_positions(labels, Holdout(kind="fraction", fraction=0.2), 3, 7, list("abcd"))
     assert [len(part) for part in random] == [52, 52, 52]
-    last = held_out_parts(labels, Holdout(kind="last", fraction=0.1), 2, 7, list("abcd"))
+    last = validation_positions(labels, Holdout(kind="last", fraction=0.1), 2, 7, list("abcd"))
     assert np.array_equal(last[1], np.arange(234, 260))
 
 
@@ -73,7 +73,7 @@ def test_a_class_with_fewer_images_than_folds_is_told() -> None:
     with pytest.raises(
         DataError, match=r"class 'rare' has 3 training images, but 5 folds need at least 5 of each class"
     ):
-        held_out_parts(labels, Holdout(folds=5), 5, 0, ["common", "rare"])
+        validation_positions(labels, Holdout(folds=5), 5, 0, ["common", "rare"])
 
 
 @pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
@@ -89,8 +89,8 @@ def test_the_whole_committees_temperature_is_extrapolated_from_smaller_ones() ->
     shared, labels = simulated([3.0], images=6000)  # what all members see alike, and each its own noise on top
     logits = np.log(shared) + RNG.normal(size=(10, 6000, 5))
     members = np.stack([temper(np.exp(own - own.max(1, keepdims=True)), 0.6) for own in logits]).astype(np.float32)
-    held_out = [RNG.permutation(6000)[:1800] for _ in range(10)]
-    sizes = temperatures_by_size(out_of_fold(members, held_out), labels, combine, np.random.default_rng(0))
+    validation = [RNG.permutation(6000)[:1800] for _ in range(10)]
+    sizes = temperatures_by_size(out_of_fold(members, validation), labels, combine, np.random.default_rng(0))
     assert [size.temperature for size in sizes] == sorted((size.temperature for size in sizes), reverse=True)
     assert sizes[0].temperature > 1
     together = combine(members)
@@ -120,7 +120,7 @@ def test_the_size_curve_rises_and_ends_with_the_whole_committee() -> None:
     assert curve[0].accuracy == pytest.approx(np.mean([accuracy(member, labels) for member in members]))
     assert curve[-1].accuracy == accuracy(combine(members), labels)
     assert curve[-1].accuracy > curve[0].accuracy + 0.1
-    held_out = [np.arange(start % 3, 4000, 3) for start in range(6)]
-    honest = size_curve(out_of_fold(members, held_out), labels, combine, np.random.default_rng(0))
+    validation = [np.arange(start % 3, 4000, 3) for start in range(6)]
+    honest = size_curve(out_of_fold(members, validation), labels, combine, np.random.default_rng(0))
     assert [point.members for point in honest] == [1, 2]
-    assert honest[1].accuracy == pytest.approx(accuracy(combine(out_of_fold(members, held_out)), labels))
+    assert honest[1].accuracy == pytest.approx(accuracy(combine(out_of_fold(members, validation)), labels))

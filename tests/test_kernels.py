@@ -1,4 +1,4 @@
-"""The C kernels compute what torch computes in float32, within what bfloat16 can hold; without them torch works."""
+"""The kernels compute what torch computes in float32, within what bfloat16 can hold; without them torch works."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def test_ctrl_c_keeps_finished_members_and_says_how_to_go_on(tmp_path: Path) -> 
     assert "Traceback" not in stderr
 
 
-def test_going_on_from_a_run_keeps_its_held_out_images(run: Path, tmp_path: Path) -> None:
+def test_going_on_from_a_run_keeps_its_validation_images(run: Path, tmp_path: Path) -> None:
     more = tmp_path / "more"
     result = call("train", "digits", "--from", run, "--epochs", "1", "--out", more)
     assert result.exit_code == 0, result.output

@@ -230,7 +230,7 @@ class Schedule(Record):
 
 
 class Augmentation(Record):
-    """Random changes of every training image, drawn anew each epoch; 0 or false switches one off."""
+    """Random changes of every training image, drawn again in each epoch; 0 or false switches one off."""
 
     rotation: float = Field(default=0.0, ge=0, le=180, description="degrees, either way")
     zoom: float = Field(default=0.0, ge=0, lt=1, description="share, in or out")

@@ -1,4 +1,4 @@
-"""Which images are trained on and which are held out; every random draw depends on its key alone."""
+"""Which images are trained on and which are validation images; every random draw depends on its key alone."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def stratified_part(labels: Labels, fraction: float, rng: np.random.Generator) -
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
 
 
-def held_out_parts(
+def validation_positions(
     labels: Labels, holdout: Holdout, members: int, seed: int, class_names: Sequence[str]
 ) -> list[NDArray[np.int64]]:
     """Which training images each member does not train on.
 
     Args:
         labels: (image,) of the training images.
-        holdout: the recipe's section. Folds are stratified and drawn anew for every `folds` members, so that each image
-            is held out by members / folds of them.
+        holdout: the recipe's section. Folds are stratified and drawn again for every `folds` members, so that each
+            image is a validation image of members / folds of them.
         members: how many members.
         seed: the run's root seed.
         class_names: for messages.
 
     Returns:
-        Sorted positions of the held-out images of each member; none for the kind "none".
+        Sorted positions of each member's validation images; none for the kind "none".
 
     Raises:
         DataError: a class has fewer images than there are folds, or one side of a split would be empty.

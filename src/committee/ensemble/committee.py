@@ -89,7 +89,7 @@ class Committee:
         return tuple(inference_forward(network, self.device, self.precision) for network in self.networks)
 
     def __getstate__(self) -> dict[str, object]:
-        """What is pickled: everything but the functions, which are made anew."""
+        """What is pickled: everything but the functions, which are made again when they are needed."""
         return {name: value for name, value in self.__dict__.items() if name != "forwards"}
 
     def predict_proba(self, pixels: Pixels) -> NDArray[np.float64]:

@@ -101,7 +101,7 @@ class StudyFolder(Folder):
             return False
         try:
             return files.read_record(path, AnsweredPlan) == plan and bool(self.results)
-        except RunError:  # another version wrote it: evaluated anew
+        except RunError:  # another version wrote it: evaluate again
             return False
 
     @property

@@ -11,8 +11,8 @@ from committee.config.recipe import Recipe
 from committee.config.record import Record
 from committee.metrics.formatting import NOTHING
 
-Facts = tuple[tuple[str, str], ...]
-"""Names and values of a list of facts."""
+Fields = tuple[tuple[str, str], ...]
+"""Names and values of a list of fields."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class Settings:
     """A titled list of settings."""
 
     title: str
-    facts: Facts
+    fields: Fields
 
 
 def settings(recipe: Recipe) -> tuple[Settings, ...]:
     """A recipe for people, a list for each of its sections; its citation has a place of its own on the page."""
     plain = {name: value for name, value in recipe if not isinstance(value, Record) and name != "citation"}
-    sections = [Settings(words(name), facts(value)) for name, value in recipe if isinstance(value, Record)]
+    sections = [Settings(words(name), fields(value)) for name, value in recipe if isinstance(value, Record)]
     return (Settings("recipe", tuple((words(name), spell(value)) for name, value in plain.items())), *sections)
 
 
-def facts(record: Record) -> Facts:
+def fields(record: Record) -> Fields:
     """The fields of a record with their values, for people; a field that is None is left out."""
     values = record.model_dump(mode="json", exclude_none=True)
     return tuple((words(name), spell(value)) for name, value in values.items())

@@ -68,7 +68,7 @@ class Tile:
 
     @property
     def alt(self) -> str:
-        """What a reader who does not see the image is told."""
+        """The image in words, for readers who do not see it."""
         return f"{self.where}, class {self.true}, predicted {self.predicted}"
 
 

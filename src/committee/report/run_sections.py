@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 from committee.metrics.error_analysis import ConfusedPair
 from committee.metrics.results import Agreement, Calibration, ClassRow, Scores, TestOpening
 from committee.report import references, sentences, tables
-from committee.report.formatting import Facts, Settings, facts, settings, shown_command
+from committee.report.formatting import Fields, Settings, fields, settings, shown_command
 from committee.report.page import Plot, Section
 from committee.report.page_images import Sample, TileGallery, samples, tile_gallery
 from committee.report.run_content import Run
@@ -275,8 +275,8 @@ class RunRecord(RunSection):
     recipe: str
     citation: str
     references: tuple[str, ...]
-    environment: Facts
-    digests: Facts
+    environment: Fields
+    digests: Fields
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -288,7 +288,7 @@ class RunRecord(RunSection):
             recipe=run.recipe.to_toml(),
             citation=run.recipe.citation,
             references=_references(run),
-            environment=facts(run.environment),
+            environment=fields(run.environment),
             digests=(
                 ("all images", run.data.digest),
                 ("training images", run.data.train_digest),

@@ -14,7 +14,7 @@ from committee.config.study import Study
 from committee.folders.records import Environment, RunData
 from committee.metrics.results import Difference, GridResult, RepeatScore, RowResult, StudyResults, TestOpening
 from committee.report import references, study_table
-from committee.report.formatting import Facts, facts, shown_command
+from committee.report.formatting import Fields, fields, shown_command
 from committee.report.page import Plot, Section
 from committee.report.page_images import ImageUris, Pictures, Sample, TileGallery, samples, tile_gallery
 from committee.report.plots import Curve
@@ -253,7 +253,7 @@ class StudyRecord(StudySection):
     citation: str
     references: tuple[str, ...]
     seconds: float
-    environment: Facts
+    environment: Fields
     toml: str
 
     @classmethod
@@ -266,7 +266,7 @@ class StudyRecord(StudySection):
             citation=study.study.citation,
             references=_references(study),
             seconds=study.results.seconds,
-            environment=facts(study.environment),
+            environment=fields(study.environment),
             toml=study.toml,
         )
 

@@ -168,9 +168,9 @@ def expected_error(members: int, epochs: int, images: int) -> float:
 def needed_seconds(recipe: Recipe, dataset: ImageDataset, speed: Speed, members: int, epochs: int) -> float:
     """How long a run takes from its start to its report."""
     images, tested = len(dataset.train), len(dataset.test)
-    held_out = {"folds": 1 / recipe.holdout.folds, "none": 0.0}.get(recipe.holdout.kind, recipe.holdout.fraction)
+    validation = {"folds": 1 / recipe.holdout.folds, "none": 0.0}.get(recipe.holdout.kind, recipe.holdout.fraction)
     views = 2 if recipe.committee.tta == "horizontal_flip" else 1
-    epoch = images * (1 - held_out) + PREDICTING * images * held_out
+    epoch = images * (1 - validation) + PREDICTING * images * validation
     predicting = PREDICTING * (images + tested) * views
     waves = math.ceil(members / speed.at_once)
     training = waves * (epochs * epoch + predicting) / speed.images_per_second

@@ -104,7 +104,7 @@ def train_plan(
 
 
 def evaluate(run: str | Path, dataset: ImageDataset) -> Results:
-    """Open the test images of a run that kept them sealed, and write its results and report anew.
+    """Open the test images of a run that kept them sealed, and write its results and report again.
 
     Args:
         run: the folder of a finished run.

@@ -116,7 +116,7 @@ def prepare(
     folder.write_data(data)
     folder.write_command(setting.command)
     if by_test:
-        training = replace(training, dataset=with_test_held_out(dataset, folder.test_record))
+        training = replace(training, dataset=with_test_as_validation(dataset, folder.test_record))
     return Prepared(training, form, dataset, warnings_of(study, form))
 
 
@@ -184,7 +184,7 @@ def fewer(dataset: ImageDataset, images: int, seed: int) -> ImageDataset:
     return replace(dataset, train=dataset.train.part(chosen), notes=(*dataset.notes, note))
 
 
-def with_test_held_out(dataset: ImageDataset, record: Path) -> ImageDataset:
+def with_test_as_validation(dataset: ImageDataset, record: Path) -> ImageDataset:
     """The data set with the test images at the end of the training images, to be held out there; opens the seal."""
     test = open_test(dataset, record, "published protocol: the test images serve as validation images")
     pixels = np.concatenate([dataset.train.pixels, test.pixels])

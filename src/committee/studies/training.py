@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from committee.data.dataset import ImageDataset, LabelledImages, open_test
-from committee.data.splits import held_out_parts, stratified_part
+from committee.data.splits import stratified_part, validation_positions
 from committee.ensemble.combine import CombinationRule
 from committee.ensemble.committee import committee_of
 from committee.ensemble.member_predictions import MemberPredictions
@@ -57,28 +57,28 @@ class StudyTraining:
         Raises:
             DataError: a validation part would be empty.
         """
-        validation, excluded = validation_parts(model, self.dataset, self.setting.seed, self.transductive)
+        validation, excluded = validation_and_excluded(model, self.dataset, self.setting.seed, self.transductive)
         return TrainingPlan(
             self.dataset, model.recipe, self.setting, validation, excluded=excluded, pseudo=pseudo, model=model.name
         )
 
 
-def validation_parts(
+def validation_and_excluded(
     model: Model, dataset: ImageDataset, seed: int, transductive: bool
 ) -> tuple[Sequence[Positions], Positions]:
     """Which training images a model's members are validated on, and which they never see.
 
-    The images whose labels a model's teacher replaces are excluded: only the audit part of what was held out is left to
-    validate on. Most models exclude nothing.
+    The images whose labels a model's teacher replaces are excluded: only their audit part is left to validate on. Most
+    models exclude nothing.
 
     Raises:
         DataError: a part would be empty.
     """
     labels = dataset.train.labels
-    held_out = held_out_parts(labels, model.recipe.holdout, model.members, seed, dataset.class_names)
+    validation = validation_positions(labels, model.recipe.holdout, model.members, seed, dataset.class_names)
     if model.teacher is None or transductive:
-        return held_out, np.empty(0, dtype=np.int64)
-    hidden = held_out[0]
+        return validation, np.empty(0, dtype=np.int64)
+    hidden = validation[0]
     fraction = model.recipe.pseudo_labels.audit_fraction
     audited = hidden[stratified_part(labels[hidden], fraction, numpy_generator("audit"))]
     return [audited] * model.members, np.setdiff1d(hidden, audited)
@@ -122,7 +122,7 @@ def train_with_teacher(training: StudyTraining, model: Model, teacher_row: str, 
     folder, dataset = training.folder, training.dataset
     if all(folder.model(model.name).member(member).is_done for member in range(model.members)):
         return
-    validation, hidden = validation_parts(model, dataset, training.setting.seed, training.transductive)
+    validation, hidden = validation_and_excluded(model, dataset, training.setting.seed, training.transductive)
     audited, audits = validation[0], list[Audit]()
     if training.transductive:
         unlabelled = open_test(dataset, folder.test_record, "transductive pseudo-labels, without labels").pixels

@@ -12,7 +12,7 @@ import torch
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset, LabelledImages
-from committee.data.splits import held_out_parts
+from committee.data.splits import validation_positions
 from committee.errors import RunError
 from committee.folders.member_folder import Positions
 from committee.folders.records import RunIdentity
@@ -111,7 +111,8 @@ class TrainingPlan:
         earlier = self.continued.member(member)
         if not earlier.has_weights:
             raise RunError(
-                f"{earlier.path} holds no finished member to go on from; give --members as in that run, or train anew"
+                f"{earlier.path} holds no finished member to go on from; give --members as in that run, or leave "
+                "--from away"
             )
         if not np.array_equal(earlier.validation, validation):
             raise RunError(
@@ -140,7 +141,7 @@ def plan_training(
     resolved = setting.resolved(recipe.committee.members)
     check_network(dataset, recipe)
     labels, members = dataset.train.labels, recipe.committee.members
-    validation = held_out_parts(labels, recipe.holdout, members, resolved.seed, dataset.class_names)
+    validation = validation_positions(labels, recipe.holdout, members, resolved.seed, dataset.class_names)
     return TrainingPlan(dataset, recipe, resolved, validation, pseudo=pseudo, continued=continued)
 
 
