@@ -75,7 +75,7 @@ def test_a_class_without_images_or_predictions_has_no_precision_or_recall() -> N
 def test_missing_and_impossible_predictions_are_refused() -> None:
     with pytest.raises(ValueError, match="image 1 are not finite"):
         score(np.array([[0.9, 0.1], [np.nan, np.nan]]), np.array([0, 0]), ["a", "b"])
-    with pytest.raises(ValueError, match=r"0 to 1\. Got 0 to 2"):
+    with pytest.raises(ValueError, match=r"0 to 1; got 0 to 2"):
         score(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 2]), ["a", "b"])
 
 

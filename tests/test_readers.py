@@ -737,8 +737,8 @@ def test_a_validation_part_that_joins_the_training_images_is_noted(
     dataset = read_dataset(tmp_path)
     assert (len(dataset.train), len(dataset.test)) == (300, 100)
     assert dataset.notes == (
-        "the validation part (100 images) was joined to the training images, since each recipe draws its own held-out "
-        "images",
+        "the validation part (100 images) was joined to the training images, since each recipe draws its own "
+        "validation images",
     )
 
 

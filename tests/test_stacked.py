@@ -132,7 +132,7 @@ def test_the_stacked_executor_gives_the_same_run_and_falls_back(
     dataset = replace(digits, train=digits.train.part(np.arange(600)))
     accuracies = {}
     for executor in (inline, stacked):
-        monkeypatch.setattr(runs, "executor_for", lambda device, workers, executor=executor: executor.run)
+        monkeypatch.setattr(runs, "executor_for", lambda setting, jobs, executor=executor: executor.run)
         folder = RunFolder(tmp_path / executor.__name__)
         results = runs.train(dataset, recipe, folder.path, Setting(0, "cpu", "float32", 1))
         assert results.out_of_fold is not None

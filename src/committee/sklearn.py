@@ -198,7 +198,7 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         with shared(dataset.train) as (images,):
             assert images is not None
             outcomes = train_members(
-                plan.jobs(images, None, None), executor_for(setting.device, setting.workers), "leave_out"
+                plan.jobs(images, None, None), executor_for(setting, len(plan.validation)), "leave_out"
             )
         members = {outcome.record.member: outcome.trained for outcome in outcomes if outcome.trained}
         predictions = MemberPredictions.for_training_images(list(members.values()))

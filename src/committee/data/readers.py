@@ -4,11 +4,13 @@ To add a file format:
 
 1. Write `formats/NAME.py` with three functions: one that names the format's files in a folder or zip, one that reads
    the labelled data set in them (a `RawSet`: arrays of any shape and type that `RawPart` allows), and one that reads
-   the images in a single file. Open files through `Files` only, so that zips work, and let each `DataError` name the
-   file and the row or image.
-2. Add a `Format` with these functions to `FORMATS` below; the first format whose files are there is read.
-3. Add a writer to `WRITERS` in tests/test_readers.py (the same images must give the same digest in every format), the
-   format's faults to `BAD` there, and its layout to docs/data.md.
+   the images in a single file. Open files only through `Files`, so that zips work, and let each `DataError` name the
+   file and the row or image. A package that not everybody needs is imported inside a function with `errors.require`.
+2. Add a `Format` with these functions to `FORMATS` below; the first format whose files are present is read.
+3. Add a writer to `WRITERS` in tests/test_readers.py (the same images must give the same digest in every format),
+   malformed files with the expected messages to `BAD` there, and the format's layout to docs/data.md.
+
+CONTRIBUTING.md lists the rest: extras, the map of files, help texts.
 """
 
 from __future__ import annotations
@@ -165,10 +167,8 @@ def read_images(
                 labels += _numbered(source.label, pixels, alone=source.one_image)
                 blocks += pixels
         if len(blocks) == before:
-            raise DataError(
-                f"{path}: images to classify are expected (image, NPY, NPZ, CSV, Parquet or IDX files), got none; "
-                "check the path"
-            )
+            known = ", ".join(each.description for each in FORMATS)
+            raise DataError(f"{path}: images to classify are expected ({known}), got none; check the path")
     if not names:
         raise DataError("images to classify are expected, got none; give at least one path")
     return names if len(set(names)) == len(names) else labels, cast(Pixels, np.concatenate(blocks))

@@ -17,11 +17,15 @@
  *
  * To add an instruction set, say AVX2:
  *
- *   1. simd_avx2.h with the types and functions of simd_avx512.h: Floats (two registers of eight), Mask, Ints,
- *      RandomStreams, MOST_SUMS (6, which are 12 of its 16 registers), and Products for the types that it can multiply;
- *      without products of bfloat16, their lines below go behind a condition of the vector layer's.
- *   2. avx2.cpp like avx512.cpp, and both files in pyproject.toml.
- *   3. Its function in targets.h, and in module.cpp which CPUs it is for, and whether they multiply bfloat16 fast.
+ *   1. simd_avx2.h with the types and functions of simd_avx512.h: Floats (always 16 floats, here two registers of
+ *      eight), Mask (an unsigned integer with a bit for each of them), Ints, RandomStreams, MOST_SUMS (6, which are 12
+ *      of its 16 registers), and Products for the types that it can multiply; without products of bfloat16, their lines
+ *      below go behind a condition of the vector layer's.
+ *   2. avx2.cpp like avx512.cpp, and both files in pyproject.toml, under `sources` and `depends`.
+ *   3. Its function in targets.h; in module.cpp, which CPUs use it (functions_for_this_cpu) and whether they multiply
+ *      bfloat16 faster than floats (fast_bfloat16).
+ *   4. In nn/devices.py, has_bfloat16: the layers' kernels run in the precision bfloat16, their values being stored so,
+ *      and "auto" takes that precision only where this function says so.
  *
  * A unit of matrices such as AMX replaces more than the dot product: multiply_tiles and sum_products, and the layout
  * that transform_filters writes. Include a vector layer before this.

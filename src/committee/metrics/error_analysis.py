@@ -68,13 +68,13 @@ class PredictedPart:
         members, committee, labels = self.member_probabilities, self.probabilities, self.labels
         if members.ndim != 3 or members.shape[1:] != committee.shape:
             raise ValueError(
-                f"Members' probabilities must have the shape (member, {', '.join(map(str, committee.shape))}). "
-                f"Got {members.shape} instead."
+                f"Members' probabilities must have the shape (member, {', '.join(map(str, committee.shape))}); "
+                f"got {members.shape}"
             )
         if labels.shape != committee.shape[:1] or committee.shape[1] < 2:
             raise ValueError(
-                f"{len(committee)} labels and at least two classes are needed. Got labels of shape {labels.shape} and "
-                f"{committee.shape[1]} classes instead."
+                f"{len(committee)} labels and at least two classes are needed; got labels of shape {labels.shape} and "
+                f"{committee.shape[1]} classes"
             )
 
     @cached_property

@@ -36,7 +36,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
         ValueError: n is not positive, or successes is not in 0..n.
     """
     if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"Wilson's interval needs 0 <= successes <= n and n >= 1. Got {successes} of {n} instead.")
+        raise ValueError(f"Wilson's interval needs 0 <= successes <= n and n >= 1; got {successes} of {n}")
     z = _normal_quantile(confidence)
     share = successes / n
     centre = share + z * z / (2 * n)
@@ -59,7 +59,7 @@ def paired_difference(only_first: int, only_second: int, n: int, confidence: flo
         ValueError: a count is negative, or they are more than all images together.
     """
     if min(only_first, only_second) < 0 or not 0 < n >= only_first + only_second:
-        raise ValueError(f"A paired difference needs counts of images. Got {only_first}, {only_second} of {n} instead.")
+        raise ValueError(f"A paired difference needs counts of images; got {only_first}, {only_second} of {n}")
     z, found = _normal_quantile(confidence), (only_second - only_first) / n
 
     def score(difference: float) -> float:
@@ -103,7 +103,7 @@ def bootstrap_mean_difference(
     """
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(
-            f"A paired bootstrap needs two equally long rows of values. Got {first.shape} and {second.shape} instead."
+            f"A paired bootstrap needs two equally long rows of values; got {first.shape} and {second.shape}"
         )
     values, counts = np.unique(second.astype(np.float64) - first.astype(np.float64), return_counts=True)
     n = len(first)
@@ -130,7 +130,7 @@ def mean_and_spread(values: Sequence[float]) -> MeanAndSpread:
         ValueError: no values.
     """
     if not len(values):
-        raise ValueError("A mean needs at least one value. Got none instead.")
+        raise ValueError("A mean needs at least one value; got none")
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return MeanAndSpread(1, mean, None)
@@ -150,7 +150,7 @@ def seed_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     """
     n, mean, spread = mean_and_spread(values)
     if spread is None:
-        raise ValueError("An interval over seeds needs at least two seeds. Got one instead.")
+        raise ValueError("An interval over seeds needs at least two seeds; got one")
     half = t_quantile(n - 1, confidence) * spread / math.sqrt(n)
     return Interval(low=mean - half, high=mean + half)
 
@@ -165,7 +165,7 @@ def t_quantile(freedom: int, confidence: float = 0.95) -> float:
     """
     if freedom < 1 or not 0 < confidence < 1:
         raise ValueError(
-            f"Student's quantile needs freedom >= 1 and 0 < confidence < 1. Got {freedom} and {confidence} instead."
+            f"Student's quantile needs freedom >= 1 and 0 < confidence < 1; got {freedom} and {confidence}"
         )
     low, high = 0.0, math.pi / 2
     for _ in range(60):
@@ -191,5 +191,5 @@ def _t_central(angle: float, freedom: int) -> float:
 
 def _normal_quantile(confidence: float) -> float:
     if not 0 < confidence < 1:
-        raise ValueError(f"The confidence must be between 0 and 1. Got {confidence} instead.")
+        raise ValueError(f"The confidence must be between 0 and 1; got {confidence}")
     return NormalDist().inv_cdf((1 + confidence) / 2)

@@ -78,8 +78,8 @@ def compare(
     """
     if probabilities_a.shape != probabilities_b.shape:
         raise ValueError(
-            "Two committees are compared on the same images and classes. "
-            f"Got probabilities of shapes {probabilities_a.shape} and {probabilities_b.shape} instead."
+            "Two committees are compared on the same images and classes; "
+            f"got probabilities of shapes {probabilities_a.shape} and {probabilities_b.shape}"
         )
     loss_a, loss_b = log_losses(probabilities_a, labels), log_losses(probabilities_b, labels)
     right_a = probabilities_a.argmax(axis=1) == labels
@@ -126,7 +126,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
         ValueError: a negative count.
     """
     if only_a < 0 or only_b < 0:
-        raise ValueError(f"McNemar's test needs counts of images. Got {only_a} and {only_b} instead.")
+        raise ValueError(f"McNemar's test needs counts of images; got {only_a} and {only_b}")
     n, fewer = only_a + only_b, min(only_a, only_b)
     if only_a == only_b:
         return 1.0

@@ -161,13 +161,11 @@ def class_rows(confusion: NDArray[np.int64], class_names: Sequence[str]) -> tupl
 def _check(probabilities: Probabilities, labels: Labels) -> None:
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(
-            "Probabilities of shape (image, class) and labels of shape (image,) with at least one image are needed. "
-            f"Got {probabilities.shape} and {labels.shape} instead."
+            "Probabilities of shape (image, class) and labels of shape (image,) with at least one image are needed; "
+            f"got {probabilities.shape} and {labels.shape}"
         )
     if not np.isfinite(probabilities).all():
         first = int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])
         raise ValueError(f"The probabilities of image {first} are not finite; leave out images without a prediction.")
     if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        raise ValueError(
-            f"Labels must be 0 to {probabilities.shape[1] - 1}. Got {labels.min()} to {labels.max()} instead."
-        )
+        raise ValueError(f"Labels must be 0 to {probabilities.shape[1] - 1}; got {labels.min()} to {labels.max()}")

@@ -197,7 +197,7 @@ def measured_speed(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> S
     with shared(few.train) as (images,):
         assert images is not None
         try:
-            outcomes = train_members(trial.jobs(images, None, None), executor_for(setting.device, at_once), "raise")
+            outcomes = train_members(trial.jobs(images, None, None), executor_for(setting, at_once), "raise")
         except TrainingError as error:
             raise TrainingError(f"the budget's trial failed: {error}") from None
     for outcome in outcomes:

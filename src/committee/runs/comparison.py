@@ -42,7 +42,7 @@ def compare_runs(run_a: str | Path, run_b: str | Path, on: str = "test") -> Comp
     of_a, of_b = probabilities
     both = ~(np.isnan(of_a[:, 0]) | np.isnan(of_b[:, 0]))
     if not both.any():
-        raise RunError(f"{a} and {b} have no held-out image in common; compare them with --on test")
+        raise RunError(f"{a} and {b} have no validation image in common; compare them with --on test")
     return compare(of_a[both], of_b[both], labels[0][both], numpy_generator(0, "compare"))
 
 

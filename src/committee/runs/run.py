@@ -93,7 +93,7 @@ def train_plan(
             if images is not None:
                 train_members(
                     plan.jobs(images, pseudo, folder),
-                    executor_for(setting.device, min(setting.workers, len(plan.missing(folder)))),
+                    executor_for(setting, len(plan.missing(folder))),
                     deadline=deadline,
                     keep_at_least=setting.workers,
                     on_event=on_event,

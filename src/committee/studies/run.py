@@ -140,7 +140,7 @@ def plan_in_form(study: Study, dataset: ImageDataset, form: Form) -> Plan:
     holdout: Table | None = None
     if form.tests_while_training(study):
         holdout = {"kind": "last", "fraction": len(dataset.test) / (len(dataset.train) + len(dataset.test))}
-        if not form.transductive:  # the held-out images to label would be the test images
+        if not form.transductive:  # the validation images to label would be the test images
             study = study.model_copy(update={"rows": tuple(row for row in study.rows if row.teacher is None)})
     return plan(study, seeds=form.seeds, quick=form.quick, holdout=holdout, transductive=form.transductive)
 

@@ -113,7 +113,7 @@ def train_models(
             jobs += plan.jobs(images, pseudo_files, folder)
         missing = sum(not (job.folder and job.folder.is_done) for job in jobs)
         setting = training.setting
-        executor = executor_for(setting.device, min(setting.workers, missing))
+        executor = executor_for(setting, missing)
         train_members(jobs, executor, "raise", on_event=training.on_event)
 
 

@@ -1,8 +1,8 @@
 """A job is one member's training as a value; executing it yields events.
 
 The contract of an executor (`committee.training.executors`): called with jobs, it generates their events. Every job
-ends with exactly one `Finished` or `Failed`; where and beside what it ran changes no bit of the result. Closed early,
-an executor ends what still trains.
+ends with exactly one `Finished` or `Failed`. On machines of one kind, processes give the bits of this process; a stack
+agrees with them within rounding. Closed early, an executor terminates what is still training.
 """
 
 from __future__ import annotations

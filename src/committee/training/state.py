@@ -141,12 +141,11 @@ class TrainingState:
         """
         parts = {"network": self.network, "best": self.best_weights, "average": self.average}
         tensors = {f"{part}/{name}": tensor for part, each in parts.items() for name, tensor in each.items()}
-        tensors |= {
-            f"optimiser/{slot}/{name}": value
-            for slot, values in self.optimiser["state"].items()
-            for name, value in values.items()
-            if isinstance(value, Tensor)
-        }
+        for slot, values in self.optimiser["state"].items():
+            for name, value in values.items():
+                assert value is None or isinstance(value, Tensor), f"{name}: an optimiser keeps its state in tensors"
+                if value is not None:  # as the momentum of plain SGD is
+                    tensors[f"optimiser/{slot}/{name}"] = value
         numbers: dict[str, JsonValue] = {
             "state": {name: getattr(self, name) for name in _NUMBERS},
             "groups": self.optimiser["param_groups"],

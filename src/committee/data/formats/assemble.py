@@ -131,7 +131,7 @@ def joining_note(validation_images: int) -> tuple[str, ...]:
         return ()
     return (
         f"the validation part ({counted(validation_images, 'image')}) was joined to the training images, "
-        "since each recipe draws its own held-out images",
+        "since each recipe draws its own validation images",
     )
 
 
