@@ -1,4 +1,4 @@
-# demo: five members on 5,000 real digits, then a report      test: the test suite          check: style, types, imports
+# demo: five members with 5,000 real digits, then a report      test: the test suite          check: style, types, imports
 # docs: docs/cli.md and docs/recipes.md, generated             soak: the long tests
 # bench: speed beside the peers (installs them: Keras, TensorFlow, JAX, Lightning, Ensemble-PyTorch); about four hours on
 #        two cores at rest; MNIST and Fashion-MNIST are downloaded, or found where COMMITTEE_DATA says
@@ -43,7 +43,8 @@ release: $(VENV)/.dev
 	$(BIN)/python bench/release.py "$(VERSION)"
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); the first time takes a minute or more"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt $(KERNELS)
 	$(INSTALL) '.[samples]'

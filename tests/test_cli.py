@@ -231,3 +231,34 @@ def test_the_command_reference_is_current_and_every_command_has_an_example() -> 
     for path, text in pages(main, "committee"):
         assert "Example:" in text, path
     assert isinstance(main, click.Group)
+
+
+def test_predictions_are_written_in_the_format_of_the_file_and_compare_names_what_differs(tmp_path: Path) -> None:
+    base = ["train", "digits", "--members", "2", "--set", "holdout.folds=2", "--set", "network.widths=[8,8,8]"]
+    for epochs in ("1", "2"):
+        result = call(*base, "--epochs", epochs, "--workers", "1", "--out", tmp_path / epochs)
+        assert result.exit_code == 0, result.output
+    images = tmp_path / "images.npy"
+    np.save(images, np.zeros((2, 8, 8), dtype=np.uint8))
+    assert call("predict", tmp_path / "1", images, "--out", tmp_path / "answers.json").exit_code == 0
+    assert [row["image"] for row in json.loads((tmp_path / "answers.json").read_text())] == [
+        f"images.npy[{number}]" for number in (0, 1)
+    ]
+    assert call("predict", tmp_path / "1", images, "--out", tmp_path / "answers.csv").exit_code == 0
+    assert (tmp_path / "answers.csv").read_text().startswith("image,prediction,probability,")
+    for wrong in (["--out", "answers.xlsx"], ["--out", "answers.txt", "--format", "table"]):
+        refused = call("predict", tmp_path / "1", images, *wrong)
+        assert refused.exit_code == 2
+        assert refused.stderr.startswith("Error: a file of predictions is csv, json or parquet, got ")
+    lines = call("compare", tmp_path / "1", tmp_path / "2").stdout.splitlines()
+    assert lines[1:3] == ["A and B differ in:", "  training.epochs: 1 in A, 2 in B"]
+
+
+def test_a_changed_recipe_with_a_shipped_name_is_accepted_with_a_note(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(call("recipes", "show", "standard").stdout)
+    assert call("recipes", "check", mine).stderr == ""
+    mine.write_text(mine.read_text().replace("epochs = 13", "epochs = 5"))
+    result = call("recipes", "check", mine)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"Note: {mine} differs from the shipped recipe standard, whose name it has; ")

@@ -352,7 +352,7 @@ def test_any_kind_of_run_renders(tmp_path: Path, shape: Shape, missing: set[str]
 def test_every_section_shows_what_its_heading_promises(page: str) -> None:
     promised = {
         "protocol": ("split into 2 equal folds", "Lakshminarayanan et al. 2017", "Wilson 1927"),
-        "members": ("fewer", "validation loss", "97.00 %", FAILURE, "best epoch", "overfitting"),
+        "members": ("fewer", "validation loss", "97.00 %", FAILURE, "weights were kept: the last one", "overfitting"),
         "size": ("committees of each size",),
         "errors": ("240 test images", "true → predicted", "precision", "recall", "F1"),
         "galleries": ("The most confident errors", "The first errors", "The least certain images", "of 4 differ"),
@@ -841,3 +841,9 @@ def test_the_table_of_a_study_is_a_file_too(study_folder: StudyFolder) -> None:
     assert {path.stem for path in study_folder.figures.glob("*.png")} >= {
         *("row_accuracies", "curves", "rates", "confusion_plain", "grid_confusion")
     }
+
+
+@pytest.mark.parametrize(("best_epochs", "shown"), [((3, 3), False), ((2, 3), True)])
+def test_the_best_epoch_has_a_column_where_it_is_not_always_the_last(best_epochs: tuple[int, ...], shown: bool) -> None:
+    rows = [tables.SummaryRow("member", str(i), epochs=3, best_epoch=best) for i, best in enumerate(best_epochs)]
+    assert ("best_epoch" in dict(tables.shown_columns(rows))) is shown

@@ -139,9 +139,9 @@ def test_json_prints_one_object_and_a_finished_run_is_shown_again(run: Path) -> 
 def test_another_training_does_not_enter_a_run_folder(run: Path) -> None:
     result = call("train", "digits", *SMALL, "--seed", "5", "--out", run)
     assert result.exit_code == 2
-    assert "holds another training (seed was 0, now 5); give another --out" in result.stderr
+    assert "holds another training (seed was 0, now 5); give another folder (--out)" in result.stderr
     result = call("train", "digits", *SMALL, "--epochs", "3", "--out", run)
-    assert "(recipe: training: epochs was 2, now 3); give another --out" in result.stderr
+    assert "(recipe: training: epochs was 2, now 3); give another folder (--out)" in result.stderr
     assert "already holds" not in result.stderr
 
 

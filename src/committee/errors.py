@@ -2,7 +2,7 @@
 
     CommitteeError            one sentence: what was expected, what was got, what to do
     ├── DataError             the images, the labels or their files
-    │   └── DownloadError     a catalogue data set could not be had from any place
+    │   └── DownloadError     a data set with a name could not be had from any place
     ├── RecipeError           a recipe that is unknown, unreadable or inconsistent
     ├── RunError              a run folder that is missing, unfinished or damaged
     ├── TrainingError         no member could be trained
@@ -26,7 +26,7 @@ class DataError(CommitteeError, ValueError):
 
 
 class DownloadError(DataError):
-    """A catalogue data set could not be had from any of the places that may hold it."""
+    """A data set with a name could not be had from any of the places that may hold it."""
 
 
 class RecipeError(CommitteeError, ValueError):

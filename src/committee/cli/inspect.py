@@ -17,6 +17,7 @@ from committee.cli.options import (
     json_option,
     mirror_option,
     seed_option,
+    tell_of_shared_name,
 )
 from committee.errors import CommitteeError
 
@@ -155,6 +156,7 @@ def recipes_check(recipe: str) -> None:
     from committee.config import recipe_parsing
 
     chosen = recipe_parsing.load(recipe)
+    tell_of_shared_name(recipe)
     click.echo(f"{chosen.name} is valid; digest {chosen.digest()}")
 
 
@@ -173,8 +175,9 @@ def models() -> None:
     default=(28, 28, 1),
     show_default=True,
     metavar="HEIGHT WIDTH CHANNELS",
+    help="Of the images.",
 )
-@click.option("--classes", type=click.IntRange(2), default=10, show_default=True)
+@click.option("--classes", type=click.IntRange(2), default=10, show_default=True, help="How many there are.")
 @example("committee models summary ensemble-cnn\ncommittee models summary standard --image-shape 32 32 3 --classes 5")
 def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int) -> None:
     """The layers of RECIPE's network: output shapes, parameters, multiply-adds."""

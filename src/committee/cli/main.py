@@ -64,15 +64,17 @@ for command in (
     "--budget",
     callback=seconds,
     metavar="TIME",
-    help="Wall-clock time for all of it, such as 90s, 10m, 1h30m: picks members and epochs by this machine's speed; "
-    "--members or --epochs may fix one of them.",
+    help="Wall-clock time for all of it, such as 90s, 10m, 1h30m: picks members and epochs by this machine's speed, at "
+    "most 20 members of 60 epochs; --members or --epochs may fix one of them.",
 )
 @click.option(
     "--out",
     type=folder_type,
-    help="The run folder.  [default: runs/DATA-RECIPE-seedS, with -2, -3, ... where others of this name lie]",
+    help="The run folder.  [default: runs/DATA-RECIPE-seedS, with -2, -3, ... if that folder exists]",
 )
-@click.option("--from", "continued", type=folder_type, help="Go on from this finished run, for --epochs more epochs.")
+@click.option(
+    "--from", "continued", type=folder_type, help="Continue from this finished run, for --epochs more epochs."
+)
 @click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
 @json_option
 @example(
@@ -91,7 +93,7 @@ def train(
     keep_sealed: bool,
     as_json: bool,
 ) -> None:
-    """Train a committee on DATA: a catalogue name or a path.
+    """Train a committee on DATA: a data set's name or a path.
 
     The same command again continues where it stopped: members that are finished are kept. DATA may be a folder of class
     folders, IDX files, NPZ, CSV, Parquet, or a zip of any of these; without a test part, a fifth of the images is set
@@ -157,7 +159,9 @@ def within(
     )
     click.echo(plan.note, err=True)
     numbers = f"--members {plan.recipe.committee.members} --epochs {plan.recipe.training.epochs}"
-    repeatable = replace(setting, command=re.sub(r"--budget[ =]\S+", numbers, setting.command))
+    given = re.compile(r"--budget[ =]\S+")  # how long it takes depends on the machine, these numbers do not
+    planned = f"{given.sub(numbers, setting.command)}  # planned for --budget {budget:.0f}s"
+    repeatable = replace(setting, command=planned)
     return plan.recipe, repeatable, began + budget - end_seconds(len(dataset.train))
 
 
@@ -171,7 +175,8 @@ def announcement(plan: TrainingPlan, folder: RunFolder) -> str:
         f"{dataset.name}: {len(dataset.train):,} training images, {len(dataset.test):,} sealed test images, "
         f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})\n{notes}"
         f"Recipe {recipe.name}: {members}, {epochs}{' at most' * (recipe.training.patience > 0)}, on "
-        f"{setting.device} in {setting.precision}, {setting.workers} at a time; into {folder}"
+        f"{setting.device} in {setting.precision}, {setting.workers} at a time\n"
+        f"Folder: {folder}"
     )
 
 
@@ -189,6 +194,7 @@ def show(folder: RunFolder, as_json: bool) -> None:
     for warning in manifest.warnings:
         click.echo(warning)
     results = folder.results
+    click.echo(tables.units(results))
     Console().print(tables.members_table(results))
     for line in tables.closing_lines(results):
         click.echo(line)
@@ -202,17 +208,17 @@ def show(folder: RunFolder, as_json: bool) -> None:
 @run_argument
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option(
-    "--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "parquet"]),
+    help="How to write them.  [default: by the ending of --out, else a table]",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output."
 )
 @device_option
-@example(
-    "committee predict runs/mnist-5k-standard-seed0 digit.png\n"
-    "committee predict RUN images/ --format csv --out answers.csv"
-)
-def predict(run: Path, paths: Sequence[Path], form: str, out: Path | None, device: str) -> None:
+@example("committee predict runs/mnist-5k-standard-seed0 digit.png\ncommittee predict RUN images/ --out answers.csv")
+def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None, device: str) -> None:
     """Classify images with the committee of RUN.
 
     PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet or IDX files. Each image
@@ -222,6 +228,7 @@ def predict(run: Path, paths: Sequence[Path], form: str, out: Path | None, devic
     from committee.ensemble.committee import load
     from committee.runs import predictions
 
+    form = predictions.form_of(form, out)
     committee = load(run, device=device)
     names, pixels = read_images(paths, image_shape=committee.image_shape, pixel_range=committee.pixel_range)
     predictions.write(predictions.predict(committee, names, pixels), form, out)

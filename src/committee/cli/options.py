@@ -51,7 +51,7 @@ class Group(click.Group):
         if name and self.get_command(context, name) is None and not name.startswith("-"):
             commands = self.list_commands(context)
             raise click.UsageError(
-                f"there is no command {name!r}{nearest(name, commands)}; there are {', '.join(commands)}"
+                f"there is no command {name!r}{nearest(name, commands)}; give one of {', '.join(commands)}"
             )
         return super().resolve_command(context, args)
 
@@ -90,7 +90,9 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str | Non
 
 
 run_argument = click.argument("run", type=folder_type)
-data_dir_option = click.option("--data-dir", type=folder_type, help="Folder that holds a catalogue data set's files.")
+data_dir_option = click.option(
+    "--data-dir", type=folder_type, help="Folder that holds the files of a data set with a name."
+)
 image_size_option = click.option(
     "--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side."
 )
@@ -115,6 +117,22 @@ mirror_option = click.option(
     help="The images show upright objects that may be mirrored (clothes, faces, parts; not characters): horizontal "
     "flips replace the recipe's own augmentation, and predictions are averaged over the image and its mirror image.",
 )
+
+
+def tell_of_shared_name(given: str) -> None:
+    """A note where a file's recipe has the name of a shipped one, from which it differs."""
+    from committee.config.recipe_parsing import load
+    from committee.config.toml_files import shipped
+
+    if given in shipped("recipe"):
+        return
+    recipe = load(given)
+    if recipe.name in shipped("recipe") and recipe.digest() != load(recipe.name).digest():
+        click.echo(
+            f"Note: {given} differs from the shipped recipe {recipe.name}, whose name it has; give it a name of its "
+            'own, such as name = "mine".',
+            err=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -143,6 +161,8 @@ class RecipeOptions:
         changes = [*self.changes, *given]
         if self.recipe is None and before is not None:
             return load(str(before.recipe_file), changes, mirror=self.mirror, note=False)
+        if self.recipe is not None:
+            tell_of_shared_name(self.recipe)
         return load(self.recipe or "standard", changes, mirror=self.mirror)
 
 
@@ -158,7 +178,7 @@ class TrainingOptions:
     image_size: int | None
 
     def load(self, data: str) -> ImageDataset:
-        """The data set of a catalogue name or a path."""
+        """The data set of a name or a path."""
         from committee.data.catalog import load_dataset
 
         return load_dataset(data, data_dir=self.data_dir, image_size=self.image_size)

@@ -47,7 +47,7 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("study")
-@click.option("--data", help="A catalogue name or a path.  [default: the data of the published figures]")
+@click.option("--data", help="A data set's name or a path.  [default: the data of the published figures]")
 @click.option("--quick", is_flag=True, help="Fewer images, repeats and members: a few minutes on mnist-5k.")
 @click.option(
     "--protocol",
@@ -206,7 +206,7 @@ def run_study(study: Study, data: str, out: Path | None, form: Form, options: Tr
         click.echo(warning, err=True)
     click.echo(
         f"{study.title}, on {dataset.name}: {len(prepared.plan.rows)} rows from {len(prepared.plan.models)} models, "
-        f"{total} trainings, {len(missing)} of them still to do; into {folder}",
+        f"{total} trainings, {len(missing) if len(missing) < total else 'all'} of them still to do\nFolder: {folder}",
         err=True,
     )
     try:
@@ -228,7 +228,7 @@ def run_study(study: Study, data: str, out: Path | None, form: Form, options: Tr
 @click.group(cls=Group)
 @example("committee studies list")
 def studies() -> None:
-    """List and show studies."""
+    """List, show and check studies: the shipped ones, and files of your own."""
 
 
 @studies.command("list")
@@ -256,7 +256,7 @@ def studies_show(study: str) -> None:
 @click.argument("study")
 @example("committee studies check mine.toml")
 def studies_check(study: str) -> None:
-    """Say whether STUDY and all its recipes are valid, and what it would train."""
+    """Check STUDY and all its recipes; say what it would train."""
     from committee.config.study import load
     from committee.studies.plan import plan
 

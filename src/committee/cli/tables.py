@@ -29,16 +29,16 @@ STYLES = {"mean": "bold", "spread": "dim", "failed": "red", "committee": "bold g
 
 
 HEADINGS = {  # narrow enough for 80 columns together
-    "label": "\n\nmember",
-    "best_epoch": "\nbest\nepoch",
-    "epochs": "\n\nof",
-    "seconds": "\nsec-\nonds",
-    "train_loss": "\ntrain\nloss",
-    "validation_loss": "valid-\nation\nloss",
-    "test_loss": "\ntest\nloss",
-    "train_accuracy": "\ntrain\nacc.",
-    "validation_accuracy": "valid-\nation\nacc.",
-    "test_accuracy": "\ntest\nacc.",
+    "label": "\nmember",
+    "best_epoch": "best\nepoch",
+    "epochs": "\nepochs",
+    "seconds": "\ns",
+    "train_loss": "train\nloss",
+    "validation_loss": "val.\nloss",
+    "test_loss": "test\nloss",
+    "train_accuracy": "train\nacc.",
+    "validation_accuracy": "val.\nacc.",
+    "test_accuracy": "test\nacc.",
 }
 LABELS = {"standard deviation": "± sd", "committee, out of fold": "out of fold"}
 
@@ -47,10 +47,7 @@ def members_table(results: Results) -> Table:
     """The training summary: a row a member, mean and spread, out of fold, the committee."""
     rows = summary_rows(results)
     fields = [field for field, _ in shown_columns(rows)]
-    title = "Losses in nats, accuracies in %; members at their best epoch, not calibrated"
-    table = Table(
-        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title_justify="left"
-    )
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for field in fields:
         table.add_column(HEADINGS[field], justify="left" if field == "label" else "right", no_wrap=True)
     previous: SummaryRow | None = None
@@ -61,6 +58,12 @@ def members_table(results: Results) -> Table:
         table.add_row(*map(Text, [LABELS.get(row.label, row.label), *cells]), style=STYLES.get(row.kind, ""))
         previous = row
     return table
+
+
+def units(results: Results) -> str:
+    """What the figures of the members' table are in."""
+    calibrated = " Only the committee's own losses, in the last row, are calibrated." if results.calibration else ""
+    return f"Losses in nats, accuracies in %.{calibrated}"
 
 
 def terse(row: SummaryRow, field: str) -> str:

@@ -157,7 +157,7 @@ def augmented_pictures(
     Args:
         dataset: where the images come from.
         settings: the augmentation.
-        seed: of the random changes.
+        seed: of the augmentation.
         draws: how many changed copies a row has.
 
     Returns:

@@ -329,6 +329,6 @@ def _differences(was: Mapping[str, JsonValue], now: Mapping[str, JsonValue], for
         elif any(isinstance(value, str) and len(value) == 64 for value in (before, after)):
             phrases.append(f"other {name}")
         else:
-            was_value, now_value = ("its default" if value is None else value for value in (before, after))
+            was_value, now_value = ("the default" if value is None else value for value in (before, after))
             phrases.append(form.format(name=key, was=was_value, now=now_value))
     return phrases

@@ -80,16 +80,17 @@ class Folder:
             stored = files.read_record(self.path / "identity.json", kind)
             if found := differences(stored, identity):
                 raise RunError(
-                    f"{self.path} holds another training ({'; '.join(found)}); give another --out, or delete the folder"
+                    f"{self.path} holds another training ({'; '.join(found)}); give another folder (--out), or delete "
+                    "this one"
                 )
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise RunError(f"{self.path} exists and is not a run folder; give another --out")
+            raise RunError(f"{self.path} exists and is not a run folder; give another folder (--out)")
 
     def _begin(self, identity: Record) -> None:
         try:
             files.write_record(self.path / "identity.json", identity)
         except OSError as error:
-            raise RunError(f"{self.path} cannot be written ({error.strerror}); give another --out") from error
+            raise RunError(f"{self.path} cannot be written ({error.strerror}); give another folder (--out)") from error
 
     # --- record
 
@@ -397,6 +398,10 @@ def kind_of(path: Path) -> str:
         raise RunError(f"there is no run folder {path}{there}; give a folder that committee train wrote")
     if not (path / MANIFEST).exists():
         if (path / "identity.json").exists():
+            whole = path.parents[1] if path.parent.name == "models" else path
+            if (whole / "study.toml").exists():
+                what = f"{path} belongs to" if whole != path else f"{path} is"
+                raise RunError(f"{what} an unfinished study; give the same committee study command again to finish it")
             raise RunError(f"{path} is an unfinished run; give the same committee train command again to finish it")
         raise RunError(f"{path} is not a run folder: it has no {MANIFEST}; give a folder that committee train wrote")
     content = files.read_json(path / MANIFEST)

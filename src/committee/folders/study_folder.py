@@ -135,7 +135,7 @@ class SelfTrainingFolder:
             RunError: it does.
         """
         if self.path.exists() and any(self.path.iterdir()) and not self.round(0).path.exists():
-            raise RunError(f"{self.path} exists and holds no rounds of self-training; give another --out")
+            raise RunError(f"{self.path} exists and holds no rounds of self-training; give another folder (--out)")
 
     def round(self, number: int) -> RunFolder:
         """The run of a round."""

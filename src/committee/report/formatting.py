@@ -24,10 +24,17 @@ class Settings:
 
 
 def settings(recipe: Recipe) -> tuple[Settings, ...]:
-    """A recipe for people, a list for each of its sections; its citation has a place of its own on the page."""
+    """A recipe for people, a list for each of its sections, with the names that --set takes.
+
+    The citation has a place of its own on the page.
+    """
     plain = {name: value for name, value in recipe if not isinstance(value, Record) and name != "citation"}
-    sections = [Settings(words(name), fields(value)) for name, value in recipe if isinstance(value, Record)]
-    return (Settings("recipe", tuple((words(name), spell(value)) for name, value in plain.items())), *sections)
+    sections = [
+        Settings(section, tuple((name, spell(value)) for name, value in content.model_dump(mode="json").items()))
+        for section, content in recipe
+        if isinstance(content, Record)
+    ]
+    return (Settings("recipe", tuple((name, spell(value)) for name, value in plain.items())), *sections)
 
 
 def fields(record: Record) -> Fields:

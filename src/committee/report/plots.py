@@ -53,7 +53,7 @@ viridis = colormaps["viridis"]
 
 
 def loss_curves(histories: Sequence[History], best_epochs: Sequence[int | None]) -> Figure:
-    """Training and validation loss of every member against epochs, with a dot at its best epoch."""
+    """Training and validation loss of every member against epochs, with a dot at the epoch whose weights were kept."""
     figure, axes = new_figure(*SMALL, title="Loss in nats")
     dotted: Field = (
         "validation_loss" if any(_has(history, "validation_loss") for history in histories) else "train_loss"
@@ -276,13 +276,14 @@ def agreement(matrix: Sequence[Sequence[float | None]], labels: Sequence[str]) -
     n = len(shares)
     below = np.tril(np.ones((n, n), dtype=bool), -1)
     differ = np.ma.masked_where(~below | np.isnan(shares), 100 * (1 - shares))
+    decimals = 0 if differ.count() and float(differ.max()) >= 10 else 1
     side = min(4.8, 1.6 + 0.42 * n)
     figure, axes = new_figure(max(side, 3.0), 0.9 * side, title="Images on which two members differ, %")
     axes.imshow(differ, cmap=DIFFERENCES, vmin=0, vmax=max(float(differ.max()), 1e-9) if differ.count() else 1)
     if n <= 16:
         for row, column in zip(*np.nonzero(below), strict=True):
             known = not np.ma.getmaskarray(differ)[row, column]
-            text = f"{differ[row, column]:.2g}" if known else "–"
+            text = f"{differ[row, column]:.{decimals}f}" if known else "–"
             dark = known and differ[row, column] > 0.6 * differ.max()
             axes.text(column, row, text, ha="center", va="center", fontsize=min(9, 90 / n),
                       color="white" if dark else INK if known else MUTED)  # fmt: skip
@@ -352,4 +353,4 @@ def _line_handle(colour: str, text: str) -> Line2D:
 
 
 def _best_handle(field: Field) -> Line2D:
-    return Line2D([], [], ls="none", marker="o", color=_colour(field), ms=6, mec="white", mew=0.9, label="best epoch")
+    return Line2D([], [], ls="none", marker="o", color=_colour(field), ms=6, mec="white", mew=0.9, label="weights kept")

@@ -151,8 +151,8 @@ def key_figures(run: Run) -> list[KeyFigure]:
         where = f"{number(scores.images)} {'test' if part == 'test' else 'training'} images"
         error = f"expected calibration error {percent(scores.calibration_error)}; {where}"
         figures.append(KeyFigure("log-loss", f"{scores.log_loss:.4f} nats", error))
-    total = f"{duration(results.seconds_total)} with the evaluation"
-    figures.append(KeyFigure("training time", duration(results.seconds_training), total))
+    training, total = duration(results.seconds_training), duration(results.seconds_total)
+    figures.append(KeyFigure("training time", training, f"{total} with the evaluation" if total != training else ""))
     return figures
 
 

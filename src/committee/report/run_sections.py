@@ -59,6 +59,7 @@ class Members(RunSection):
 
     Attributes:
         gain: what the committee gains over a member; "" where there is nothing to compare.
+        all_last: whether every member kept the weights of its last epoch.
         calibrated: whether the committee's probabilities are.
         remark: what the out-of-fold figures rest on.
         endings: why each member stopped, by its number.
@@ -71,6 +72,7 @@ class Members(RunSection):
     gain: str
     headings: tuple[str, ...]
     rows: tuple[SummaryLine, ...]
+    all_last: bool
     calibrated: bool
     remark: str
     endings: tuple[tuple[int, str], ...]
@@ -89,6 +91,7 @@ class Members(RunSection):
             gain=sentences.gain(run.results),
             headings=tuple(heading for _, heading in columns),
             rows=tuple(lines),
+            all_last="best_epoch" not in dict(columns),
             calibrated=run.results.calibration is not None,
             remark=run.results.out_of_fold_remark,
             endings=tuple((row.member, row.remark) for row in run.results.members if row.remark),
@@ -112,19 +115,26 @@ def _reductions(run: Run) -> tuple[tuple[int, str], ...]:
 
 @dataclass(frozen=True)
 class Size(RunSection):
-    """Whether more members would help."""
+    """Whether more members would help.
+
+    Attributes:
+        calibrated_beside_not: whether the losses on test images are those of calibrated probabilities, beside
+            out-of-fold losses, which never are.
+    """
 
     key: ClassVar[str] = "size"
     title: ClassVar[str] = "How many members are enough"
 
     accuracy: Plot
     loss: Plot
+    calibrated_beside_not: bool
 
     @classmethod
     def of(cls, run: Run) -> Self | None:
         """The curves by size, where there are at least two sizes."""
         accuracy, loss = run.plots.get("size_accuracy"), run.plots.get("size_loss")
-        return cls(accuracy, loss) if accuracy and loss else None
+        both = bool(run.results.size_curve_test and run.results.size_curve_out_of_fold and run.results.calibration)
+        return cls(accuracy, loss, both) if accuracy and loss else None
 
 
 @dataclass(frozen=True)
@@ -187,8 +197,10 @@ class Galleries(RunSection):
         found: dict[str, tuple[TileGallery, ...]] = {}
         for gallery in run.results.galleries:
             where = "test images" if gallery.part == "test" else "training images, predicted out of fold"
+            before = found.get(where, ())
             shown = tile_gallery(gallery, run.data.class_names, run.pictures, run.uris)
-            found[where] = (*found.get(where, ()), shown)
+            if shown.tiles and not any(set(shown.tiles) == set(each.tiles) for each in before):
+                found[where] = (*before, shown)
         return cls(tuple(found.items())) if found else None
 
 

@@ -105,15 +105,17 @@ def gain(results: Results) -> str:
     if results.test is None or len(scores) < 2 or tables.no_better_than_guessing(results.test):
         return ""
     mean, test = sum(scores) / len(scores), results.test
+    alone = test.images * (1 - mean)
     text = (
-        f"On the {number(test.images)} test images, a member makes {test.images * (1 - mean):,.1f} errors on average "
+        f"On the {number(test.images)} test images, a member makes {alone:,.1f} errors on average "
         f"({percent(mean)} accuracy) and the committee {number(test.errors)} ({percent(test.accuracy)})"
     )
-    if mean < 1 and test.accuracy > mean:
-        removed = (test.accuracy - mean) / (1 - mean)
-        return f"{text}: {100 * removed:.0f}\u00a0% fewer."
     if mean == 1:
         return f"{text}: there was no error for a committee to correct."
+    if abs(alone - test.errors) < 1:
+        return f"{text}: about as many."
+    if test.errors < alone:
+        return f"{text}: {100 * (1 - test.errors / alone):.0f}\u00a0% fewer."
     return f"{text}: combining the members did not help here."
 
 

@@ -121,9 +121,16 @@ def _committee_row(results: Results) -> SummaryRow:
 
 
 def shown_columns(rows: Sequence[SummaryRow]) -> tuple[tuple[str, str], ...]:
-    """The columns of the members' table in which at least one row has something to show."""
+    """The columns of the members' table in which at least one row has something to show.
+
+    The best epoch is something to show where it is not the last one for every member.
+    """
+    members = [row for row in rows if row.kind == "member"]
+    all_last = all(row.best_epoch == row.epochs for row in members)
     return tuple(
-        (field, heading) for field, heading in COLUMNS if any(getattr(row, field) not in (None, "") for row in rows)
+        (field, heading)
+        for field, heading in COLUMNS
+        if any(getattr(row, field) not in (None, "") for row in rows) and not (field == "best_epoch" and all_last)
     )
 
 

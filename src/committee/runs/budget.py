@@ -117,16 +117,16 @@ def plan_budget(
         shortest = (least + time.monotonic() - began) / PLANNED_SHARE
         raise RecipeError(
             f"the budget is too short: the least that can be trained takes about {math.ceil(shortest)} seconds here "
-            f"({speed.images_per_second:,.0f} images a second and member, and {fixed} seconds for start and report); "
+            f"({speed.images_per_second:,.0f} images per second and member, and {fixed} seconds for start and report); "
             "give more, or --members and --epochs instead of a budget"
         )
     m, e = min(fitting, key=lambda each: (fitting[each], each))
     expected = time.monotonic() - began + needed_seconds(recipe, dataset, speed, m, e)
     note = (
-        f"{counted(speed.at_once, 'member')} at a time train on {speed.images_per_second:,.0f} images a second each; "
+        f"{counted(speed.at_once, 'member')} at a time train at {speed.images_per_second:,.0f} images per second each; "
         f"{counted(m, 'member')} of {counted(e, 'epoch')} should take {expected:.0f} of the {seconds:.0f} seconds."
     )
-    if not members and not epochs and expected < seconds / 2:
+    if not members and not epochs and e == MOST_EPOCHS and m + speed.at_once > MOST_MEMBERS:
         note += f" More than {MOST_MEMBERS} members or {MOST_EPOCHS} epochs are never planned: they gain too little."
     return BudgetPlan(with_numbers(recipe, m, e), note)
 

@@ -46,6 +46,23 @@ def compare_runs(run_a: str | Path, run_b: str | Path, on: str = "test") -> Comp
     return compare(of_a[both], of_b[both], labels[0][both], numpy_generator(0, "compare"))
 
 
+def recipe_differences(a: RunFolder, b: RunFolder) -> list[str]:
+    """The fields in which two runs' recipes differ, such as "committee.members: 5 in A, 20 in B"."""
+    of_a, of_b = (run.recipe.model_dump(mode="json", exclude={"name", "summary", "citation"}) for run in (a, b))
+    return [
+        f"{section}.{field}: {value} in A, {of_b[section][field]} in B"
+        for section, fields in of_a.items()
+        for field, value in fields.items()
+        if value != of_b[section][field]
+    ]
+
+
+def identity_differences(a: RunFolder, b: RunFolder) -> list[str]:
+    """In what two trainings differ besides their recipes."""
+    was, now = (run.identity.model_copy(update={"recipe": {}}) for run in (a, b))
+    return differences(was, now, "{name}: {was} in A, {now} in B")
+
+
 def as_json(comparison: Comparison) -> str:
     """All figures as one JSON object."""
     return json.dumps(vars(comparison), default=lambda interval: interval.model_dump())
@@ -54,12 +71,13 @@ def as_json(comparison: Comparison) -> str:
 def as_text(comparison: Comparison, run_a: str | Path, run_b: str | Path, on: str) -> str:
     """The comparison as a few lines."""
     c, a, b = comparison, RunFolder(run_a), RunFolder(run_b)
-    which = "test images" if on == "test" else "training images, out of fold"
-    between = differences(a.identity, b.identity, "{name} {was} in A, {now} in B")
+    which = "test images" if on == "test" else "training images, out of fold and not calibrated"
+    between = [*recipe_differences(a, b), *identity_differences(a, b)]
     difference, loss = c.accuracy_difference_interval, c.log_loss_difference_interval
     lines = [
         f"{c.images:,} {which}; differences are B minus A, intervals are 95 %",
-        f"A and B differ in: {'; '.join(between) or 'nothing, they are the same training'}",
+        "A and B differ in:" if between else "A and B differ in nothing: they are the same training",
+        *(f"  {each}" for each in between),
     ]
     for name, accuracy, interval, log_loss, run in (
         ("A", c.accuracy_a, c.accuracy_interval_a, c.log_loss_a, a),

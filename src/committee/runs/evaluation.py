@@ -75,7 +75,7 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
     used = [record.member for record in records if record.status == "finished"]
     if not used:
         raise TrainingError(
-            f"no member could be trained: {records[0].remark}; change the recipe and give another --out"
+            f"no member could be trained: {records[0].remark}; change the recipe and give another folder (--out)"
         )
     predictions = MemberPredictions.for_training_images([folder.member(member) for member in used])
     rule = write_rule(folder, recipe, used, predictions, dataset.train.labels)

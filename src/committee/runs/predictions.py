@@ -17,6 +17,9 @@ from committee.config.record import Record
 from committee.data.dataset import Pixels
 from committee.ensemble.committee import Committee
 from committee.errors import CommitteeError, require
+from committee.metrics.formatting import percent
+
+FILE_FORMS = ("csv", "json", "parquet")
 
 
 class PredictionRecord(Record):
@@ -67,28 +70,45 @@ def predict(committee: Committee, names: Sequence[str], pixels: Pixels) -> Predi
     return Predictions(names, committee.class_names, combined, disagreement)
 
 
-def write(predictions: Predictions, form: str, out: Path | None) -> None:
-    """Write predictions as "table", "json", "csv" or "parquet" to a file, or to standard output.
+def form_of(form: str | None, out: Path | None) -> str:
+    """The format that is meant: the given one, else that of the file's ending, else a table on the terminal.
 
     Raises:
-        CommitteeError: Parquet without a file, or a file that cannot be written.
+        CommitteeError: a format that cannot go there, or a file whose ending says no format.
+    """
+    if out is None:
+        if form == "parquet":
+            raise CommitteeError("Parquet needs a file, not the terminal; give one with --out answers.parquet")
+        return form or "table"
+    found = form or out.suffix.lower().removeprefix(".")
+    if found not in FILE_FORMS:
+        raise CommitteeError(
+            f"a file of predictions is {', '.join(FILE_FORMS[:-1])} or {FILE_FORMS[-1]}, got {found or 'no ending'!r}; "
+            f"give --format csv, or --out {out.stem}.csv"
+        )
+    return found
+
+
+def write(predictions: Predictions, form: str, out: Path | None) -> None:
+    """Write predictions to a file, or to standard output, in the format that `form_of` gave.
+
+    Raises:
+        CommitteeError: the file cannot be written.
         MissingExtraError: Parquet without pyarrow.
     """
-    if form == "parquet" and out is None:
-        raise CommitteeError("Parquet needs a file, not the terminal; give one with --out answers.parquet")
     try:
-        if form == "table" and out is None:
+        if form == "table":
             _print_table(predictions)
         elif form == "parquet" and out is not None:
             _write_parquet(predictions, out)
         else:
-            text = {"table": _csv, "csv": _csv, "json": _json}[form](predictions)
+            text = {"csv": _csv, "json": _json}[form](predictions)
             if out is None:
                 print(text, end="")
             else:
                 out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise CommitteeError(f"{out} cannot be written ({error.strerror}); give another --out") from error
+        raise CommitteeError(f"{out} cannot be written ({error.strerror}); give another file with --out") from error
 
 
 def _print_table(predictions: Predictions) -> None:
@@ -98,14 +118,14 @@ def _print_table(predictions: Predictions) -> None:
 
     table = Table()
     table.add_column("image", overflow="fold", min_width=min(max(map(len, predictions.names)), 40))
-    for heading in ("class", "proba-\nbility", "second\nclass", "proba-\nbility", "disagree-\nment"):
-        table.add_column(heading, justify="left" if "class" in heading else "right")
+    for heading in ("prediction", "prob.", "second", "prob.", "disagreement"):
+        table.add_column(heading, justify="left" if heading in ("prediction", "second") else "right")
     for name, row, disagreement in zip(
         predictions.names, predictions.probabilities, predictions.disagreement, strict=True
     ):
         first, second = np.argsort(-row, kind="stable")[:2]
-        cells = [name, predictions.class_names[first], f"{row[first]:.2%}", predictions.class_names[second]]
-        table.add_row(*map(Text, [*cells, f"{row[second]:.2%}", f"{disagreement:.0%}"]))
+        cells = [name, predictions.class_names[first], percent(float(row[first])), predictions.class_names[second]]
+        table.add_row(*map(Text, [*cells, percent(float(row[second])), f"{100 * disagreement:.0f}\u00a0%"]))
     Console().print(table)
 
 

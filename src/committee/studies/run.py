@@ -169,7 +169,7 @@ def warnings_of(study: Study, form: Form) -> tuple[str, ...]:
     if form.quick:
         warnings.append(
             f"QUICK FORM: at most {study.quick.images:,} training images, {study.quick.seeds} repeats and "
-            f"{study.quick.members} members of a committee; the published figures are for more"
+            f"{study.quick.members} members of a committee; the published figures come from larger trainings"
         )
     return tuple(warnings)
 

@@ -91,7 +91,7 @@ def assemble(raw: RawSet, *, name: str, source: str, image_size: int | None) -> 
     else:
         train, test = _split(images[0], raw.train.where)
         fifth = f"a stratified fifth ({counted(len(test), 'image')}, the same for every seed)"
-        notes = (*notes, f"no test part was given: {fifth} was sealed as test")
+        notes = (*notes, f"no test part was given: {fifth} was sealed as the test part")
     return ImageDataset(name, train, SealedTest(test), class_names, source, notes)
 
 
