@@ -22,6 +22,7 @@ from PIL import Image
 from committee.data import dataset as data
 from committee.data.dataset import open_test
 from committee.data.formats import files
+from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.data.summary import ClassCount, DatasetSummary, describe, sample_pictures
 from committee.errors import DataError
@@ -371,7 +372,7 @@ def test_differing_sizes_become_the_most_common_one(tmp_path: Path) -> None:
     dataset = read_dataset(folder_of(tmp_path, small, small, large))
     assert dataset.image_shape == (10, 8, 1)
     assert "2 different sizes to 10x8" in " ".join(dataset.notes)
-    assert read_dataset(tmp_path, image_size=12).image_shape == (12, 12, 1)
+    assert read_dataset(tmp_path, ReadOptions(image_size=12)).image_shape == (12, 12, 1)
 
 
 def test_large_images_shrink_to_96_in_every_format(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from committee.cli.options import (
     changes_option,
     data_dir_option,
     example,
-    image_size_option,
     json_option,
     mirror_option,
+    read_options,
     seed_option,
     tell_of_shared_name,
 )
+from committee.data.read_options import ReadOptions
 from committee.errors import CommitteeError
 
 
@@ -31,7 +32,7 @@ def data() -> None:
 @data.command("info")
 @click.argument("name_or_path", metavar="DATA")
 @data_dir_option
-@image_size_option
+@read_options
 @click.option(
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -40,7 +41,7 @@ def data() -> None:
 @json_option
 @example("committee data info photos.zip --picture photos.png")
 def data_info(
-    name_or_path: str, data_dir: Path | None, image_size: int | None, picture: Path | None, as_json: bool
+    name_or_path: str, data_dir: Path | None, read_options: ReadOptions, picture: Path | None, as_json: bool
 ) -> None:
     """Shapes, counts for each class and a digest of DATA, and a picture of samples and class means."""
     from rich.console import Console
@@ -51,7 +52,7 @@ def data_info(
     from committee.data.summary import describe, sample_pictures
     from committee.report import image_plots, style
 
-    dataset = load_dataset(name_or_path, data_dir=data_dir, image_size=image_size)
+    dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
     summary = describe(dataset)
     picture = picture or Path(f"{dataset.name}-samples.png")
     samples, means = sample_pictures(dataset)
@@ -81,7 +82,7 @@ def data_info(
 @mirror_option
 @changes_option
 @data_dir_option
-@image_size_option
+@read_options
 @seed_option
 @click.option(
     "--picture",
@@ -95,7 +96,7 @@ def data_augment(
     mirror: bool,
     changes: Sequence[str],
     data_dir: Path | None,
-    image_size: int | None,
+    read_options: ReadOptions,
     seed: int,
     picture: Path | None,
 ) -> None:
@@ -110,7 +111,7 @@ def data_augment(
         raise CommitteeError(
             f"recipe {chosen.name} has no augmentation; give one that has, or --set augmentation.rotation=10"
         )
-    dataset = load_dataset(name_or_path, data_dir=data_dir, image_size=image_size)
+    dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
     picture = picture or Path(f"{dataset.name}-augmented.png")
     style.save(image_plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed)), picture)
     on = chosen.augmentation.model_dump(exclude_defaults=True, exclude={"no_aug_epochs"})

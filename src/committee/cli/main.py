@@ -268,7 +268,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
         )
     where = source or DataSource(data=str(data))
     known = where.data_dir and Path(where.data_dir)
-    dataset = load_dataset(data or where.data, data_dir=data_dir or known or None, image_size=where.image_size)
+    dataset = load_dataset(data or where.data, data_dir=data_dir or known or None, **dict(where.options))
     runs.evaluate(run, dataset)
     show(RunFolder(run), as_json)
 

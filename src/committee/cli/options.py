@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from committee.config.record import Record
+from committee.data.read_options import ReadOptions
 from committee.errors import CommitteeError
 
 if TYPE_CHECKING:
@@ -92,9 +94,6 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str | Non
 run_argument = click.argument("run", type=folder_type)
 data_dir_option = click.option(
     "--data-dir", type=folder_type, help="Folder that holds the files of a data set with a name."
-)
-image_size_option = click.option(
-    "--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side."
 )
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="The root of all randomness.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
@@ -175,13 +174,13 @@ class TrainingOptions:
     device: str
     precision: str
     data_dir: Path | None
-    image_size: int | None
+    read_options: ReadOptions
 
     def load(self, data: str) -> ImageDataset:
         """The data set of a name or a path."""
         from committee.data.catalog import load_dataset
 
-        return load_dataset(data, data_dir=self.data_dir, image_size=self.image_size)
+        return load_dataset(data, data_dir=self.data_dir, **dict(self.read_options))
 
     def setting(self, data: str) -> Setting:
         """Where and how it trains, and how the data set is loaded again."""
@@ -189,17 +188,19 @@ class TrainingOptions:
         from committee.training.setting import Setting
 
         folder = str(self.data_dir.resolve()) if self.data_dir else None
-        reload = DataSource(data=data, data_dir=folder, image_size=self.image_size)
+        reload = DataSource(data=data, data_dir=folder, **dict(self.read_options))
         return Setting(self.seed, self.device, self.precision, self.workers, command_line(), reload)
 
 
-def gathered(kind: type[RecipeOptions] | type[TrainingOptions], name: str) -> Decorator:
+def gathered(kind: type[RecipeOptions] | type[TrainingOptions] | type[ReadOptions], name: str) -> Decorator:
     """Hand a command the options of a kind as one value, under this name."""
+
+    field_names = list(kind.model_fields) if issubclass(kind, Record) else [field.name for field in fields(kind)]
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(**options: Any) -> Any:
-            own = {field.name: options.pop(field.name) for field in fields(kind)}
+            own = {field: options.pop(field) for field in field_names if field in options}
             return function(**options, **{name: kind(**own)})
 
         return call
@@ -233,8 +234,16 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Processes on the CPU; changes no result.  [default: one for each core]",
     )
     precision = click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
-    options = [seed_option, workers, device_option, precision, data_dir_option, image_size_option]
+    options: list[Decorator] = [seed_option, workers, device_option, precision, data_dir_option, read_options]
     return together([*options, gathered(TrainingOptions, "training_options")], function)
+
+
+def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `ReadOptions`; the command gets them as `read_options`."""
+    options: list[Decorator] = [
+        click.option("--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side."),
+    ]
+    return together([*options, gathered(ReadOptions, "read_options")], function)
 
 
 def command_line() -> str:

@@ -12,6 +12,7 @@ import os
 import string
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import platformdirs
@@ -22,6 +23,7 @@ from committee.data.download import fetch
 from committee.data.formats import arrays, csv_files
 from committee.data.formats.assemble import TEST_FRACTION, RawPart, RawSet, assemble
 from committee.data.formats.files import open_files
+from committee.data.read_options import ReadOptions
 from committee.data.splits import stratified_part
 from committee.errors import DataError, DownloadError, nearest, require
 from committee.rng import numpy_generator
@@ -155,7 +157,15 @@ _LABELS_OF = {
 
 
 def load_dataset(
-    data: str | Path, *, data_dir: str | Path | None = None, image_size: int | None = None
+    data: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    shape: tuple[int, int, int] | None = None,
+    label: str | None = None,
+    channels: Literal["grey", "colour"] | None = None,
+    pixel_range: tuple[float, float] | None = None,
+    skip_unreadable: bool = False,
 ) -> ImageDataset:
     """The data set with this name or at this path.
 
@@ -163,8 +173,8 @@ def load_dataset(
         data: a name in `NAMES`, or a path; a folder called like a data set is given as ``./mnist``.
         data_dir: folder with the IDX files of a named data set, or with a subfolder called like the data set that has
             them; the environment variable COMMITTEE_DATA does the same.
-        image_size: side of the square that images are resized to, in pixels; None keeps their size, shrunk where the
-            longer side is over 96.
+        image_size, shape, label, channels, pixel_range, skip_unreadable: as in `committee.data.read_options`; all but
+            the first are for paths.
 
     Raises:
         DataError: this is neither a name nor a path, or the data are not usable.
@@ -176,7 +186,17 @@ def load_dataset(
     if data not in NAMES:
         path = Path(data)
         if path.exists():
-            return readers.read_dataset(path, image_size=image_size)
+            return readers.read_dataset(
+                path,
+                ReadOptions(
+                    image_size=image_size,
+                    shape=shape,
+                    label=label,
+                    channels=channels,
+                    pixel_range=pixel_range,
+                    skip_unreadable=skip_unreadable,
+                ),
+            )
         raise DataError(
             f"a path that exists or a data set's name ({', '.join(NAMES)}) is expected, "
             f"got {data!r}{nearest(data, list(NAMES))}; check the spelling"
@@ -185,7 +205,7 @@ def load_dataset(
         raw, source = _published(data, data_dir)
     else:
         raw, source = _mnist_5k() if data == "mnist-5k" else _digits()
-    return assemble(raw, name=data, source=source, image_size=image_size)
+    return assemble(raw, name=data, source=source, options=ReadOptions(image_size=image_size))
 
 
 def _mnist_5k() -> tuple[RawSet, str]:

@@ -29,6 +29,7 @@ from committee.data.formats import arrays, csv_files, folders, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
 from committee.data.formats.files import Files, open_files
+from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.errors import DataError
 
 Block = tuple[str, NDArray[Any]]
@@ -42,15 +43,15 @@ class Format:
     Attributes:
         description: what its files are, for messages.
         find: the names of its files among others; none where this format is not to be read.
-        read_set: the labelled data set in its files. A format of encoded images resizes them to the given `image_size`
-            as it decodes them; for other formats `assemble` does it.
+        read_set: the labelled data set in its files. A format of encoded images resizes them to the `image_size` of the
+            options as it decodes them; for other formats `assemble` does it.
         read_images: the images in one file that `find` has named, in blocks; labels are ignored.
         one_image: whether a file is a single image, so that the file's name is the image's name.
     """
 
     description: str
     find: Callable[[Files], Sequence[str]]
-    read_set: Callable[[Files, int | None], RawSet]
+    read_set: Callable[[Files, ReadOptions], RawSet]
     read_images: Callable[[Files, str], Iterable[Block]]
     one_image: bool = False
 
@@ -66,19 +67,19 @@ FORMATS = (
     Format(
         description="IDX files (train-images-idx3-ubyte ...)",
         find=lambda files: list(arrays.idx_files(files).values()),
-        read_set=lambda files, image_size: arrays.read_idx_set(files),
+        read_set=lambda files, options: arrays.read_idx_set(files),
         read_images=arrays.read_idx_images,
     ),
     Format(
         description="NPY files (x_train.npy, y_train.npy ...)",
         find=lambda files: [name for name in files.names if name.endswith(".npy")],
-        read_set=lambda files, image_size: arrays.read_npy_set(files),
+        read_set=lambda files, options: arrays.read_npy_set(files),
         read_images=lambda files, name: [(files.label(name), arrays.read_npy(files, name))],
     ),
     Format(
         description="an NPZ file",
         find=arrays.npz_names,
-        read_set=lambda files, image_size: arrays.read_npz_set(files),
+        read_set=lambda files, options: arrays.read_npz_set(files),
         read_images=arrays.read_npz_images,
     ),
     Format(
@@ -90,7 +91,7 @@ FORMATS = (
     Format(
         description="CSV files",
         find=_csv_names,
-        read_set=lambda files, image_size: csv_files.read_csv_set(files),
+        read_set=lambda files, options: csv_files.read_csv_set(files),
         read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name)[0])],
     ),
     Format(
@@ -104,26 +105,25 @@ FORMATS = (
 """All file formats. A data set is read by the first one whose files are there: pictures may lie beside arrays."""
 
 
-def read_dataset(path: Path, *, image_size: int | None = None) -> ImageDataset:
+def read_dataset(path: Path, options: ReadOptions = AS_IT_IS) -> ImageDataset:
     """Read the labelled images at a path.
 
     Args:
         path: a folder, a zip or a file of one of the `FORMATS`.
-        image_size: side of the square that images are resized to, in pixels; None keeps their size (the most common
-            one where it differs), shrunk where the longer side is over 96.
+        options: what its files do not say.
 
     Raises:
         DataError: one sentence: which file and row, what was expected, what was got, what to do.
         MissingExtraError: Parquet files without the package pyarrow.
     """
-    if image_size is not None and not 1 <= image_size <= 4096:
-        raise DataError(f"image_size must be from 1 to 4096 pixels, got {image_size}; choose another")
+    if options.image_size is not None and not 1 <= options.image_size <= 4096:
+        raise DataError(f"image_size must be from 1 to 4096 pixels, got {options.image_size}; choose another")
     with open_files(path) as files:
         inside = files.without_top_folder()
-        raw = _format_of(inside).read_set(inside, image_size)
+        raw = _format_of(inside).read_set(inside, options)
     whole = path.resolve().name
     name = whole if path.is_dir() else whole.removesuffix(".gz").rpartition(".")[0] or whole
-    return assemble(raw, name=name, source=str(path), image_size=image_size)
+    return assemble(raw, name=name, source=str(path), options=options)
 
 
 def _format_of(files: Files) -> Format:

@@ -13,6 +13,7 @@ from committee.config.recipe import Augmentation
 from committee.config.record import Record
 from committee.data.augment import augment
 from committee.data.dataset import ImageDataset, Pixels
+from committee.data.read_options import ReadOptions
 from committee.errors import counted
 from committee.rng import torch_generator
 
@@ -57,14 +58,18 @@ class DatasetSummary(Record):
     notes: tuple[str, ...]
 
 
-class DataSource(Record):
+class DataSource(ReadOptions):
     """The arguments with which `load_dataset` gives the same data set again."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # 0.2 also stored a seed
 
     data: str
     data_dir: str | None = None
-    image_size: int | None = None
+
+    @property
+    def options(self) -> ReadOptions:
+        """How its files are read."""
+        return ReadOptions.model_validate(self.model_dump(include=set(ReadOptions.model_fields)))
 
 
 def describe(dataset: ImageDataset) -> DatasetSummary:

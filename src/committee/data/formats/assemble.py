@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from committee.data.dataset import ImageDataset, LabelledImages, Labels, Names, Pixels, SealedTest, checked_images
 from committee.data.formats.decode import LONGEST_SIDE, fitted, promoted, resized
 from committee.data.formats.files import rows_of
+from committee.data.read_options import ReadOptions
 from committee.data.splits import stratified_part
 from committee.errors import DataError, counted
 from committee.rng import numpy_generator
@@ -60,15 +61,14 @@ class RawSet:
     notes: tuple[str, ...] = field(default=())
 
 
-def assemble(raw: RawSet, *, name: str, source: str, image_size: int | None) -> ImageDataset:
+def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> ImageDataset:
     """A checked data set: 8- or 16-bit pixels of one size, labels as positions in the class names, test images sealed.
 
     Args:
         raw: what was read.
         name: short name of the data set.
         source: where it came from, in words.
-        image_size: side of the square that images are resized to, in pixels; None keeps their size, or shrinks them
-            until the longer side has `LONGEST_SIDE` pixels.
+        options: how it was read.
 
     Raises:
         DataError: any fault in the images or labels; the message names the file and the image.
@@ -78,7 +78,7 @@ def assemble(raw: RawSet, *, name: str, source: str, image_size: int | None) -> 
         if part.values.ndim and len(part.values) == 0:
             raise DataError(f"{part.where}: there are no images; give at least two classes with several images each")
     pixels = as_pixels([part.values for part in parts], [part.where for part in parts])
-    pixels, size_notes = _same_form(pixels, parts, image_size)
+    pixels, size_notes = _same_form(pixels, parts, options.image_size)
     labels, class_names = _encoded(parts, raw.class_names)
     images = [
         replace(checked_images(array, encoded, class_names, part.where), names=_names(part, whole=len(parts) == 1))

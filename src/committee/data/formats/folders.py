@@ -11,6 +11,7 @@ from committee.data.dataset import Pixels
 from committee.data.formats.assemble import RawSet, by_part
 from committee.data.formats.decode import SUFFIXES, decode, decode_all
 from committee.data.formats.files import PARTS, Files
+from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
 
 
@@ -25,7 +26,7 @@ def read_image_file(files: Files, name: str) -> Iterator[tuple[str, Pixels]]:
     yield label, decode(files.read(name), label)[None]
 
 
-def read_folder_set(files: Files, image_size: int | None) -> RawSet:
+def read_folder_set(files: Files, options: ReadOptions) -> RawSet:
     """The data set in ``class/picture.png``, or in ``train/class/picture.png`` and ``test/class/picture.png``.
 
     Images in folders called val, valid or validation are joined to the training images. Test images outside class
@@ -33,7 +34,7 @@ def read_folder_set(files: Files, image_size: int | None) -> RawSet:
 
     Args:
         files: a folder or zip, named from within its top folder.
-        image_size: as in `decode_all`.
+        options: how to read it.
 
     Raises:
         DataError: there is only one class folder, an image lies outside a class folder, or any fault of `decode_all`.
@@ -51,7 +52,9 @@ def read_folder_set(files: Files, image_size: int | None) -> RawSet:
     )
     notes = [left_out] if unlabelled else []
     kept = [place.name for place in placed]
-    pixels, resizing = decode_all(len(kept), lambda i: files.read(kept[i]), lambda i: files.label(kept[i]), image_size)
+    pixels, resizing = decode_all(
+        len(kept), lambda i: files.read(kept[i]), lambda i: files.label(kept[i]), options.image_size
+    )
     return by_part(
         pixels,
         np.array([place.class_name for place in placed]),

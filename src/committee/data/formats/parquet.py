@@ -15,6 +15,7 @@ from committee.data.formats.assemble import RawSet, by_part
 from committee.data.formats.csv_files import LABEL_NAMES
 from committee.data.formats.decode import decode, decode_all
 from committee.data.formats.files import MAX_BYTES, Files, names_by_part, reason
+from committee.data.read_options import ReadOptions
 from committee.errors import DataError, require
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "png", "jpg")
@@ -39,12 +40,12 @@ class ParquetTable:
     columns: tuple[str, ...]
 
 
-def read_parquet_set(files: Files, image_size: int | None) -> RawSet:
+def read_parquet_set(files: Files, options: ReadOptions) -> RawSet:
     """The data set in Parquet files with a column of encoded images and one of labels, in any number of shards.
 
     Args:
         files: one file, or ``train*`` and ``test*`` files like those of the Hugging Face hub.
-        image_size: as in `decode_all`.
+        options: how to read it.
 
     Raises:
         DataError: there is no image or label column, a row has no image or no label, or an image is unreadable (the
@@ -63,7 +64,7 @@ def read_parquet_set(files: Files, image_size: int | None) -> RawSet:
         labels = [column.astype(np.str_) for column in labels]
     parts = np.repeat([part for part, _ in tables], [len(table.contents) for _, table in tables])
     class_names = next((table.class_names for _, table in tables if table.class_names), None)
-    pixels, resizing = decode_all(len(contents), contents.__getitem__, places.__getitem__, image_size)
+    pixels, resizing = decode_all(len(contents), contents.__getitem__, places.__getitem__, options.image_size)
     return by_part(pixels, np.concatenate(labels), places, parts, files.where, class_names, (*notes, *resizing))
 
 

@@ -1,0 +1,32 @@
+"""What a user says about files that do not say it themselves: sizes, columns, channels, the range of pixels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from committee.config.record import Record
+
+
+class ReadOptions(Record):
+    """How the images at a path are read.
+
+    Attributes:
+        image_size: side of the square that images are resized to, in pixels; None keeps their size (the most common one
+            where it differs), shrunk where the longer side is over 96.
+        shape: height, width and channels of an image in a table or array of rows; None finds them out.
+        label: the name of the column of labels, or its position counted from 0; None finds it out.
+        channels: "grey" or "colour" converts all images; None refuses a mixture.
+        pixel_range: the values that mean black and white, for numbers that are no pixels; None finds them out.
+        skip_unreadable: whether images that cannot be read are left out, with a note, instead of being an error.
+    """
+
+    image_size: int | None = None
+    shape: tuple[int, int, int] | None = None
+    label: str | None = None
+    channels: Literal["grey", "colour"] | None = None
+    pixel_range: tuple[float, float] | None = None
+    skip_unreadable: bool = False
+
+
+AS_IT_IS = ReadOptions()
+"""Nothing is said: everything is found out from the files."""
