@@ -242,6 +242,12 @@ def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of `ReadOptions`; the command gets them as `read_options`."""
     options: list[Decorator] = [
         click.option("--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side."),
+        click.option(
+            "--groups",
+            metavar="GROUPS",
+            help="Images that belong together (of one patient, writer or board) and stay on one side of every split: "
+            "path:1 for the first folder of an image's path, name:PATTERN for a part of its name, or a CSV file.",
+        ),
     ]
     return together([*options, gathered(ReadOptions, "read_options")], function)
 

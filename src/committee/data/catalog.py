@@ -165,6 +165,7 @@ def load_dataset(
     label: str | None = None,
     channels: Literal["grey", "colour"] | None = None,
     pixel_range: tuple[float, float] | None = None,
+    groups: str | None = None,
     skip_unreadable: bool = False,
 ) -> ImageDataset:
     """The data set with this name or at this path.
@@ -173,8 +174,8 @@ def load_dataset(
         data: a name in `NAMES`, or a path; a folder called like a data set is given as ``./mnist``.
         data_dir: folder with the IDX files of a named data set, or with a subfolder called like the data set that has
             them; the environment variable COMMITTEE_DATA does the same.
-        image_size, shape, label, channels, pixel_range, skip_unreadable: as in `committee.data.read_options`; all but
-            the first are for paths.
+        image_size, shape, label, channels, pixel_range, groups, skip_unreadable: as in `committee.data.read_options`;
+            all but the first are for paths.
 
     Raises:
         DataError: this is neither a name nor a path, or the data are not usable.
@@ -194,6 +195,7 @@ def load_dataset(
                     label=label,
                     channels=channels,
                     pixel_range=pixel_range,
+                    groups=groups,
                     skip_unreadable=skip_unreadable,
                 ),
             )

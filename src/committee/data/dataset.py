@@ -54,11 +54,14 @@ class LabelledImages:
         pixels: (image, height, width, channel), uint8 or uint16, C-contiguous; may be memory-mapped.
         labels: (image,), int64, positions in the data set's `class_names`.
         names: of the images; None where their position here says it all.
+        groups: (image,), int64: images of one group (a patient, a writer, a board) stay on one side of every split;
+            None where each image is on its own.
     """
 
     pixels: Pixels
     labels: Labels
     names: Names | None = None
+    groups: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,8 +76,21 @@ class LabelledImages:
 
     def part(self, positions: NDArray[np.int64]) -> LabelledImages:
         """The images at these positions, with their labels."""
+        return self.with_pixels(cast(Pixels, np.ascontiguousarray(self.pixels[positions])), positions)
+
+    def with_pixels(self, pixels: Pixels, positions: NDArray[np.int64]) -> LabelledImages:
+        """The images at these positions, whose pixels are given."""
         names = self.names.part(positions) if self.names else None
-        return LabelledImages(cast(Pixels, np.ascontiguousarray(self.pixels[positions])), self.labels[positions], names)
+        groups = None if self.groups is None else self.groups[positions]
+        return LabelledImages(pixels, self.labels[positions], names, groups)
+
+    def groups_digest(self) -> str:
+        """SHA-256 of which images belong together, whatever the groups are called; "" without groups."""
+        if self.groups is None:
+            return ""
+        _, first, numbers = np.unique(self.groups, return_index=True, return_inverse=True)
+        order = np.argsort(np.argsort(first))  # by first appearance
+        return hashlib.sha256(order[numbers].astype("<i8").tobytes()).hexdigest()
 
     def digest(self) -> str:
         """SHA-256 of pixels and labels in their order."""

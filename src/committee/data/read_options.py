@@ -17,6 +17,8 @@ class ReadOptions(Record):
         label: the name of the column of labels, or its position counted from 0; None finds it out.
         channels: "grey" or "colour" converts all images; None refuses a mixture.
         pixel_range: the values that mean black and white, for numbers that are no pixels; None finds them out.
+        groups: what images belong together, such as those of one patient, writer or board, which every split keeps on
+            one side: "path:1" for the first folder of an image's path, or a table (CSV) of images and groups.
         skip_unreadable: whether images that cannot be read are left out, with a note, instead of being an error.
     """
 
@@ -25,6 +27,7 @@ class ReadOptions(Record):
     label: str | None = None
     channels: Literal["grey", "colour"] | None = None
     pixel_range: tuple[float, float] | None = None
+    groups: str | None = None
     skip_unreadable: bool = False
 
 

@@ -78,6 +78,7 @@ class RunIdentity(Record):
         committee: the oldest version that trains the same weights; see `committee.version`.
         continued_from: digest of the weights that training went on from.
         pseudo_labels: digest of the pseudo-labelled images.
+        groups: digest of which training images belong together.
     """
 
     names_of_0_4: ClassVar[Mapping[str, str]] = {
@@ -97,6 +98,7 @@ class RunIdentity(Record):
     torch: str
     continued_from: str | None = None
     pseudo_labels: str | None = None
+    groups: str | None = None
 
     @field_validator("recipe")
     @classmethod
@@ -117,6 +119,7 @@ class StudyIdentity(Record):
     test_images: str
     device: str
     precision: str
+    groups: str | None = None
 
 
 class Environment(Record):

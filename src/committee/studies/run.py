@@ -132,6 +132,7 @@ def identity_of(study: Study, dataset: ImageDataset, setting: Setting, form: For
         test_images=test_digest,
         device=setting.device,
         precision=setting.precision,
+        groups=dataset.train.groups_digest() or None,
     )
 
 

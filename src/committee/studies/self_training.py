@@ -196,12 +196,16 @@ def split(dataset: ImageDataset, recipe: Recipe, folder: SelfTrainingFolder, see
         DataError: too few images remain.
     """
     folder.check_free()
-    labels, fraction = dataset.train.labels, recipe.pseudo_labels.audit_fraction
-    aside = stratified_part(labels, fraction, numpy_generator(seed, "audit"))
+    train, fraction = dataset.train, recipe.pseudo_labels.audit_fraction
+    labels = train.labels
+    aside = stratified_part(labels, fraction, numpy_generator(seed, "audit"), train.groups)
     rest = np.setdiff1d(np.arange(len(labels)), aside)
     hidden = np.empty(0, dtype=np.int64)
     if source.held_back is not None:
-        hidden = rest[stratified_part(labels[rest], source.held_back, numpy_generator(seed, "held back"))]
+        others = train.part(rest)
+        hidden = rest[
+            stratified_part(others.labels, source.held_back, numpy_generator(seed, "held back"), others.groups)
+        ]
         rest = np.setdiff1d(rest, hidden)
     if not len(aside) or not len(rest):
         raise DataError(

@@ -74,13 +74,14 @@ def validation_and_excluded(
     Raises:
         DataError: a part would be empty.
     """
-    labels = dataset.train.labels
-    validation = validation_positions(labels, model.recipe.holdout, model.members, seed, dataset.class_names)
+    labels, groups = dataset.train.labels, dataset.train.groups
+    validation = validation_positions(labels, model.recipe.holdout, model.members, seed, dataset.class_names, groups)
     if model.teacher is None or transductive:
         return validation, np.empty(0, dtype=np.int64)
     hidden = validation[0]
     fraction = model.recipe.pseudo_labels.audit_fraction
-    audited = hidden[stratified_part(labels[hidden], fraction, numpy_generator("audit"))]
+    hidden_groups = None if groups is None else groups[hidden]
+    audited = hidden[stratified_part(labels[hidden], fraction, numpy_generator("audit"), hidden_groups)]
     return [audited] * model.members, np.setdiff1d(hidden, audited)
 
 

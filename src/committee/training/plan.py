@@ -64,6 +64,7 @@ class TrainingPlan:
             torch=torch.__version__,
             continued_from=self.continued.weights_digest() if self.continued else None,
             pseudo_labels=self.pseudo.digest() if self.pseudo else None,
+            groups=self.dataset.train.groups_digest() or None,
         )
 
     def jobs(self, images: SharedImages, pseudo: SharedImages | None, folder: RunFolder | None) -> list[Job]:
@@ -140,8 +141,10 @@ def plan_training(
     """
     resolved = setting.resolved(recipe.committee.members)
     check_network(dataset, recipe)
-    labels, members = dataset.train.labels, recipe.committee.members
-    validation = validation_positions(labels, recipe.holdout, members, resolved.seed, dataset.class_names)
+    train, members = dataset.train, recipe.committee.members
+    validation = validation_positions(
+        train.labels, recipe.holdout, members, resolved.seed, dataset.class_names, train.groups
+    )
     return TrainingPlan(dataset, recipe, resolved, validation, pseudo=pseudo, continued=continued)
 
 

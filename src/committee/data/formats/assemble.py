@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from committee.data.dataset import ImageDataset, LabelledImages, Labels, Names, Pixels, SealedTest, checked_images
 from committee.data.formats.decode import LONGEST_SIDE, fitted, promoted, resized
 from committee.data.formats.files import rows_of
+from committee.data.formats.groups import with_groups
 from committee.data.read_options import ReadOptions
 from committee.data.splits import stratified_part
 from committee.errors import DataError, counted
@@ -36,12 +37,14 @@ class RawPart:
         labels: (image,), (image, 1) or one-hot (image, class): integers, integral floats or strings.
         where: the file, for messages.
         files: the name of each image's own file; empty where one file holds them all.
+        groups: (image,) strings: which images belong together; None where the file does not say.
     """
 
     values: NDArray[Any]
     labels: NDArray[Any]
     where: str
     files: tuple[str, ...] = ()
+    groups: NDArray[np.str_] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,10 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
         for array, encoded, part in zip(pixels, labels, parts, strict=True)
     ]
     _check_classes(images, parts, class_names)
-    notes = (*raw.notes, *size_notes)
+    images, group_notes = with_groups(
+        images, [part.files for part in parts], [part.groups for part in parts], options.groups
+    )
+    notes = (*raw.notes, *size_notes, *group_notes)
     if len(images) == 2:
         train, test = images
     else:
@@ -145,18 +151,20 @@ def _split(images: LabelledImages, where: str) -> tuple[LabelledImages, Labelled
 
     The draw depends on the labels alone, not on any seed of a training: what is sealed once stays sealed.
     """
-    chosen = stratified_part(images.labels, TEST_FRACTION, numpy_generator(0, "split", "test"))
+    chosen = stratified_part(images.labels, TEST_FRACTION, numpy_generator(0, "split", "test"), images.groups)
     if not len(chosen):
         present, number = len(np.unique(images.labels)), len(images)
+        if images.groups is not None:
+            raise DataError(
+                f"{where}: {counted(len(np.unique(images.groups)), 'group')} of images cannot be split into a training "
+                "and a test part that both have every class; give more groups, or a test part"
+            )
         raise DataError(
             f"{where}: {number} images of {present} classes are too few to split off a test part; "
             f"give at least two images of each class ({2 * present} images), or a test part"
         )
     kept = np.setdiff1d(np.arange(len(images)), chosen, assume_unique=True)
-    train, test = (
-        LabelledImages(rows_of(images.pixels, part), images.labels[part], images.names and images.names.part(part))
-        for part in (kept, chosen)
-    )
+    train, test = (images.with_pixels(cast(Pixels, rows_of(images.pixels, part)), part) for part in (kept, chosen))
     return train, test
 
 
