@@ -72,6 +72,20 @@ def test_weights_of_images_count_in_the_loss_and_zero_leaves_out(digits_split: t
     assert np.isnan(left_out.out_of_fold_probabilities_[0]).all()
 
 
+def test_members_are_validated_on_groups_that_they_have_not_seen(digits_split: tuple[Any, ...]) -> None:
+    train, _, y_train, _ = digits_split
+    writers = np.arange(300) % 60
+
+    def validated(groups: Any) -> Any:
+        model = CommitteeClassifier(members=2, epochs=1).fit(train[:300], y_train[:300], groups=groups)
+        return ~np.isnan(model.out_of_fold_probabilities_[:, 0]).reshape(5, 60)  # (image, writer)
+
+    whole = validated(writers)
+    assert 0 < whole.sum() < 300
+    assert (whole == whole[0]).all()
+    assert not (validated(None) == validated(None)[0]).all()
+
+
 def test_inside_a_pools_worker_members_are_trained_there(digits_split: tuple[Any, ...]) -> None:
     train, _, y_train, _ = digits_split
     model = CommitteeClassifier(members=2, epochs=1, workers=2)

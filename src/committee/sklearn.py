@@ -102,7 +102,13 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         self.precision = precision
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:  # noqa: N803
+    def fit(
+        self,
+        X: ArrayLike,  # noqa: N803
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Train the committee.
 
         Args:
@@ -112,6 +118,8 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
             y: (image,), labels of any kind.
             sample_weight: (image,), what each image counts in the loss, relative to the others; images of weight 0 are
                 neither trained nor validated on. Balanced classes are the recipe's `training.class_weights`.
+            groups: (image,), which images belong together, such as those of one patient or writer: a member is never
+                validated on an image of a group that it was trained on.
 
         Raises:
             ValueError: X or y is not usable.
@@ -130,7 +138,12 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         pixels = self._images.pixels(values)
         names = tuple(map(str, range(len(self.classes_))))
         nothing = LabelledImages(pixels[:0], np.empty(0, dtype=np.int64))
-        dataset = ImageDataset("X", LabelledImages(pixels, labels.astype(np.int64)), SealedTest(nothing), names, "fit")
+        together = None
+        if groups is not None:
+            _validation.check_consistent_length(X, groups)
+            together = np.unique(np.asarray(groups)[used], return_inverse=True)[1].astype(np.int64)
+        images = LabelledImages(pixels, labels.astype(np.int64), groups=together)
+        dataset = ImageDataset("X", images, SealedTest(nothing), names, "fit")
         self.committee_, out_of_fold = self._train(dataset, recipe, seed, weights)
         self.out_of_fold_probabilities_ = np.full((len(used), len(names)), np.nan)
         self.out_of_fold_probabilities_[used] = out_of_fold
