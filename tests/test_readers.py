@@ -22,6 +22,7 @@ from PIL import Image
 from committee.data import dataset as data
 from committee.data.dataset import open_test
 from committee.data.formats import files
+from committee.data.formats.kinds import IMAGES
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.data.summary import ClassCount, DatasetSummary, describe, sample_pictures
@@ -557,12 +558,12 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "Parquet bad image": (
         lambda p: parquet(p, image=[*PNGS[:5], b"x"], label=Y[:6]),
-        "set.parquet row 6: a PNG, JPEG, BMP, WebP or TIFF image is expected",
+        f"set.parquet row 6: a {IMAGES} image is expected",
     ),
     "no Parquet": (lambda p: text(p, "x", "a.parquet"), "a.parquet: a Parquet file is expected, got something else"),
     "unreadable image": (
         lambda p: folder_of(p, PNGS[0], b"x"),
-        "cat/1.png: a PNG, JPEG, BMP, WebP or TIFF image is",
+        f"cat/1.png: a {IMAGES} image is",
     ),
     "cut-off image": (lambda p: folder_of(p, PNGS[0], PNGS[1][:-20]), "cat/1.png: the image is damaged or"),
     "mixed channels": (lambda p: folder_of(p, PNGS[0], COLOUR), "cat/0.png is grey, "),

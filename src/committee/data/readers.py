@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from committee.data.formats import arrays, csv_files, folders, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
 from committee.data.formats.files import Files, open_files
+from committee.data.formats.kinds import IMAGES, image_names
 from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.errors import DataError
 
@@ -58,9 +59,8 @@ class Format:
 
 def _csv_names(files: Files) -> list[str]:
     """CSV files; none where there are class folders of images, since a table beside those only lists them."""
-    if any("/" in name for name in folders.image_names(files)):
-        return []
-    return [name for name in files.names if name.lower().endswith((".csv", ".csv.gz"))]
+    names = [name for name in files.names if name.lower().endswith((".csv", ".csv.gz"))]
+    return [] if names and any("/" in name for name in image_names(files)) else names
 
 
 FORMATS = (
@@ -95,8 +95,8 @@ FORMATS = (
         read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name)[0])],
     ),
     Format(
-        description="class folders of PNG, JPEG, BMP, WebP or TIFF images",
-        find=folders.image_names,
+        description=f"class folders of {IMAGES} images",
+        find=image_names,
         read_set=folders.read_folder_set,
         read_images=folders.read_image_file,
         one_image=True,
@@ -121,6 +121,7 @@ def read_dataset(path: Path, options: ReadOptions = AS_IT_IS) -> ImageDataset:
     with open_files(path) as files:
         inside = files.without_top_folder()
         raw = _format_of(inside).read_set(inside, options)
+        raw = replace(raw, notes=(*inside.notes, *raw.notes))
     whole = path.resolve().name
     name = whole if path.is_dir() else whole.removesuffix(".gz").rpartition(".")[0] or whole
     return assemble(raw, name=name, source=str(path), options=options)

@@ -1,4 +1,4 @@
-"""Encoded images (PNG, JPEG, BMP, WebP, TIFF) -> pixels, and pixels -> another size, depth or number of channels."""
+"""Encoded images (PNG, JPEG, TIFF, ...) -> pixels, and pixels -> another size, depth or number of channels."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from committee.data.dataset import Pixels
-from committee.data.formats.files import MAX_BYTES, reason
+from committee.data.formats.files import HEAD_BYTES, MAX_BYTES, reason
+from committee.data.formats.kinds import IMAGES, image_kind, in_words
 from committee.errors import DataError
 
 LONGEST_SIDE = 96
 """The most pixels that the longer side of an image keeps where no size is asked for."""
 
 MAX_IMAGE_PIXELS = 64_000_000
-
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
@@ -225,17 +223,24 @@ def _with_channels(pixels: Pixels, channels: int, label: str) -> Pixels:
 
 
 def _opened(content: bytes, label: str) -> Image.Image:
-    """An encoded image, its header read and checked."""
+    """An encoded image, its header read and checked; it is given to the decoder of its kind alone."""
+    kind = image_kind(content[:HEAD_BYTES])
+    if kind is None:
+        raise DataError(
+            f"{label}: a {IMAGES} image is expected, got {in_words(content[:HEAD_BYTES])}; replace or remove the file"
+        )
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=(kind,))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got a larger one "
             f"({reason(error)}); shrink it"
         ) from error
+    except KeyError as error:  # Pillow 10 has no decoder of AVIF
+        raise DataError(f"{label}: the installed Pillow reads no {kind}; update it, or convert the image") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(
-            f"{label}: a PNG, JPEG, BMP, WebP or TIFF image is expected, got something else; replace or remove the file"
+            f"{label}: the {kind} image is damaged, or of a variant that is not read; replace or remove the file"
         ) from error
     if image.width * image.height > MAX_IMAGE_PIXELS:
         raise DataError(
@@ -289,7 +294,7 @@ def _wide_colour(content: bytes, mode: str) -> NDArray[Any]:
     """16-bit colour. Pillow keeps one byte of each value, so upper and lower bytes are decoded one after the other."""
     halves = []
     for order in ("B", "L"):
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=(image_kind(content[:HEAD_BYTES]) or "",))
         assert isinstance(image, ImageFile.ImageFile)
         native = _raw_mode(image)
         first = native[-1] if native[-1] in "BL" else sys.byteorder[0].upper()
