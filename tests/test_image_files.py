@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
+from pyarrow import parquet
 
-from committee.data.dataset import ImageDataset
+from committee.data.dataset import ImageDataset, open_test
+from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.errors import DataError
 
@@ -78,7 +81,7 @@ def test_a_linked_folder_inside_what_is_to_be_classified_is_followed(tmp_path: P
     file(tmp_path / "new", "0.png", encoded(picture("cat", 0)))
     class_folder(tmp_path / "more", "dog", 3)
     (tmp_path / "new" / "sub").symlink_to(tmp_path / "more")
-    names = read_images([tmp_path / "new"], image_shape=(8, 8, 1), pixel_range=255)[0]
+    names = read_images([tmp_path / "new"], image_shape=(8, 8, 1), pixel_range=255).names
     assert names == ["0.png", "sub/0.png", "sub/1.png", "sub/2.png"]
 
 
@@ -124,7 +127,8 @@ def test_images_are_told_by_their_content(form: str, ending: str, zipped: bool, 
                 archive.write(each, each.relative_to(tmp_path))
     dataset = read_dataset(path)
     assert (dataset.class_names, counts(dataset)) == (("cat", "dog"), (8, 2))
-    names, pixels = read_images([path], image_shape=(8, 8, 1), pixel_range=255)
+    images = read_images([path], image_shape=(8, 8, 1), pixel_range=255)
+    names, pixels = images.names, images.pixels
     expected = np.array([SHADES[name] + i for name in SHADES for i in range(5)])
     assert names[6].endswith(f"dog/1{ending}")
     assert np.abs(pixels.mean(axis=(1, 2, 3)) - expected).max() < 4
@@ -153,7 +157,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     for other in ("notes.txt", "cat/a.txt", "dog/b.txt", "dog/c.psd", "cat/LICENSE"):
         file(tmp_path, other)
     assert (
-        "left out, since they are no images that can be read: 3 .txt files, 1 .psd file, 1 file without an ending"
+        "files other than images were left out: 3 .txt files, 1 .psd file, 1 file without an ending"
         in read_dataset(tmp_path).notes
     )
 
@@ -196,3 +200,102 @@ def test_no_other_decoder_sees_a_file(
     with pytest.raises(DataError, match=rf"odd\.png: .* expected, got {words}"):
         read_dataset(tmp_path)
     assert set(seen) <= {("PNG",)}
+
+
+# Unreadable images.
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+
+
+def broken_set(folder: Path) -> Path:
+    """Two classes of ten images, of which three cannot be read: a pointer, one cut off, one that is no image."""
+    for name in SHADES:
+        class_folder(folder / name, name, 10)
+    file(folder, "cat/3.png", POINTER)
+    file(folder, "cat/5.png", encoded(picture("cat", 5))[:-25])
+    file(folder, "dog/0.png", b"no image")
+    return folder
+
+
+def test_all_unreadable_images_are_told_at_once_or_left_out_with_a_note(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_dataset(broken_set(tmp_path / "set"))
+    message = str(caught.value)
+    for words in (
+        "readable images are expected, got 3 of 20 that are not: cat/3.png (",
+        "got a Git LFS pointer, whose image 'git lfs pull' fetches)",
+        "cat/5.png (the image is damaged or cut off",
+        "dog/0.png (",
+        "or leave them out with --skip-unreadable",
+    ):
+        assert words in message
+    dataset = read_dataset(tmp_path / "set", ReadOptions(skip_unreadable=True))
+    assert counts(dataset) == (14, 3)
+    names = dataset.train.names
+    assert names
+    for i, image in enumerate(dataset.train.pixels):  # each image kept its own name and class
+        name = Path(names[i])
+        assert set(image.ravel()) == {SHADES[name.parent.name] + int(name.stem)}
+        assert dataset.class_names[dataset.train.labels[i]] == name.parent.name
+    assert [note for note in dataset.notes if note.startswith("3 unreadable images were left out: cat/3.png (")]
+
+
+def test_of_many_unreadable_images_ten_are_named(tmp_path: Path) -> None:
+    for name in SHADES:
+        class_folder(tmp_path / name, name, 20)
+    for i in range(12):
+        file(tmp_path, f"cat/{i}.png", POINTER)
+    with pytest.raises(DataError, match=r"got 12 of 40 that are not: .*cat/7\.png \(a PNG, .* fetches\), and 2 more; "):
+        read_dataset(tmp_path)
+    for i in range(20):
+        file(tmp_path, f"cat/{i}.png", POINTER)
+        file(tmp_path, f"dog/{i}.png", POINTER)
+    with pytest.raises(DataError, match="got 40 of 40 that are not"):
+        read_dataset(tmp_path, ReadOptions(skip_unreadable=True))
+
+
+def test_readable_images_are_classified_and_the_others_listed(tmp_path: Path) -> None:
+    """Rows of a table and files alike."""
+    folder = broken_set(tmp_path / "set")
+    rows = [encoded(picture("cat", 0)), POINTER, encoded(picture("cat", 2))]
+    parquet.write_table(pyarrow.table({"image": rows}), tmp_path / "rows.parquet")
+    read = read_images(
+        [folder / "cat", tmp_path / "rows.parquet", file(tmp_path, "words.txt")], image_shape=(8, 8, 1), pixel_range=255
+    )
+    assert read.names == [*(f"{i}.png" for i in (0, 1, 2, 4, 6, 7, 8, 9)), "rows.parquet[0]", "rows.parquet[2]"]
+    assert read.pixels[:, 0, 0, 0].tolist() == [40 + i for i in (0, 1, 2, 4, 6, 7, 8, 9, 0, 2)]
+    assert [name for name, _ in read.unreadable] == ["3.png", "5.png", "rows.parquet[1]", "words.txt"]
+    assert ["row 2: a PNG" in sentence for _, sentence in read.unreadable] == [False, False, True, False]
+    with pytest.raises(DataError, match=r"got 4 of 14 that are not: .* or leave them out with --skip-unreadable"):
+        read.noted(skip_unreadable=False)
+    assert [note[:30] for note in read.noted(skip_unreadable=True)] == ["4 unreadable images left out: "]
+    with pytest.raises(DataError, match="images to classify are expected"):
+        read_images([tmp_path / "words.txt"], image_shape=(8, 8, 1), pixel_range=255)
+
+
+# Grey and colour.
+
+
+@pytest.mark.parametrize("container", ["folder", "npz"])
+def test_grey_and_colour_together_are_refused_or_converted(container: str, tmp_path: Path) -> None:
+    grey, colour = picture("cat", 0), np.full((8, 8, 3), (200, 100, 50), np.uint8)
+    if container == "folder":
+        path = tmp_path / "set"
+        for name in SHADES:
+            for i in range(5):
+                file(path, f"train/{name}/{i}.png", encoded(grey))
+                file(path, f"test/{name}/{i}.png", encoded(colour))
+    else:
+        path = tmp_path / "set.npz"
+        labels = np.repeat([0, 1], 5)
+        np.savez(path, x_train=[grey] * 10, y_train=labels, x_test=[colour] * 10, y_test=labels)
+    with pytest.raises(DataError, match=r"mixed channels: .*; give --channels grey or --channels colour"):
+        read_dataset(path)
+    luma = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
+    as_grey, as_colour = (read_dataset(path, ReadOptions(channels=channels)) for channels in ("grey", "colour"))
+    assert (as_grey.image_shape, as_colour.image_shape) == ((8, 8, 1), (8, 8, 3))
+    tests = [open_test(dataset, tmp_path / "record.jsonl", "test").pixels for dataset in (as_grey, as_colour)]
+    assert (tests[0] == luma).all()
+    assert (as_grey.train.pixels == grey[0, 0]).all()
+    assert (tests[1] == colour).all()
+    assert (as_colour.train.pixels == grey[0, 0]).all()

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import io
-import math
 import sys
-import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from committee.data.dataset import Pixels
-from committee.data.formats.files import HEAD_BYTES, MAX_BYTES, reason
+from committee.data.formats.files import HEAD_BYTES, reason
 from committee.data.formats.kinds import IMAGES, image_kind, in_words
 from committee.errors import DataError
 
@@ -26,7 +23,6 @@ LONGEST_SIDE = 96
 MAX_IMAGE_PIXELS = 64_000_000
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 _ORIENTATION = 0x0112
 
 
@@ -86,65 +82,6 @@ def decode(content: bytes, label: str) -> Pixels:
     return np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
-def decode_all(
-    count: int, read: Callable[[int], bytes], label: Callable[[int], str], image_size: int | None
-) -> tuple[Pixels, list[str]]:
-    """Decode images to one size and depth: first all headers, so that faults show early, then the pixels.
-
-    Args:
-        count: number of images.
-        read: position -> encoded bytes.
-        label: position -> name for messages.
-        image_size: side of the square to resize to, in pixels; None takes the most common size, shrunk until the longer
-            side has at most `LONGEST_SIDE` pixels.
-
-    Returns:
-        (image, height, width, channel) uint8, or uint16 where any image has 16 bits; and notes about resizing.
-
-    Raises:
-        DataError: an unreadable image, images with and without colour or alpha, or more bytes than `MAX_BYTES`.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pictures = [probe(read(i), label(i)) for i in range(count)]
-        _check_channels(pictures, label)
-        sizes = Counter((picture.height, picture.width) for picture in pictures)
-        common = min(sizes, key=lambda size: (-sizes[size], size))
-        target = (image_size, image_size) if image_size else fitted(*common)
-        dtype = np.dtype(np.uint16 if any(picture.bits == 16 for picture in pictures) else np.uint8)
-        shape = (count, *target, pictures[0].channels)
-        _check_room(shape, dtype)
-        pixels = np.empty(shape, dtype)
-        for i in range(count):
-            image = promoted([decode(read(i), label(i)), pixels[:0]])[0]
-            pixels[i] = resized(image[None], target)[0]
-    if set(sizes) == {target}:
-        return pixels, []
-    was = f"{len(sizes)} different sizes" if len(sizes) > 1 else f"{common[0]}x{common[1]}"
-    return pixels, [f"images were resized from {was} to {target[0]}x{target[1]} pixels"]
-
-
-def _check_channels(pictures: Sequence[Picture], label: Callable[[int], str]) -> None:
-    """All images must have the same number of channels; the first two that differ are named."""
-    first = pictures[0].channels
-    for i, picture in enumerate(pictures):
-        if picture.channels != first:
-            raise DataError(
-                f"mixed channels: {label(0)} is {_KINDS[first]}, {label(i)} is {_KINDS[picture.channels]}; "
-                "convert all images to one kind"
-            )
-
-
-def _check_room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Images of this shape and type must not be over the limit."""
-    total = math.prod(shape) * dtype.itemsize
-    if total > MAX_BYTES:
-        raise DataError(
-            f"at most {MAX_BYTES:,} bytes are read, and {shape[0]:,} images of {shape[1]}x{shape[2]} pixels take "
-            f"{total:,}; choose a smaller image_size"
-        )
-
-
 def fitted(height: int, width: int) -> tuple[int, int]:
     """The size in the same proportions with at most `LONGEST_SIDE` pixels on its longer side."""
     longest = max(height, width)
@@ -192,34 +129,44 @@ def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: in
         DataError: parts of an image are transparent, and the wanted channels have no alpha.
     """
     height, width, channels = image_shape
-    whole = _with_channels(pixels, channels, label)
+    whole = with_channels(pixels, channels, label)
     fitting = resized(whole, (height, width))
     if pixel_range == 255 and fitting.dtype == np.uint16:
         return ((fitting.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return fitting if pixel_range == 255 else promoted([fitting, np.empty(0, np.uint16)])[0]
 
 
-def _with_channels(pixels: Pixels, channels: int, label: str) -> Pixels:
-    """Images with another number of channels, as `conformed` says."""
+def wanted_channels(found: Collection[int], channels: Literal["grey", "colour"]) -> int:
+    """The number of channels that images are converted to which have these; alpha stays where all have it."""
+    return (1 if channels == "grey" else 3) + all(number in (2, 4) for number in found)
+
+
+def with_channels(pixels: Pixels, channels: int, label: str) -> Pixels:
+    """Images (image, height, width, channel) with another number of channels, as `conformed` says.
+
+    Raises:
+        DataError: parts of an image are transparent, and the wanted channels have no alpha.
+    """
+    if pixels.shape[3] == channels:
+        return pixels
     full = np.iinfo(pixels.dtype).max
-    colour: NDArray[Any]
-    alpha: NDArray[Any]
-    colour, alpha = (
-        (pixels[..., :-1], pixels[..., -1:])
-        if pixels.shape[3] in (2, 4)
-        else (pixels, np.full_like(pixels[..., :1], full))
-    )
-    if channels in (1, 3) and (alpha < full).any():
+    own_alpha = pixels.shape[3] in (2, 4)
+    if own_alpha and channels in (1, 3) and any((image[..., -1] < full).any() for image in pixels):
         raise DataError(
-            f"{label}: parts of the image are transparent, and the members were trained on opaque images only; "
-            "put it on a background like theirs"
+            f"{label}: parts of the image are transparent, where opaque images are expected; put it on a background "
+            "like theirs"
         )
-    if channels <= 2 and colour.shape[3] == 3:
-        colour = np.rint(colour @ np.array([0.299, 0.587, 0.114]))[..., None].astype(pixels.dtype)
-    elif channels >= 3 and colour.shape[3] == 1:
-        colour = np.repeat(colour, 3, axis=3)
-    whole = np.concatenate([colour, alpha], axis=3) if channels in (2, 4) else colour
-    return cast(Pixels, np.ascontiguousarray(whole))
+    result: Pixels = np.empty((*pixels.shape[:3], channels), pixels.dtype)
+    for start in range(0, len(pixels), 256):  # the sums are floats, eight times as large as the pixels
+        some, made = pixels[start : start + 256], result[start : start + 256]
+        colour = some[..., :-1] if own_alpha else some
+        if channels <= 2 and colour.shape[3] == 3:
+            made[..., :1] = np.rint(colour @ np.array([0.299, 0.587, 0.114]))[..., None]
+        else:
+            made[..., : 1 if channels <= 2 else 3] = colour
+        if channels in (2, 4):
+            made[..., -1:] = some[..., -1:] if own_alpha else full
+    return result
 
 
 def _opened(content: bytes, label: str) -> Image.Image:

@@ -9,8 +9,9 @@ import numpy as np
 
 from committee.data.dataset import Pixels
 from committee.data.formats.assemble import RawSet, by_part
-from committee.data.formats.decode import decode, decode_all
+from committee.data.formats.decode import decode
 from committee.data.formats.files import PARTS, Files
+from committee.data.formats.image_set import decode_all
 from committee.data.formats.kinds import IMAGES, image_names, kinds_of, left_out_note
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
@@ -48,18 +49,22 @@ def read_folder_set(files: Files, options: ReadOptions) -> RawSet:
         f"{counted(unlabelled, 'test image')} outside class folders {'was' if unlabelled == 1 else 'were'} left out"
     )
     notes = [*empty, *left_out_note(files, names), *([left_out] if unlabelled else [])]
-    kept = [place.name for place in placed]
-    pixels, resizing = decode_all(
-        len(kept), lambda i: files.read(kept[i]), lambda i: files.label(kept[i]), options.image_size
+    decoded = decode_all(
+        len(placed),
+        lambda i: files.read(placed[i].name),
+        lambda i: files.label(placed[i].name),
+        options,
+        files.where,
     )
+    kept = [placed[i] for i in decoded.kept]
     return by_part(
-        pixels,
-        np.array([place.class_name for place in placed]),
-        [files.prefix + name for name in kept],
-        np.array([place.part for place in placed]),
+        decoded.pixels,
+        np.array([place.class_name for place in kept]),
+        [files.prefix + place.name for place in kept],
+        np.array([place.part for place in kept]),
         files.where,
         None,
-        (*notes, *resizing),
+        (*notes, *decoded.notes),
     )
 
 

@@ -89,7 +89,7 @@ def kinds_of(names: Iterable[str]) -> str:
 def left_out_note(files: Files, images: Iterable[str]) -> tuple[str, ...]:
     """A note that counts the files which are no images by kind; empty where there are none."""
     others = set(files.names).difference(images)
-    return (f"left out, since they are no images that can be read: {kinds_of(others)}",) if others else ()
+    return (f"files other than images were left out: {kinds_of(others)}",) if others else ()
 
 
 def _ending(name: str) -> str:
