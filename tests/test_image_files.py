@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, features
 from pyarrow import parquet
@@ -299,3 +301,93 @@ def test_grey_and_colour_together_are_refused_or_converted(container: str, tmp_p
     assert (as_grey.train.pixels == grey[0, 0]).all()
     assert (tests[1] == colour).all()
     assert (as_colour.train.pixels == grey[0, 0]).all()
+
+
+# TIFF.
+
+RAMP = np.linspace(0, 1, 48).reshape(6, 8)
+DEEP = np.rint(RAMP * 65535).astype(np.uint16)
+EIGHT = np.rint(RAMP * 255).astype(np.uint8)
+TIFFS: dict[str, tuple[NDArray[Any], dict[str, Any], NDArray[Any]]] = {
+    "16 bits": (DEEP, {}, DEEP),
+    "signed 16 bits": ((DEEP // 2).astype(np.int16), {}, DEEP // 2),
+    "signed 32 bits": (DEEP.astype(np.int32), {}, DEEP),
+    "unsigned 32 bits": (DEEP.astype(np.uint32), {}, DEEP),
+    "signed 8 bits": ((EIGHT // 2).astype(np.int8), {}, EIGHT // 2),
+    "float": (RAMP.astype(np.float32), {}, EIGHT),
+    "double": (RAMP, {}, EIGHT),
+    "colour float": (np.stack([RAMP.astype(np.float32)] * 3, 2), {"photometric": "rgb"}, np.stack([EIGHT] * 3, 2)),
+    "16-bit planes": (
+        np.stack([DEEP, DEEP // 2, DEEP // 3]),
+        {"photometric": "rgb", "planarconfig": "separate"},
+        np.stack([DEEP, DEEP // 2, DEEP // 3], 2),
+    ),
+    "white is zero": (65535 - DEEP, {"photometric": "miniswhite"}, DEEP),
+    "white is zero, packed": (65535 - DEEP, {"photometric": "miniswhite", "compression": "zlib"}, DEEP),
+    "white is zero, 8 bits": (255 - EIGHT, {"photometric": "miniswhite"}, EIGHT),
+    "white is zero, 1 bit": (RAMP < 0.5, {"photometric": "miniswhite"}, np.where(RAMP < 0.5, 0, 255)),
+    "large format": (EIGHT, {"bigtiff": True}, EIGHT),
+}
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(("values", "options", "expected"), TIFFS.values(), ids=TIFFS.keys())
+def test_tiff_files_of_every_type_are_read(
+    values: NDArray[Any], options: dict[str, Any], expected: NDArray[Any], byteorder: Any, tmp_path: Path
+) -> None:
+    for name in SHADES:
+        for i in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            tifffile.imwrite(
+                tmp_path / name / f"{i}.tif", values, **({"photometric": "minisblack"} | options), byteorder=byteorder
+            )
+    pixels = read_dataset(tmp_path).train.pixels
+    assert pixels.dtype == (np.uint16 if expected.dtype == np.uint16 else np.uint8)
+    assert np.array_equal(pixels[0].reshape(expected.shape), expected)
+    read = read_images([tmp_path], image_shape=pixels.shape[1:], pixel_range=np.iinfo(pixels.dtype).max)
+    assert np.array_equal(read.pixels[0], pixels[0])
+
+
+REFUSED: dict[str, tuple[NDArray[Any], str]] = {
+    "negative": ((DEEP // 2).astype(np.int16) - 9, "values must be from 0 to 65535, got -9 to 32758"),
+    "wide floats": (RAMP.astype(np.float32) * 300, "floating-point values must be from 0 to 1, got 0 to 300"),
+    "holes": (np.full((4, 4), np.nan, np.float32), "floating-point values must be from 0 to 1, got nan to nan"),
+    "five channels": (np.stack([EIGHT] * 5, 2), "1 to 4 channels of numbers are expected, got 5 of uint8"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_tiff_that_cannot_be_used_is_not_called_damaged(values: NDArray[Any], message: str, tmp_path: Path) -> None:
+    class_folder(tmp_path / "cat", "cat")
+    class_folder(tmp_path / "dog", "dog")
+    tifffile.imwrite(tmp_path / "cat" / "odd.tif", values, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(DataError, match=rf"cat/odd\.tif: {message}"):
+        read_dataset(tmp_path)
+
+
+def test_without_tifffile_the_package_is_named_and_other_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SHADES:
+        class_folder(tmp_path / name, name, form="TIFF", ending=".tif")
+    tifffile.imwrite(tmp_path / "cat" / "odd.tif", RAMP, photometric="minisblack")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(
+        DataError, match=r"cat/odd\.tif: the package tifffile is needed .*pip install 'committee\[tiff\]'"
+    ):
+        read_dataset(tmp_path)
+    assert counts(read_dataset(tmp_path, ReadOptions(skip_unreadable=True))) == (8, 2)
+
+
+def test_further_pages_and_frames_are_counted(tmp_path: Path) -> None:
+    for name in SHADES:
+        class_folder(tmp_path / name, name)
+    pages = np.stack([picture("cat", 7), picture("cat", 8)])
+    tifffile.imwrite(tmp_path / "cat" / "5.tif", pages, photometric="minisblack")
+    first, second = map(Image.fromarray, pages)
+    first.save(tmp_path / "cat" / "6.gif", save_all=True, append_images=[second])
+    note = "2 images have several pages or frames, of which the first was read"
+    assert note in read_dataset(tmp_path).notes
+    read = read_images([tmp_path / "cat"], image_shape=(8, 8, 1), pixel_range=255)
+    assert (read.pixels[5:] == 47).all()
+    assert note in read.notes

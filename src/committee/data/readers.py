@@ -206,7 +206,8 @@ def read_images(paths: Sequence[str | Path], *, image_shape: tuple[int, int, int
                     named += names
             notes += files.notes
             if any(source.one_image for source in sources):
-                notes += left_out_note(files, [source.name for source in sources])
+                images = [source.name for source in sources]
+                notes += [*left_out_note(files, images), *folders.several_pages(files, images)]
             if len(named) + len(unreadable) == before:
                 unreadable.append((_Name(path.name, str(path)), _without_images(path, files)))
     pixels.resize((len(named), *image_shape), refcheck=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from committee.data.dataset import Pixels
-from committee.data.formats.files import HEAD_BYTES, reason
+from committee.data.formats import tiff
+from committee.data.formats.files import HEAD_BYTES, MAX_IMAGE_PIXELS, check_image_size, reason
 from committee.data.formats.kinds import IMAGES, image_kind, in_words
 from committee.errors import DataError
 
 LONGEST_SIDE = 96
 """The most pixels that the longer side of an image keeps where no size is asked for."""
-
-MAX_IMAGE_PIXELS = 64_000_000
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ORIENTATION = 0x0112
@@ -28,12 +28,16 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Picture:
-    """What an encoded image decodes to: its upright size in pixels, its channels, and 8 or 16 bits."""
+    """What an encoded image decodes to: its upright size in pixels, its channels, and 8 or 16 bits.
+
+    Of the pages of a TIFF and the frames of an animation the first is decoded.
+    """
 
     height: int
     width: int
     channels: int
     bits: int
+    pages: int = 1
 
 
 def probe(content: bytes, label: str) -> Picture:
@@ -42,6 +46,11 @@ def probe(content: bytes, label: str) -> Picture:
     Raises:
         DataError: this is not a readable image, or it has more than `MAX_IMAGE_PIXELS`.
     """
+    if _is_for_tifffile(content):
+        height, width, channels, bits, orientation, pages = tiff.header(content, label)
+        if orientation >= 5:
+            height, width = width, height
+        return Picture(height, width, channels, bits, pages)
     with _opened(content, label) as image:
         width, height = image.size
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow may have exchanged height and width
@@ -49,7 +58,7 @@ def probe(content: bytes, label: str) -> Picture:
         if _orientation(image, content) >= 5:
             width, height = height, width
         mode, bits = _target(image)
-        return Picture(height, width, Image.getmodebands(mode), bits)
+        return Picture(height, width, Image.getmodebands(mode), bits, _pages(image))
 
 
 def decode(content: bytes, label: str) -> Pixels:
@@ -64,17 +73,21 @@ def decode(content: bytes, label: str) -> Pixels:
     Raises:
         DataError: as in `probe`, or the image is damaged or cut off.
     """
+    if _is_for_tifffile(content):
+        return np.ascontiguousarray(_turned(*tiff.read(content, label)))
     with _opened(content, label) as opened:
         mode, bits = _target(opened)
         try:
             opened.load()
             if bits == 16 and mode != "L":
                 pixels = _wide_colour(content, mode)
-            elif bits == 16:
-                pixels = _wide_grey(opened, label)
+            elif bits == 16 or opened.mode == "F" or _is_signed(opened):
+                pixels = _grey_values(opened, label)
             else:
                 pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
             pixels = _turned(pixels, _orientation(opened, content))  # 1 where Pillow has turned a TIFF
+        except DataError:
+            raise
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise DataError(
                 f"{label}: the image is damaged or cut off ({reason(error)}); replace or remove the file"
@@ -189,16 +202,39 @@ def _opened(content: bytes, label: str) -> Image.Image:
         raise DataError(
             f"{label}: the {kind} image is damaged, or of a variant that is not read; replace or remove the file"
         ) from error
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise DataError(
-            f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got {image.width}x{image.height}; "
-            "shrink it"
-        )
-    if image.mode == "F":
-        raise DataError(
-            f"{label}: 8 or 16 bits per value are expected, got floating point, which has no fixed range; convert it"
-        )
+    check_image_size(image.height, image.width, label)
     return image
+
+
+def _is_for_tifffile(content: bytes) -> bool:
+    """Whether this is a TIFF that Pillow cannot open, or opens wrongly."""
+    if image_kind(content[:HEAD_BYTES]) != "TIFF":
+        return False
+    try:
+        with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
+            wide = isinstance(image, TiffImagePlugin.TiffImageFile) and 16 in image.tag_v2.get(tiff.BITS, ())
+            return wide and image.mode in ("RGB", "RGBA") and ";16" not in _raw_mode(image)
+    except UnidentifiedImageError:
+        return True
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False  # said where it is opened again
+
+
+def _pages(image: Image.Image) -> int:
+    """The number of pages or frames. A JPEG's second picture is a preview, or what a camera adds."""
+    try:
+        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error):
+        return 1  # the first is readable, and what follows it is no page
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Whether a TIFF has signed 8-bit values, which Pillow takes for unsigned ones."""
+    return (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.mode == "L"
+        and image.tag_v2.get(tiff.SAMPLE_FORMAT) == (2,)
+    )
 
 
 def _target(image: Image.Image) -> tuple[str, int]:
@@ -211,6 +247,8 @@ def _target(image: Image.Image) -> tuple[str, int]:
         return ("L" if (colours == colours[:, :1]).all() else "RGB"), 8
     if mode.startswith("I"):
         return "L", 16
+    if mode == "F":
+        return "L", 8
     wide = 16 if mode in ("RGB", "RGBA") and ";16" in _raw_mode(image) else 8
     if mode in ("LA", "La"):
         return "LA", 8
@@ -228,13 +266,12 @@ def _raw_mode(image: Image.Image) -> str:
     return str(args if isinstance(args, str) else args[0] if args else "")
 
 
-def _wide_grey(image: Image.Image, label: str) -> NDArray[Any]:
+def _grey_values(image: Image.Image, label: str) -> Pixels:
+    """Grey values other than unsigned 8-bit ones, for which alone Pillow turns a TIFF round whose white is 0."""
     values = np.asarray(image)
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise DataError(
-            f"{label}: grey values must be from 0 to 65535, got {values.min()} to {values.max()}; save it with 16 bits"
-        )
-    return values.astype(np.uint16)
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    white_is_zero = tags.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
+    return tiff.pixels_from(values.view(np.int8) if _is_signed(image) else values, label, white_is_zero=white_is_zero)
 
 
 def _wide_colour(content: bytes, mode: str) -> NDArray[Any]:

@@ -27,6 +27,9 @@ from committee.errors import DataError, counted
 MAX_BYTES = 8 * 2**30
 """The most bytes that a data set may have once decoded; headers and archives that announce more are not read."""
 
+MAX_IMAGE_PIXELS = 64_000_000
+"""The most pixels that an image file may have."""
+
 MAPPED_BYTES = 64 * 2**20
 """Arrays of at least this size that lie uncompressed in a file of their own are memory-mapped instead of read."""
 
@@ -42,6 +45,14 @@ def reason(error: Exception) -> str:
     """A library's error message in a form that fits into a sentence: one line, at most 200 characters."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 200 else words[:197] + "..."
+
+
+def check_image_size(height: int, width: int, label: str) -> None:
+    """Refuse an image with more than `MAX_IMAGE_PIXELS`, before any of it is decoded."""
+    if width * height > MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got {width}x{height}; shrink it"
+        )
 
 
 @dataclass(frozen=True)

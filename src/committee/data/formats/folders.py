@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from committee.data.dataset import Pixels
 from committee.data.formats.assemble import RawSet, by_part
-from committee.data.formats.decode import decode
+from committee.data.formats.decode import decode, probe
 from committee.data.formats.files import PARTS, Files
-from committee.data.formats.image_set import decode_all
-from committee.data.formats.kinds import IMAGES, image_names, kinds_of, left_out_note
+from committee.data.formats.image_set import decode_all, pages_note
+from committee.data.formats.kinds import IMAGES, image_kind, image_names, kinds_of, left_out_note
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
 
@@ -21,6 +22,17 @@ def read_image_file(files: Files, name: str) -> Iterator[tuple[str, Pixels]]:
     """The image in one file, with its name for messages."""
     label = files.label(name)
     yield label, decode(files.read(name), label)[None]
+
+
+def several_pages(files: Files, names: Iterable[str]) -> list[str]:
+    """A note about the images that have several pages or frames; PNG, JPEG and BMP files are not opened to find out."""
+    number = 0
+    for name in names:
+        may_have = not name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp"))
+        if may_have and image_kind(files.head(name)) in ("TIFF", "GIF", "WEBP", "AVIF"):
+            with suppress(DataError):
+                number += probe(files.read(name), name).pages > 1
+    return pages_note(number)
 
 
 def read_folder_set(files: Files, options: ReadOptions) -> RawSet:

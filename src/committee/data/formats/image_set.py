@@ -105,10 +105,17 @@ def decode_all(
     if listed and not (options.skip_unreadable and kept):
         raise DataError(told(listed, count, where, " with --skip-unreadable"))
     notes = [] if set(sizes) == {target} else [_resizing(sizes, target)]
+    notes += pages_note(sum(pictures[i].pages > 1 for i in kept))
     if listed:
         were = "was" if len(listed) == 1 else "were"
         notes.append(f"{counted(len(listed), 'unreadable image')} {were} left out: {with_reasons(listed, where)}")
     return Decoded(pixels[: len(kept)], np.array(kept, np.int64), tuple(notes))
+
+
+def pages_note(number: int) -> list[str]:
+    """A note that so many images have several pages; empty for none."""
+    have = "image has" if number == 1 else "images have"
+    return [f"{number:,} {have} several pages or frames, of which the first was read"] if number else []
 
 
 def told(unreadable: Sequence[Unreadable], count: int, where: str, leave_out: str = "") -> str:
