@@ -248,6 +248,14 @@ def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Images that belong together (of one patient, writer or board) and stay on one side of every split: "
             "path:1 for the first folder of an image's path, name:PATTERN for a part of its name, or a CSV file.",
         ),
+        click.option(
+            "--channels",
+            type=click.Choice(["grey", "colour"]),
+            help="Convert all images to grey or to colour; without it, a mixture is refused.",
+        ),
+        click.option(
+            "--skip-unreadable", is_flag=True, help="Leave out image files that cannot be read, instead of stopping."
+        ),
     ]
     return together([*options, gathered(ReadOptions, "read_options")], function)
 

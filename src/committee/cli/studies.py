@@ -172,7 +172,10 @@ def pseudo_labels(
     pixels, names = None, None
     if unlabelled:
         shape, largest = dataset.image_shape, dataset.pixel_range
-        names, pixels = read_images(list(unlabelled), image_shape=shape, pixel_range=largest)
+        images = read_images(list(unlabelled), image_shape=shape, pixel_range=largest)
+        for note in images.noted(skip_unreadable=training_options.read_options.skip_unreadable):
+            click.echo(f"Note: {note}", err=True)
+        names, pixels = images.names, images.pixels
     setting = replace(training_options.setting(data), reload=None)
     path = out or Path("runs") / f"{dataset.name}-{recipe.name}-pseudo-labels-seed{setting.seed}"
     folder = SelfTrainingFolder(path)

@@ -175,7 +175,7 @@ def load_dataset(
         data_dir: folder with the IDX files of a named data set, or with a subfolder called like the data set that has
             them; the environment variable COMMITTEE_DATA does the same.
         image_size, shape, label, channels, pixel_range, groups, skip_unreadable: as in `committee.data.read_options`;
-            all but the first are for paths.
+            all but image_size and channels are for paths.
 
     Raises:
         DataError: this is neither a name nor a path, or the data are not usable.
@@ -207,7 +207,7 @@ def load_dataset(
         raw, source = _published(data, data_dir)
     else:
         raw, source = _mnist_5k() if data == "mnist-5k" else _digits()
-    return assemble(raw, name=data, source=source, options=ReadOptions(image_size=image_size))
+    return assemble(raw, name=data, source=source, options=ReadOptions(image_size=image_size, channels=channels))
 
 
 def _mnist_5k() -> tuple[RawSet, str]:

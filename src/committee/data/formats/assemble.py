@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, LabelledImages, Labels, Names, Pixels, SealedTest, checked_images
-from committee.data.formats.decode import LONGEST_SIDE, fitted, promoted, resized
+from committee.data.formats.decode import (
+    LONGEST_SIDE,
+    fitted,
+    promoted,
+    resized,
+    wanted_channels,
+    with_channels,
+)
 from committee.data.formats.files import rows_of
 from committee.data.formats.groups import with_groups
 from committee.data.read_options import ReadOptions
@@ -81,6 +88,9 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
         if part.values.ndim and len(part.values) == 0:
             raise DataError(f"{part.where}: there are no images; give at least two classes with several images each")
     pixels = as_pixels([part.values for part in parts], [part.where for part in parts])
+    if options.channels is not None:
+        number = wanted_channels({array.shape[3] for array in pixels}, options.channels)
+        pixels = [with_channels(array, number, part.where) for array, part in zip(pixels, parts, strict=True)]
     pixels, size_notes = _same_form(pixels, parts, options.image_size)
     labels, class_names = _encoded(parts, raw.class_names)
     images = [
@@ -270,7 +280,7 @@ def _same_form(
     if len(set(channels)) > 1:
         raise DataError(
             f"{parts[0].where}: mixed channels: the training images have {channels[0]}, the test images "
-            f"({parts[1].where}) {channels[1]}; convert all images to the same number"
+            f"({parts[1].where}) {channels[1]}; give --channels grey or --channels colour to convert all images"
         )
     height, width = pixels[0].shape[1:3]
     target = (image_size, image_size) if image_size else fitted(height, width)
