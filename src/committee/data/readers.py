@@ -18,6 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,8 +92,8 @@ FORMATS = (
     Format(
         description="CSV files",
         find=_csv_names,
-        read_set=lambda files, options: csv_files.read_csv_set(files),
-        read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name)[0])],
+        read_set=csv_files.read_csv_set,
+        read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name).values)],
     ),
     Format(
         description="class folders of PNG, JPEG, BMP, WebP or TIFF images",
@@ -207,7 +208,9 @@ def _sources(path: Path, files: Files) -> Iterator[_Source]:
 
 def _in_form(block: Block, image_shape: tuple[int, int, int], pixel_range: int) -> Pixels:
     place, values = block
-    if values.shape in (image_shape, image_shape[:2]):
+    if values.ndim == 2 and values.shape[1] == prod(image_shape):
+        values = values.reshape(len(values), *image_shape)
+    elif values.shape in (image_shape, image_shape[:2]):
         values = values.reshape(1, *image_shape[:2], -1)
     return conformed(as_pixels([values], [place], pixel_range)[0], image_shape, pixel_range, place)
 
