@@ -185,3 +185,39 @@ def test_rows_to_classify_have_the_shape_of_the_training_images(tmp_path: Path, 
     path = table(tmp_path, rows)
     _, read = read_images([path], image_shape=(6, 8, 1), pixel_range=255)
     assert np.array_equal(read, rows.reshape(5, 6, 8, 1))
+
+
+# Which files belong together.
+
+
+@pytest.mark.parametrize("suffix", ["train", "train-0"])
+def test_several_data_sets_in_one_folder_are_refused_with_their_names(
+    suffix: str, tmp_path: Path, digits: Part
+) -> None:
+    for name in ("emnist-balanced", "emnist-letters"):  # Kaggle's
+        table(tmp_path, *digits[::-1], name=f"{name}-{suffix}.csv")
+        table(tmp_path, *digits[::-1], name=f"{name}-test.csv")
+    with pytest.raises(
+        DataError, match=r"got those of 2 \(emnist-balanced, emnist-letters\); give the path of one file"
+    ):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path / f"emnist-letters-{suffix}.csv").train) == 480
+
+
+@pytest.mark.parametrize(
+    ("names", "images"),
+    [
+        (("data-0.csv", "data-1.csv"), (960, 240)),
+        (("my-train-00000-of-00002-1b2f3c4d5e6f7a8b.csv", "my-train-00001-of-00002-aaaabbbbcccc1111.csv"), (960, 240)),
+        (("sign_train/sign_train.csv", "sign_test/sign_test.csv"), (600, 600)),
+        (("train/0.csv", "train/1.csv", "test/0.csv", "sample_submission.csv"), (1200, 600)),
+    ],
+)
+def test_shards_and_parts_of_one_data_set_stay_joined(
+    names: tuple[str, ...], images: tuple[int, int], tmp_path: Path, digits: Part
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        table(tmp_path, *digits[::-1], name=name)
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset.train), len(dataset.test)) == images
