@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from committee.data.dataset import ImageDataset
 from committee.data.read_options import ReadOptions
@@ -221,3 +226,182 @@ def test_shards_and_parts_of_one_data_set_stay_joined(
         table(tmp_path, *digits[::-1], name=name)
     dataset = read_dataset(tmp_path)
     assert (len(dataset.train), len(dataset.test)) == images
+
+
+# Image files and a table of their labels.
+
+
+def png(image: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray((image.reshape(8, 8) * 15).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+NAMES = [f"kind {number}" for number in range(10)]
+
+
+def listing(rows: dict[int, str], name: str, header: str, row: Callable[[int], str]) -> str:
+    """A table in the form that its name says, of images by number and their classes."""
+    columns = header.split(",")
+    if name.endswith(".jsonl"):
+        lines = [json.dumps(dict(zip(columns, [row(i), label], strict=True))) for i, label in rows.items()]
+    else:
+        sign = {"tsv": "\t", "csv": ",", "txt": " "}[name[-3:]]
+        lines = [*([sign.join(columns)] if header else []), *(f"{row(i)}{sign}{label}" for i, label in rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+# name of the case: (where image i lies, {table: (header, what row i calls its image)}, whether there is a test part)
+LISTINGS: dict[str, tuple[Callable[[int], str], dict[str, tuple[str, Callable[[int], str]]], bool]] = {
+    "Hugging Face's imagefolder": (
+        lambda i: f"{i:05}.png",
+        {"metadata.csv": ("file_name,label", lambda i: f"{i:05}.png")},
+        False,
+    ),
+    "the same with parts": (
+        lambda i: f"{'train' if i < 80 else 'test'}/{i:05}.png",
+        {
+            "train/metadata.jsonl": ("file_name,label", lambda i: f"{i:05}.png"),
+            "test/metadata.jsonl": ("file_name,label", lambda i: f"{i:05}.png"),
+        },
+        True,
+    ),
+    "parts in one table": (
+        lambda i: f"data/{'train' if i < 80 else 'test'}/{i % 80}.png",  # the same names in both
+        {"metadata.csv": ("file_name,label", lambda i: f"{'train' if i < 80 else 'test'}/{i % 80}.png")},
+        True,
+    ),
+    "Kaggle's ids": (
+        lambda i: f"{'train' if i < 80 else 'test'}/{i * 977:x}.png",
+        {"labels.csv": ("id,breed", lambda i: f"{i * 977:x}"), "sample_submission.csv": ("id,a,b", lambda i: f"{i},0")},
+        False,
+    ),
+    "tables by part": (
+        lambda i: f"images/{i}.png",
+        {
+            "train.csv": ("image_id,label", lambda i: f"{i}.png"),
+            "test.csv": ("image_id,label", lambda i: f"{i}.png"),
+        },
+        True,
+    ),
+    "lists of path and label": (
+        lambda i: f"jpg/a b/{i}.png",
+        {"train.txt": ("", lambda i: f"jpg/a b/{i}.png"), "test.txt": ("", lambda i: f"./jpg/a b/{i}.png")},
+        True,
+    ),
+    "TSV": (lambda i: f"{i}.png", {"all.tsv": ("picture,kind", lambda i: f"C:\\photos\\{i}.png")}, False),
+    "another ending": (lambda i: f"{i}.PNG", {"all.csv": ("picture,kind", lambda i: f"{i}.jpg")}, False),
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("case", LISTINGS)
+def test_labels_in_a_table_are_those_of_the_images_that_it_names(
+    case: str, zipped: bool, tmp_path: Path, digits: Part
+) -> None:
+    place, tables, parted = LISTINGS[case]
+    names = {i: NAMES[digits[1][i]].replace(" ", "_" if "lists" in case else " ") for i in range(100)}
+    files: dict[str, bytes] = {place(i): png(digits[0][i]) for i in range(100)}
+    for name, (header, row) in tables.items():
+        listed = (
+            names
+            if not parted or len(tables) == 1
+            else {i: n for i, n in names.items() if (i < 80) != ("test" in name)}
+        )
+        if case == "Kaggle's ids":
+            listed = {i: n for i, n in names.items() if i < 80}
+        files[name] = listing(listed, name, header, row).encode()
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    if not zipped:
+        path = tmp_path / "set"
+        zipfile.ZipFile(tmp_path / "set.zip").extractall(path)
+    dataset = read_dataset(path)
+    count = 80 if case == "Kaggle's ids" else 100
+    assert same(dataset, digits[0][:count] * 15, np.array([names[i] for i in range(count)]))
+    assert (len(dataset.test), *dataset.train.labels.shape) == (
+        20 if parted else round(count / 5),
+        80 if count == 100 else 64,
+    )
+    assert ("20 images without a label in a table left out" in dataset.notes) == (count == 80)
+    if parted:
+        assert {image.tobytes() for image in dataset.test._images.pixels} == {
+            (image * 15).astype(np.uint8).tobytes() for image in digits[0][80:100]
+        }
+
+
+def listed_folder(path: Path, digits: Part, rows: list[str], header: str = "file_name,label") -> Path:
+    for i in range(20):
+        (path / f"{i}.png").write_bytes(png(digits[0][i]))
+    (path / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_one_hot_columns_and_a_column_of_parts(tmp_path: Path, digits: Part) -> None:
+    """ISIC's table, with a column that tells the parts."""
+    rows = [f"{i},{1.0 * (i % 2)},{1.0 - i % 2},{'test' if i > 13 else 'train'}" for i in range(20)]
+    dataset = read_dataset(listed_folder(tmp_path, digits, rows, "image,MEL,NV,split"))
+    assert (dataset.class_names, len(dataset.train), len(dataset.test)) == (("mel", "nv"), 14, 6)
+    assert dataset.train.counts(2) == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "words"),
+    [
+        (
+            [f"{i + 11}.png,a" for i in range(20)],
+            "file_name,label",
+            "11 of 20 listed images are not there, such as 20.png",
+        ),
+        ([f"{i}.png,a" for i in range(20)] + ["3.png,b"], "file_name,label", "got a and b for 3.png"),
+        (
+            [f"{i}.png,{i % 2},{i % 3}" for i in range(20)],
+            "file_name,kind,place",
+            "got kind, place; say which is the label",
+        ),
+        ([f"{i}.png" for i in range(20)], "file_name", "a table of image files and their labels is expected"),
+    ],
+)
+def test_faults_of_a_table_of_image_files(
+    rows: list[str], header: str, words: str, tmp_path: Path, digits: Part
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_dataset(listed_folder(tmp_path, digits, rows, header))
+    assert words in str(caught.value)
+
+
+def test_missing_and_unlabelled_images_are_counted(tmp_path: Path, digits: Part) -> None:
+    rows = [f"{i}.png,{i % 2}" for i in range(4, 23)] + ["2.png,"]
+    dataset = read_dataset(listed_folder(tmp_path, digits, rows))
+    assert len(dataset.train) + len(dataset.test) == 16
+    assert "3 of 19 listed images are not there, such as 20.png in labels.csv" in dataset.notes
+    assert "4 images without a label in a table left out" in dataset.notes
+    assert read_images([tmp_path], image_shape=(8, 8, 1), pixel_range=255)[1].shape[0] == 20
+    with pytest.raises(DataError, match=r"got names of image files \(4\.png\); give the path of the folder"):
+        read_dataset(tmp_path / "labels.csv")
+
+
+def test_a_label_of_a_table_of_image_files_may_be_chosen(tmp_path: Path, digits: Part) -> None:
+    rows = [f"{i}.png,{i % 2},{i % 3}" for i in range(20)]
+    path = listed_folder(tmp_path, digits, rows, "file_name,kind,place")
+    assert read_dataset(path, ReadOptions(label="place")).class_names == ("0", "1", "2")
+    assert read_dataset(path, ReadOptions(label="1")).class_names == ("0", "1")
+
+
+def test_tables_beside_class_folders_are_ignored(tmp_path: Path, digits: Part) -> None:
+    for i in range(20):
+        (tmp_path / f"{i % 2}").mkdir(exist_ok=True)
+        (tmp_path / f"{i % 2}" / f"{i}.png").write_bytes(png(digits[0][i]))
+    (tmp_path / "labels.csv").write_text("file,label\n" + "".join(f"{i % 2}/{i}.png,x{i % 5}\n" for i in range(20)))
+    assert read_dataset(tmp_path).class_names == ("0", "1")
+
+
+def test_numbers_of_classes_are_not_taken_for_names_of_images(tmp_path: Path, digits: Part) -> None:
+    """Pictures called by numbers beside a table of pixels."""
+    pixels, labels = digits
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes(png(pixels[i]))
+    table(tmp_path, labels, pixels, header=",".join(["label", *(f"p{i}" for i in range(64))]), name="train.csv")
+    assert same(read_dataset(tmp_path), pixels, labels)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, Pixels
-from committee.data.formats import arrays, csv_files, folders, parquet
+from committee.data.formats import arrays, csv_files, folders, listings, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
 from committee.data.formats.files import Files, open_files
@@ -88,6 +88,12 @@ FORMATS = (
         find=lambda files: [name for name in files.names if name.lower().endswith(".parquet")],
         read_set=parquet.read_parquet_set,
         read_images=parquet.read_parquet_images,
+    ),
+    Format(
+        description="image files and a table of their labels (file_name,label)",
+        find=listings.listing_names,
+        read_set=listings.read_listing_set,
+        read_images=lambda files, name: [],
     ),
     Format(
         description="CSV files",

@@ -82,19 +82,28 @@ def named_label(names: Sequence[str] | None, count: int, given: str | None, wher
     """
     names = names or ()
     if given is not None:
-        wanted = given.strip().lower()
-        if wanted in names:
-            return list(names).index(wanted)
-        try:
-            return range(count)[int(wanted)]
-        except (ValueError, IndexError):
-            known = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "no header"
-            raise DataError(
-                f"{where}: a column of labels called {given}, or one at that position (0 to {count - 1}, -1 for the "
-                f"last), is expected as --label says, got {known}{nearest(wanted, list(names))}; correct it"
-            ) from None
+        return given_column(names, count, given, where)
     known_name = next((names.index(name) for name in LABEL_NAMES if name in names), None)
     return known_name if known_name is not None else _odd_name(names)
+
+
+def given_column(names: Sequence[str], count: int, given: str, where: str) -> int:
+    """The column that the user names, or whose position it gives, as in `named_label`.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    wanted = given.strip().lower()
+    if wanted in names:
+        return list(names).index(wanted)
+    try:
+        return range(count)[int(wanted)]
+    except (ValueError, IndexError):
+        known = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "no header"
+        raise DataError(
+            f"{where}: a column of labels called {given}, or one at that position (0 to {count - 1}, -1 for the "
+            f"last), is expected as --label says, got {known}{nearest(wanted, list(names))}; correct it"
+        ) from None
 
 
 def _odd_name(names: Sequence[str]) -> int | None:

@@ -14,6 +14,7 @@ from committee.data.formats import csv_columns
 from committee.data.formats.arrays import joined, with_validation
 from committee.data.formats.assemble import RawPart, RawSet
 from committee.data.formats.csv_numbers import NumberTable, decoded, not_a_number, number_table
+from committee.data.formats.decode import SUFFIXES
 from committee.data.formats.files import Files, names_by_part
 from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.errors import DataError
@@ -93,6 +94,7 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
     body = content[len(head) + 1 :] if names else content
     if not body.strip():
         raise DataError(f"{where}: a row for each image is expected below the header, got none; add the images")
+    _check_no_listing(body, delimiter, where)
     numbering = [column for column in csv_columns.row_numbers(names) if names and names[column] != options.label]
     columns = [column for column in range(count) if column not in numbering]
     unlabelled = like is not None and count == like.count - len(like.label_columns)
@@ -120,6 +122,17 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
     if grid and options.shape is None:
         values = values.reshape(len(values), *grid)
     return CsvTable(values, _labels(table, chosen, where), count, chosen, tuple(notes))
+
+
+def _check_no_listing(body: bytes, delimiter: str, where: str) -> None:
+    """A table that names image files belongs to these."""
+    cells = body[: body.find(b"\n") % (len(body) + 1)].decode(errors="replace").split(delimiter)
+    image = next((cell.strip(" \"'\r") for cell in cells if cell.strip(" \"'\r").lower().endswith(SUFFIXES)), None)
+    if image is not None:
+        raise DataError(
+            f"{where}: pixels are expected in a CSV file by itself, got names of image files ({image}); give the path "
+            "of the folder that holds the table and the images"
+        )
 
 
 def _check_numbers(table: NumberTable, pixel_columns: list[int], where: str) -> None:

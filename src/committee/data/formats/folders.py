@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,15 @@ from committee.data.formats.decode import SUFFIXES, decode, decode_all
 from committee.data.formats.files import PARTS, Files
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An image file, and what its folders say about it: "train", "val" or "test", and its class."""
+
+    name: str
+    part: str
+    class_name: str
 
 
 def image_names(files: Files) -> list[str]:
@@ -50,7 +59,21 @@ def read_folder_set(files: Files, options: ReadOptions) -> RawSet:
     left_out = (
         f"{counted(unlabelled, 'test image')} outside class folders {'was' if unlabelled == 1 else 'were'} left out"
     )
-    notes = [left_out] if unlabelled else []
+    return read_placed(files, placed, options, [left_out] if unlabelled else [])
+
+
+def read_placed(files: Files, placed: Sequence[Placed], options: ReadOptions, notes: Sequence[str]) -> RawSet:
+    """The data set of image files whose parts and classes are known.
+
+    Args:
+        files: where they are.
+        placed: at least one image.
+        options: how to read them.
+        notes: remarks for people so far.
+
+    Raises:
+        DataError: any fault of `decode_all`.
+    """
     kept = [place.name for place in placed]
     pixels, resizing = decode_all(
         len(kept), lambda i: files.read(kept[i]), lambda i: files.label(kept[i]), options.image_size
@@ -66,15 +89,6 @@ def read_folder_set(files: Files, options: ReadOptions) -> RawSet:
     )
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """An image file, and what its folders say about it: "train", "val" or "test", and its class."""
-
-    name: str
-    part: str
-    class_name: str
-
-
 def _check_not_one_class(files: Files, names: list[str]) -> None:
     """A single class folder looks like a folder of loose images from within."""
     above = files.prefix.rstrip("/").rpartition("/")[2]
@@ -84,11 +98,11 @@ def _check_not_one_class(files: Files, names: list[str]) -> None:
         )
 
 
-def _placed(files: Files, names: list[str]) -> tuple[list[_Placed], int]:
+def _placed(files: Files, names: list[str]) -> tuple[list[Placed], int]:
     """The images that lie in class folders, and how many test images lie outside them."""
     tops = {name.partition("/")[0].lower() for name in names if "/" in name}
     parted = "train" in {PARTS.get(top) for top in tops}
-    placed: list[_Placed] = []
+    placed: list[Placed] = []
     unlabelled = 0
     for name in names:
         *folders, _ = name.split("/")
@@ -103,5 +117,5 @@ def _placed(files: Files, names: list[str]) -> tuple[list[_Placed], int]:
                 "its class"
             )
         else:
-            placed.append(_Placed(name, part, inner[0]))
+            placed.append(Placed(name, part, inner[0]))
     return placed, unlabelled
