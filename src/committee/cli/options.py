@@ -238,10 +238,31 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return together([*options, gathered(TrainingOptions, "training_options")], function)
 
 
+def _image_shape(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """An option's height, width and channels (1 where they are not said)."""
+    numbers = (value or "").replace("x", ",").split(",")
+    if value is None:
+        return None
+    if len(numbers) not in (2, 3) or not all(number.strip().isdigit() and int(number) for number in numbers):
+        raise click.BadParameter(f"height,width or height,width,channels is expected, such as 20,15, got {value}")
+    return (*map(int, numbers), *(() if len(numbers) == 3 else (1,)))
+
+
 def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of `ReadOptions`; the command gets them as `read_options`."""
     options: list[Decorator] = [
         click.option("--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side."),
+        click.option(
+            "--label",
+            metavar="COLUMN",
+            help="The column of labels in a table: its name, or its position from 0 (-1 for the last).",
+        ),
+        click.option(
+            "--shape",
+            metavar="H,W[,C]",
+            callback=_image_shape,
+            help="Height, width and channels of images that are rows of numbers, such as 20,15 or 32,32,3.",
+        ),
         click.option(
             "--groups",
             metavar="GROUPS",

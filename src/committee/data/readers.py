@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, Pixels
-from committee.data.formats import arrays, csv_files, folders, parquet
+from committee.data.formats import arrays, csv_files, folders, listings, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
 from committee.data.formats.files import Files, open_files
@@ -92,10 +93,16 @@ FORMATS = (
         read_images=parquet.read_parquet_images,
     ),
     Format(
+        description="image files and a table of their labels (file_name,label)",
+        find=listings.listing_names,
+        read_set=listings.read_listing_set,
+        read_images=lambda files, name: [],
+    ),
+    Format(
         description="CSV files",
         find=_csv_names,
-        read_set=lambda files, options: csv_files.read_csv_set(files),
-        read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name)[0])],
+        read_set=csv_files.read_csv_set,
+        read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name).values)],
     ),
     Format(
         description=f"class folders of {IMAGES} images",
@@ -301,7 +308,9 @@ def _in_form(
     """Images in the wanted form, or why they cannot have it."""
     if isinstance(values, DataError):
         return values
-    if values.shape in (image_shape, image_shape[:2]):
+    if values.ndim == 2 and values.shape[1] == prod(image_shape):
+        values = values.reshape(len(values), *image_shape)
+    elif values.shape in (image_shape, image_shape[:2]):
         values = values.reshape(1, *image_shape[:2], -1)
     try:
         return conformed(as_pixels([values], [place], pixel_range)[0], image_shape, pixel_range, place)

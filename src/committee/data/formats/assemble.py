@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from math import isqrt
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +24,7 @@ from committee.data.formats.decode import (
 )
 from committee.data.formats.files import rows_of
 from committee.data.formats.groups import with_groups
+from committee.data.formats.rows import shape_of_row, with_shapes
 from committee.data.read_options import ReadOptions
 from committee.data.splits import stratified_part
 from committee.errors import DataError, counted
@@ -40,7 +40,7 @@ class RawPart:
 
     Attributes:
         values: (image, height, width), (image, height, width, channel), (image, channel, height, width) or
-            (image, pixels of a square image); booleans, integers or floats.
+            (image, pixel), whose shape is guessed or given; booleans, integers or floats.
         labels: (image,), (image, 1) or one-hot (image, class): integers, integral floats or strings.
         where: the file, for messages.
         files: the name of each image's own file; empty where one file holds them all.
@@ -87,6 +87,7 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
     for part in parts:
         if part.values.ndim and len(part.values) == 0:
             raise DataError(f"{part.where}: there are no images; give at least two classes with several images each")
+    parts, shape_notes = with_shapes(parts, options.shape)
     pixels = as_pixels([part.values for part in parts], [part.where for part in parts])
     if options.channels is not None:
         number = wanted_channels({array.shape[3] for array in pixels}, options.channels)
@@ -101,7 +102,7 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
     images, group_notes = with_groups(
         images, [part.files for part in parts], [part.groups for part in parts], options.groups
     )
-    notes = (*raw.notes, *size_notes, *group_notes)
+    notes = (*raw.notes, *shape_notes, *size_notes, *group_notes)
     if len(images) == 2:
         train, test = images
     else:
@@ -241,25 +242,10 @@ def _check_whole(array: NDArray[Any], where: str, highest: float) -> None:
         )
 
 
-def square_shape(columns: int) -> tuple[int, int, int] | None:
-    """(height, width, channels) of a flattened square image, channels last; None if no square image fits."""
-    for channels in (1, 3, 4):
-        side = isqrt(columns // channels)
-        if side and side * side * channels == columns:
-            return side, side, channels
-    return None
-
-
 def _shaped(array: NDArray[Any], where: str) -> NDArray[Any]:
     """(image, height, width, channel) from any of the shapes of `RawPart.values`."""
     if array.ndim == 2:
-        shape = square_shape(array.shape[1])
-        if shape is None:
-            raise DataError(
-                f"{where}: {array.shape[1]} values in a row do not make a square image of 1, 3 or 4 channels; "
-                "give k*k, 3*k*k or 4*k*k values, or an array (image, height, width, channel)"
-            )
-        return array.reshape(len(array), *shape)
+        return array.reshape(len(array), *shape_of_row(array.shape[1], where)[0])
     if array.ndim == 3:
         return array[..., None]
     if array.ndim == 4 and array.shape[3] > 4 >= array.shape[1]:

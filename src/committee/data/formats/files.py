@@ -168,33 +168,50 @@ PARTS = {
 def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
     """The files with these endings by part: "train" first, then "val" and "test", as their names say.
 
-    A single file is the training part whatever its name; of several, those whose names say no part are left out.
+    A single file is the training part whatever its name, and so are files that differ in their numbers only; of others,
+    those whose names say no part are left out.
 
     Raises:
-        DataError: there are several files and none is called train, or there are data sets in several folders.
+        DataError: there are several files and none is called train, or there are several data sets.
     """
     names = [name for name in files.names if name.lower().endswith(suffixes)]
     if len(names) == 1:
         return {"train": names}
     found: dict[str, list[str]] = {}
-    folders = set()
+    sets: dict[str, set[str]] = {}
     for name in names:
         folder, _, base = name.rpartition("/")
         words = [*re.split("[^a-z0-9]+", base.lower()), *reversed(folder.lower().split("/"))]
         part = next((PARTS[word] for word in words if word in PARTS), None)
         if part is not None:
             found.setdefault(part, []).append(name)
-            folders.add("/".join(word for word in folder.split("/") if word.lower() not in PARTS))
+            sets.setdefault(part, set()).add(_set_name(folder, base, suffixes))
+    if not found and len({_set_name(*name.rpartition("/")[::2], suffixes) for name in names}) == 1:
+        return {"train": names}
     if "train" not in found:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise DataError(
             f"{files.where}: a file called train is expected, got {listed}; rename the training file or give its path"
         )
-    if len(folders) > 1:
+    several = next((each for each in sets.values() if len(each) > 1), None)
+    if several:
+        listed = ", ".join(name or "(no prefix)" for name in sorted(several))
         raise DataError(
-            f"{files.where}: one data set is expected, got several ({', '.join(sorted(folders))}); give the path of one"
+            f"{files.where}: files of one data set are expected, got those of {len(several)} ({listed}); give the path "
+            "of one file, or of a folder that holds only one"
         )
     return {part: found[part] for part in ("train", "val", "test") if part in found}
+
+
+def _set_name(folder: str, base: str, suffixes: tuple[str, ...]) -> str:
+    """What a file's name says besides its part and its number among others: which data set it belongs to."""
+    stem = base[: -len(max((suffix for suffix in suffixes if base.lower().endswith(suffix)), key=len, default=""))]
+    no_set = re.compile("|".join([*PARTS, "of", "part", "shard", r"\d+", r"(?=\w*\d)[0-9a-f]{8,}"]))
+    words = (
+        [word for word in re.split("[^a-z0-9]+", each.lower()) if word and not no_set.fullmatch(word)]
+        for each in [*folder.split("/"), stem]
+    )
+    return "/".join("-".join(each) for each in words if each)
 
 
 def _plain_file(file: BinaryIO, expected: int) -> str:

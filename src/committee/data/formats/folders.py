@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,6 +16,15 @@ from committee.data.formats.image_set import decode_all, pages_note
 from committee.data.formats.kinds import IMAGES, image_kind, image_names, kinds_of, left_out_note
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An image file, and what its folders say about it: "train", "val" or "test", and its class."""
+
+    name: str
+    part: str
+    class_name: str
 
 
 def read_image_file(files: Files, name: str) -> Iterator[tuple[str, Pixels]]:
@@ -61,6 +70,21 @@ def read_folder_set(files: Files, options: ReadOptions) -> RawSet:
         f"{counted(unlabelled, 'test image')} outside class folders {'was' if unlabelled == 1 else 'were'} left out"
     )
     notes = [*empty, *left_out_note(files, names), *([left_out] if unlabelled else [])]
+    return read_placed(files, placed, options, notes)
+
+
+def read_placed(files: Files, placed: Sequence[Placed], options: ReadOptions, notes: Sequence[str]) -> RawSet:
+    """The data set of image files whose parts and classes are known.
+
+    Args:
+        files: where they are.
+        placed: at least one image.
+        options: how to read them.
+        notes: remarks for people so far.
+
+    Raises:
+        DataError: any fault of `decode_all`.
+    """
     decoded = decode_all(
         len(placed),
         lambda i: files.read(placed[i].name),
@@ -78,15 +102,6 @@ def read_folder_set(files: Files, options: ReadOptions) -> RawSet:
         None,
         (*notes, *decoded.notes),
     )
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """An image file, and what its folders say about it: "train", "val" or "test", and its class."""
-
-    name: str
-    part: str
-    class_name: str
 
 
 def _check_not_one_class(files: Files, names: list[str]) -> None:
@@ -129,9 +144,9 @@ def _without_images(files: Files, names: list[str], parted: bool) -> list[str]:
     return [f"{counted(len(empty), 'empty class folder')} ({listed}) {'is' if len(empty) == 1 else 'are'} no class"]
 
 
-def _placed(files: Files, names: list[str], parted: bool) -> tuple[list[_Placed], int]:
+def _placed(files: Files, names: list[str], parted: bool) -> tuple[list[Placed], int]:
     """The images that lie in class folders, and how many test images lie outside them."""
-    placed: list[_Placed] = []
+    placed: list[Placed] = []
     unlabelled = 0
     for name in names:
         *folders, _ = name.split("/")
@@ -146,5 +161,5 @@ def _placed(files: Files, names: list[str], parted: bool) -> tuple[list[_Placed]
                 "its class"
             )
         else:
-            placed.append(_Placed(name, part, inner[0]))
+            placed.append(Placed(name, part, inner[0]))
     return placed, unlabelled

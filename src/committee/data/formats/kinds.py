@@ -68,6 +68,11 @@ def in_words(head: bytes) -> str:
     return next((words for words, pattern in _OTHERS if pattern.match(head)), "something else")
 
 
+def names_an_image(text: str) -> bool:
+    """Whether text ends like the name of an image file."""
+    return "." in text and text[text.rfind(".") + 1 :].lower() in IMAGE_ENDINGS
+
+
 def image_names(files: Files) -> list[str]:
     """The files that are images: by their endings, or by their first bytes where the ending does not tell."""
     return [

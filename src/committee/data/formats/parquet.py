@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from committee.data.dataset import Pixels
 from committee.data.formats.assemble import RawSet, by_part
-from committee.data.formats.csv_files import LABEL_NAMES
+from committee.data.formats.csv_columns import LABEL_NAMES
 from committee.data.formats.decode import decode
 from committee.data.formats.files import MAX_BYTES, Files, names_by_part, reason
 from committee.data.formats.image_set import decode_all
