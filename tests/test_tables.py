@@ -378,7 +378,7 @@ def test_missing_and_unlabelled_images_are_counted(tmp_path: Path, digits: Part)
     assert len(dataset.train) + len(dataset.test) == 16
     assert "3 of 19 listed images are not there, such as 20.png in labels.csv" in dataset.notes
     assert "4 images without a label in a table left out" in dataset.notes
-    assert read_images([tmp_path], image_shape=(8, 8, 1), pixel_range=255)[1].shape[0] == 20
+    assert read_images([tmp_path], image_shape=(8, 8, 1), pixel_range=255).pixels.shape[0] == 20
     with pytest.raises(DataError, match=r"got names of image files \(4\.png\); give the path of the folder"):
         read_dataset(tmp_path / "labels.csv")
 
