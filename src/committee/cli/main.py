@@ -230,7 +230,12 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
 
     form = predictions.form_of(form, out)
     committee = load(run, device=device)
-    names, pixels = read_images(paths, image_shape=committee.image_shape, pixel_range=committee.pixel_range)
+    names, pixels = read_images(
+        paths,
+        image_shape=committee.image_shape,
+        pixel_range=committee.pixel_range,
+        value_range=committee.value_range,
+    )
     predictions.write(predictions.predict(committee, names, pixels), form, out)
 
 

@@ -91,6 +91,15 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(str(error)) from None
 
 
+def two_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    """An option's two numbers with a comma between them."""
+    try:
+        low, high = (float(part) for part in value.split(",")) if value is not None else (0.0, 0.0)
+    except ValueError:
+        raise click.BadParameter(f"two numbers are expected, such as 0,1 or -1,1, got {value!r}") from None
+    return None if value is None else (low, high)
+
+
 run_argument = click.argument("run", type=folder_type)
 data_dir_option = click.option(
     "--data-dir", type=folder_type, help="Folder that holds the files of a data set with a name."
@@ -242,6 +251,13 @@ def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of `ReadOptions`; the command gets them as `read_options`."""
     options: list[Decorator] = [
         click.option("--image-size", type=click.IntRange(4, 1024), help="Resize images to this many pixels a side."),
+        click.option(
+            "--pixel-range",
+            metavar="LOW,HIGH",
+            callback=two_numbers,
+            help="The values that mean black and white, for numbers that are no pixels.  [default: found from all "
+            "training images]",
+        ),
         click.option(
             "--groups",
             metavar="GROUPS",

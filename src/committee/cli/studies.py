@@ -171,8 +171,12 @@ def pseudo_labels(
     recipe, dataset = recipe_options.load(), training_options.load(data)
     pixels, names = None, None
     if unlabelled:
-        shape, largest = dataset.image_shape, dataset.pixel_range
-        names, pixels = read_images(list(unlabelled), image_shape=shape, pixel_range=largest)
+        names, pixels = read_images(
+            list(unlabelled),
+            image_shape=dataset.image_shape,
+            pixel_range=dataset.pixel_range,
+            value_range=dataset.value_range,
+        )
     setting = replace(training_options.setting(data), reload=None)
     path = out or Path("runs") / f"{dataset.name}-{recipe.name}-pseudo-labels-seed{setting.seed}"
     folder = SelfTrainingFolder(path)

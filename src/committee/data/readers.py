@@ -29,7 +29,7 @@ from committee.data.formats import arrays, csv_files, folders, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
 from committee.data.formats.files import Files, open_files
-from committee.data.read_options import AS_IT_IS, ReadOptions
+from committee.data.read_options import AS_IT_IS, ReadOptions, ValueRange
 from committee.errors import DataError
 
 Block = tuple[str, NDArray[Any]]
@@ -136,7 +136,11 @@ def _format_of(files: Files) -> Format:
 
 
 def read_images(
-    paths: Sequence[str | Path], *, image_shape: tuple[int, int, int], pixel_range: int
+    paths: Sequence[str | Path],
+    *,
+    image_shape: tuple[int, int, int],
+    pixel_range: int,
+    value_range: ValueRange | None = None,
 ) -> tuple[list[str], Pixels]:
     """Read images to classify and give them the form of those that a committee was trained on; labels are ignored.
 
@@ -145,6 +149,8 @@ def read_images(
             Where there are image files in a folder or zip, only these are read.
         image_shape: height, width, channels of the training images; others are resized and converted.
         pixel_range: 255 for training images of 8 bits, 65535 for 16.
+        value_range: the numbers that were black and white in the training's files (`Committee.value_range`); None finds
+            them out from each file alone.
 
     Returns:
         A name for each image (``"folder/file.png"``, or ``"array.npy[3]"``, counted from 0; all with their paths where
@@ -162,7 +168,7 @@ def read_images(
             warnings.simplefilter("ignore")  # Pillow's remarks about odd but readable files
             before = len(blocks)
             for source in _sources(path, files):
-                pixels = [_in_form(block, image_shape, pixel_range) for block in source.blocks]
+                pixels = [_in_form(block, image_shape, pixel_range, value_range) for block in source.blocks]
                 names += _numbered(source.name, pixels, alone=source.one_image)
                 labels += _numbered(source.label, pixels, alone=source.one_image)
                 blocks += pixels
@@ -205,11 +211,14 @@ def _sources(path: Path, files: Files) -> Iterator[_Source]:
             return
 
 
-def _in_form(block: Block, image_shape: tuple[int, int, int], pixel_range: int) -> Pixels:
+def _in_form(
+    block: Block, image_shape: tuple[int, int, int], pixel_range: int, value_range: ValueRange | None
+) -> Pixels:
     place, values = block
     if values.shape in (image_shape, image_shape[:2]):
         values = values.reshape(1, *image_shape[:2], -1)
-    return conformed(as_pixels([values], [place], pixel_range)[0], image_shape, pixel_range, place)
+    pixels = as_pixels([values], [place], pixel_range, value_range)[0]
+    return conformed(pixels, image_shape, pixel_range, place)
 
 
 def _numbered(name: str, blocks: Sequence[Pixels], *, alone: bool) -> list[str]:
