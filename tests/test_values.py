@@ -132,12 +132,12 @@ def test_the_command_line_takes_a_range_and_predicts_with_the_one_of_the_trainin
         assert result.exit_code == 0, result.output
         return result.output
 
-    run, path = tmp_path / "run", as_npz(tmp_path, images / 127.5 - 1, labels)
+    run, path = tmp_path / "run", as_npz(tmp_path, images / 255 * 6 - 3, labels)
     small = ["--members", "1", "--epochs", "1", "--set", "network.widths=[16,16,16]", "--set", "holdout.folds=2"]
     call("train", path, *small, "--out", run)
     dim = images[:3] // 3
     np.save(tmp_path / "pixels.npy", dim)
-    np.save(tmp_path / "floats.npy", dim / 127.5 - 1)
+    np.save(tmp_path / "floats.npy", dim / 255 * 6 - 3)
     answers = [call("predict", run, tmp_path / f"{name}.npy", "--format", "csv") for name in ("pixels", "floats")]
     assert answers[0].replace("pixels.npy", "floats.npy") == answers[1]
     picture = ["--picture", str(tmp_path / "a.png")]

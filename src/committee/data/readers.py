@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, Pixels
-from committee.data.formats import arrays, csv_files, folders, parquet
+from committee.data.formats import arrays, csv_files, folders, idx, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
-from committee.data.formats.files import Files, open_files
+from committee.data.formats.files import Files, open_files, part_of
 from committee.data.read_options import AS_IT_IS, ReadOptions, ValueRange
 from committee.errors import DataError
 
@@ -66,9 +66,9 @@ def _csv_names(files: Files) -> list[str]:
 FORMATS = (
     Format(
         description="IDX files (train-images-idx3-ubyte ...)",
-        find=lambda files: list(arrays.idx_files(files).values()),
-        read_set=lambda files, options: arrays.read_idx_set(files),
-        read_images=arrays.read_idx_images,
+        find=lambda files: list(idx.idx_files(files).values()),
+        read_set=lambda files, options: idx.read_idx_set(files),
+        read_images=idx.read_idx_images,
     ),
     Format(
         description="NPY files (x_train.npy, y_train.npy ...)",
@@ -127,12 +127,26 @@ def read_dataset(path: Path, options: ReadOptions = AS_IT_IS) -> ImageDataset:
 
 
 def _format_of(files: Files) -> Format:
+    _check_no_zips(files)
     for each in FORMATS:
         if each.find(files):
             return each
     got = f"only files such as {files.names[0]}" if files.names else "no files"
     known = ", ".join(each.description for each in FORMATS)
     raise DataError(f"{files.where}: labelled images are expected, got {got}; give {known}, or a zip of these")
+
+
+def _check_no_zips(files: Files) -> None:
+    """Data in zips that lie in a folder or zip, as Kaggle's do, must not be overlooked for the tables beside them."""
+    zips = [name for name in files.names if name.lower().endswith(".zip")]
+    parts = [name for name in zips if part_of(name)]
+    others = [name for name in files.names if name not in zips]
+    if (zips and not others) or (parts and not any(map(part_of, others))):
+        listed = ", ".join((parts or zips)[:5])
+        raise DataError(
+            f"{files.where}: files or folders are expected, got zips inside it ({listed}), which are not read there; "
+            "unpack them and give the path of the folder"
+        )
 
 
 def read_images(

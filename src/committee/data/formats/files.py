@@ -78,7 +78,7 @@ class Files:
         """
         try:
             with self.opener(self.prefix + name) as file:
-                if unzip and name.endswith(".gz"):
+                if unzip and name.endswith(".gz") and self._is_gzip(file, name):
                     with gzip.open(file) as unzipped:
                         yield cast(BinaryIO, unzipped)
                 else:
@@ -89,6 +89,16 @@ class Files:
             raise DataError(
                 f"{self.label(name)}: the file cannot be read ({reason(error)}); copy or download it again"
             ) from error
+
+    def _is_gzip(self, file: BinaryIO, name: str) -> bool:
+        """Whether a file called .gz is compressed: browsers unpack some and keep the name, or save a page instead."""
+        head = cast(io.BufferedReader, file).peek(256)[:256]
+        if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise DataError(
+                f"{self.label(name)}: a compressed file is expected, got an HTML page (perhaps the page of its "
+                "download, or of an error); download the file itself"
+            )
+        return head[:2] == b"\x1f\x8b" or not head
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """All bytes of one file, decompressed where it is a ``.gz``.
@@ -125,6 +135,13 @@ PARTS = {
 """The part of a data set that a word in a folder's or file's name stands for."""
 
 
+def part_of(name: str) -> str | None:
+    """The part of a data set that the words in a file's name, or else in its folders' names, stand for."""
+    folder, _, base = name.rpartition("/")
+    words = [*re.split("[^a-z0-9]+", base.lower()), *reversed(folder.lower().split("/"))]
+    return next((PARTS[word] for word in words if word in PARTS), None)
+
+
 def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
     """The files with these endings by part: "train" first, then "val" and "test", as their names say.
 
@@ -139,9 +156,7 @@ def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str
     found: dict[str, list[str]] = {}
     folders = set()
     for name in names:
-        folder, _, base = name.rpartition("/")
-        words = [*re.split("[^a-z0-9]+", base.lower()), *reversed(folder.lower().split("/"))]
-        part = next((PARTS[word] for word in words if word in PARTS), None)
+        part, folder = part_of(name), name.rpartition("/")[0]
         if part is not None:
             found.setdefault(part, []).append(name)
             folders.add("/".join(word for word in folder.split("/") if word.lower() not in PARTS))
