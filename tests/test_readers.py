@@ -477,8 +477,18 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         "labels must be from 0 to 1 (2 classes), got 7 for image 9 (counted from 0)",
     ),
     "NaN": (lambda p: npz(p, X=WITH_NAN, y=Y), "set.npz [X]: image 3 (counted from 0) holds NaN"),
-    "out of range": (lambda p: npz(p, X=X - 1.0, y=Y), "got values from -1 to 254"),
-    "fractions": (lambda p: npz(p, X=X / 2, y=Y), "got fractions and values up to 127.5"),
+    "infinite": (
+        lambda p: npz(p, X=np.where(X == 0, np.inf, X), y=Y),
+        "set.npz [X]: image 0 (counted from 0) holds an infinite value",
+    ),
+    "parts in two ranges": (
+        lambda p: npz(p, x_train=X / 255, y_train=Y, x_test=X * 1.0, y_test=Y),
+        "[x_test]: values from 0 to 1 are expected, like the training images (of",
+    ),
+    "fractions to test": (
+        lambda p: npz(p, x_train=X, y_train=Y, x_test=X / 255, y_test=Y),
+        "[x_test]: whole numbers like the training images' (0 to 255) are expected, got values from 0 to 1",
+    ),
     "missing key": (lambda p: npz(p, x_train=X), "the array 'x_train' needs an array 'y_train', got x_train; add it"),
     "no arrays": (lambda p: npz(p, pictures=X), "x_train and y_train"),
     "numbers differ": (lambda p: npz(p, X=X, y=Y[:-1]), "there are 20 images, but 19 labels"),

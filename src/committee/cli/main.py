@@ -233,7 +233,12 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
 
     form = predictions.form_of(form, out)
     committee = load(run, device=device)
-    images = read_images(paths, image_shape=committee.image_shape, pixel_range=committee.pixel_range)
+    images = read_images(
+        paths,
+        image_shape=committee.image_shape,
+        pixel_range=committee.pixel_range,
+        value_range=committee.value_range,
+    )
     for note in images.notes:
         click.echo(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)

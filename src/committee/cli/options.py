@@ -91,6 +91,15 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(str(error)) from None
 
 
+def two_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    """An option's two numbers with a comma between them."""
+    try:
+        low, high = (float(part) for part in value.split(",")) if value is not None else (0.0, 0.0)
+    except ValueError:
+        raise click.BadParameter(f"two numbers are expected, such as 0,1 or -1,1, got {value!r}") from None
+    return None if value is None else (low, high)
+
+
 run_argument = click.argument("run", type=folder_type)
 data_dir_option = click.option(
     "--data-dir", type=folder_type, help="Folder that holds the files of a data set with a name."
@@ -262,6 +271,13 @@ def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="H,W[,C]",
             callback=_image_shape,
             help="Height, width and channels of images that are rows of numbers, such as 20,15 or 32,32,3.",
+        ),
+        click.option(
+            "--pixel-range",
+            metavar="LOW,HIGH",
+            callback=two_numbers,
+            help="The values that mean black and white, for numbers that are no pixels.  [default: found from all "
+            "training images]",
         ),
         click.option(
             "--groups",

@@ -171,8 +171,12 @@ def pseudo_labels(
     recipe, dataset = recipe_options.load(), training_options.load(data)
     pixels, names = None, None
     if unlabelled:
-        shape, largest = dataset.image_shape, dataset.pixel_range
-        images = read_images(list(unlabelled), image_shape=shape, pixel_range=largest)
+        images = read_images(
+            list(unlabelled),
+            image_shape=dataset.image_shape,
+            pixel_range=dataset.pixel_range,
+            value_range=dataset.value_range,
+        )
         for note in images.noted(skip_unreadable=training_options.read_options.skip_unreadable):
             click.echo(f"Note: {note}", err=True)
         names, pixels = images.names, images.pixels

@@ -9,8 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +19,7 @@ import platformdirs
 from committee.data import readers
 from committee.data.dataset import ImageDataset, Labels, Pixels
 from committee.data.download import fetch
-from committee.data.formats import arrays, csv_numbers
+from committee.data.formats import csv_numbers, idx
 from committee.data.formats.assemble import TEST_FRACTION, RawPart, RawSet, assemble
 from committee.data.formats.files import open_files
 from committee.data.read_options import ReadOptions
@@ -59,7 +58,8 @@ class Published:
     first_label: int = 0
 
 
-def _emnist(name: str, class_names: tuple[str, ...], first_label: int = 0) -> Published:
+def _emnist(name: str) -> Published:
+    first_label, class_names = idx.EMNIST[name]
     return Published(
         class_names=class_names,
         sums={"gzip.zip": "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e"},
@@ -132,9 +132,10 @@ PUBLISHED = {
         mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/", "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
         cache="kmnist",
     ),
-    "emnist-balanced": _emnist("emnist-balanced", tuple(string.digits + string.ascii_uppercase + "abdefghnqrt")),
-    "emnist-letters": _emnist("emnist-letters", tuple(string.ascii_uppercase), first_label=1),
-    "emnist-digits": _emnist("emnist-digits", _DIGITS),
+    **{
+        name: _emnist(name)
+        for name in ("emnist-balanced", "emnist-byclass", "emnist-bymerge", "emnist-letters", "emnist-digits")
+    },
 }
 
 NAMES = {
@@ -144,6 +145,8 @@ NAMES = {
     "fashion-mnist": "60,000 + 10,000 pictures of clothes in 10 classes, 28x28",
     "kmnist": "60,000 + 10,000 cursive Japanese characters in 10 classes, 28x28",
     "emnist-balanced": "112,800 + 18,800 handwritten digits and letters in 47 classes, 28x28",
+    "emnist-byclass": "697,932 + 116,323 handwritten digits and letters in 62 classes, 28x28",
+    "emnist-bymerge": "697,932 + 116,323 handwritten digits and letters in 47 classes, 28x28",
     "emnist-letters": "124,800 + 20,800 handwritten letters in 26 classes, 28x28",
     "emnist-digits": "240,000 + 40,000 handwritten digits, 28x28",
 }
@@ -244,18 +247,15 @@ def _published(name: str, data_dir: Path | None) -> tuple[RawSet, str]:
     entry = PUBLISHED[name]
     place = _place(name, entry, data_dir)
     with open_files(place, deep=place.is_file()) as files:
-        raw = arrays.read_idx_set(files.without_top_folder(), only=entry.idx_prefix)
+        raw = idx.read_idx_set(files.without_top_folder(), only=entry.idx_prefix)
     if raw.test is None:
         raise DataError(
             f"{place}: the test images of {name} ({entry.idx_prefix}t10k-images-idx3-ubyte) are missing; add them"
         )
-    train, test = (
-        RawPart(
-            part.values.swapaxes(1, 2) if entry.transposed else part.values, part.labels - entry.first_label, part.where
-        )
-        for part in (raw.train, raw.test)
-    )
-    return RawSet(train, test, entry.class_names), str(place)
+    if not entry.transposed:
+        return replace(raw, class_names=entry.class_names), str(place)
+    train, test = (idx.emnist_upright(part, entry.first_label) for part in (raw.train, raw.test))
+    return replace(raw, train=train, test=test, class_names=entry.class_names), str(place)
 
 
 def cache_dir() -> Path:
@@ -306,7 +306,7 @@ def _holds(place: Path, idx_prefix: str) -> str | None:
         return None
     with open_files(place, deep=place.is_file()) as files:
         files = files.without_top_folder()
-        found = arrays.idx_files(files, only=idx_prefix)
+        found = idx.idx_files(files, only=idx_prefix)
         if not {("train", "images"), ("train", "labels")} <= found.keys():
             return None
         content = files.read(found["train", "labels"], limit=2**24)

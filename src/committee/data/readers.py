@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, Pixels
-from committee.data.formats import arrays, csv_files, folders, listings, parquet
+from committee.data.formats import arrays, csv_files, folders, idx, listings, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
-from committee.data.formats.files import Files, open_files
+from committee.data.formats.files import Files, open_files, part_of
 from committee.data.formats.image_set import Unreadable, told, with_reasons
 from committee.data.formats.kinds import IMAGES, image_names, in_words, kinds_of, left_out_note
-from committee.data.read_options import AS_IT_IS, ReadOptions
+from committee.data.read_options import AS_IT_IS, ReadOptions, ValueRange
 from committee.errors import DataError, counted
 
 Block = tuple[str, NDArray[Any] | DataError]
@@ -70,9 +70,9 @@ def _csv_names(files: Files) -> list[str]:
 FORMATS = (
     Format(
         description="IDX files (train-images-idx3-ubyte ...)",
-        find=lambda files: list(arrays.idx_files(files).values()),
-        read_set=lambda files, options: arrays.read_idx_set(files),
-        read_images=arrays.read_idx_images,
+        find=lambda files: list(idx.idx_files(files).values()),
+        read_set=lambda files, options: idx.read_idx_set(files),
+        read_images=idx.read_idx_images,
     ),
     Format(
         description="NPY files (x_train.npy, y_train.npy ...)",
@@ -138,12 +138,26 @@ def read_dataset(path: Path, options: ReadOptions = AS_IT_IS) -> ImageDataset:
 
 
 def _format_of(files: Files) -> Format:
+    _check_no_zips(files)
     for each in FORMATS:
         if each.find(files):
             return each
     got = f"only files such as {files.names[0]}" if files.names else "no files"
     known = ", ".join(each.description for each in FORMATS)
     raise DataError(f"{files.where}: labelled images are expected, got {got}; give {known}, or a zip of these")
+
+
+def _check_no_zips(files: Files) -> None:
+    """Data in zips that lie in a folder or zip, as Kaggle's do, must not be overlooked for the tables beside them."""
+    zips = [name for name in files.names if name.lower().endswith(".zip")]
+    parts = [name for name in zips if part_of(name)]
+    others = [name for name in files.names if name not in zips]
+    if (zips and not others) or (parts and not any(map(part_of, others))):
+        listed = ", ".join((parts or zips)[:5])
+        raise DataError(
+            f"{files.where}: files or folders are expected, got zips inside it ({listed}), which are not read there; "
+            "unpack them and give the path of the folder"
+        )
 
 
 @dataclass(frozen=True)
@@ -178,7 +192,13 @@ class ImagesRead:
         return [*self.notes, f"{counted(number, 'unreadable image')} left out: {with_reasons(self.unreadable, '')}"]
 
 
-def read_images(paths: Sequence[str | Path], *, image_shape: tuple[int, int, int], pixel_range: int) -> ImagesRead:
+def read_images(
+    paths: Sequence[str | Path],
+    *,
+    image_shape: tuple[int, int, int],
+    pixel_range: int,
+    value_range: ValueRange | None = None,
+) -> ImagesRead:
     """Read images to classify and give them the form of those that a committee was trained on; labels are ignored.
 
     Args:
@@ -186,12 +206,15 @@ def read_images(paths: Sequence[str | Path], *, image_shape: tuple[int, int, int
             Where there are image files in a folder or zip, only these are read.
         image_shape: height, width, channels of the training images; others are resized and converted.
         pixel_range: 255 for training images of 8 bits, 65535 for 16.
+        value_range: the numbers that were black and white in the training's files (`Committee.value_range`); None finds
+            them out from each file alone.
 
     Raises:
         DataError: none of the images can be read; or a path does not exist, or is a damaged zip. Where some images can
             be read, the others are in `ImagesRead.unreadable`: damaged ones, files that are no images, and those that
             are transparent although the training images have no transparency.
     """
+    form = _Form(image_shape, pixel_range, value_range)
     named: list[_Name] = []
     unreadable: list[tuple[_Name, str]] = []
     notes: list[str] = []
@@ -202,7 +225,7 @@ def read_images(paths: Sequence[str | Path], *, image_shape: tuple[int, int, int
             sources = list(_sources(path, files))
             before = len(named) + len(unreadable)
             for source in sources:
-                for names, found in _images_of(source, image_shape, pixel_range):
+                for names, found in _images_of(source, form):
                     if isinstance(found, DataError):
                         unreadable.append((names[0], str(found)))
                         continue
@@ -283,15 +306,22 @@ def _sources(path: Path, files: Files) -> Iterator[_Source]:
             return
 
 
-def _images_of(
-    source: _Source, image_shape: tuple[int, int, int], pixel_range: int
-) -> Iterator[tuple[list[_Name], Pixels | DataError]]:
+@dataclass(frozen=True)
+class _Form:
+    """The form of the training images: their shape, the highest pixel, the numbers that were black and white."""
+
+    shape: tuple[int, int, int]
+    pixel_range: int
+    values: ValueRange | None
+
+
+def _images_of(source: _Source, form: _Form) -> Iterator[tuple[list[_Name], Pixels | DataError]]:
     """The images of a file in the wanted form, a block at a time, with their names; or why they cannot be read."""
     own, position = _Name(source.name, source.label), 0
     try:
         for place, values in source.blocks():
             count = 1 if source.one_image or isinstance(values, DataError) else len(values)
-            found = _in_form(place, values, image_shape, pixel_range)
+            found = _in_form(place, values, form)
             if isinstance(found, DataError):
                 alone = source.one_image or count > 1
             else:
@@ -302,17 +332,16 @@ def _images_of(
         yield [own], error
 
 
-def _in_form(
-    place: str, values: NDArray[Any] | DataError, image_shape: tuple[int, int, int], pixel_range: int
-) -> Pixels | DataError:
+def _in_form(place: str, values: NDArray[Any] | DataError, form: _Form) -> Pixels | DataError:
     """Images in the wanted form, or why they cannot have it."""
     if isinstance(values, DataError):
         return values
-    if values.ndim == 2 and values.shape[1] == prod(image_shape):
-        values = values.reshape(len(values), *image_shape)
-    elif values.shape in (image_shape, image_shape[:2]):
-        values = values.reshape(1, *image_shape[:2], -1)
+    if values.ndim == 2 and values.shape[1] == prod(form.shape):
+        values = values.reshape(len(values), *form.shape)
+    elif values.shape in (form.shape, form.shape[:2]):
+        values = values.reshape(1, *form.shape[:2], -1)
     try:
-        return conformed(as_pixels([values], [place], pixel_range)[0], image_shape, pixel_range, place)
+        pixels = as_pixels([values], [place], form.pixel_range, form.values)[0]
+        return conformed(pixels, form.shape, form.pixel_range, place)
     except DataError as error:
         return error

@@ -13,7 +13,7 @@ from committee.config.recipe import Augmentation
 from committee.config.record import Record
 from committee.data.augment import augment
 from committee.data.dataset import ImageDataset, Pixels
-from committee.data.read_options import ReadOptions
+from committee.data.read_options import ReadOptions, ValueRange
 from committee.errors import counted
 from committee.rng import torch_generator
 
@@ -36,6 +36,7 @@ class DatasetSummary(Record):
         digest: of both parts together; their order, the split and the file format do not matter.
         warnings: what every output of a training on this data set must say.
         notes: the data set's own notes, and remarks about classes without test images and about duplicates.
+        value_range: the numbers that became black and white; None where the files hold pixels.
     """
 
     names_of_0_4: ClassVar[Mapping[str, str]] = {"marks": "warnings"}
@@ -56,6 +57,7 @@ class DatasetSummary(Record):
     source: str
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    value_range: ValueRange | None = None
 
 
 class DataSource(ReadOptions):
@@ -97,6 +99,7 @@ def describe(dataset: ImageDataset) -> DatasetSummary:
         test_images_also_in_train=duplicates,
         source=dataset.source,
         warnings=dataset.warnings,
+        value_range=dataset.value_range,
         notes=(
             *dataset.notes,
             *_untested(dataset.class_names, train_counts, test_counts),

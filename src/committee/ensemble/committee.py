@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import Pixels
+from committee.data.read_options import ValueRange
 from committee.ensemble.combine import CombinationRule
 from committee.errors import DataError, RunError
 from committee.folders.run_folder import RunFolder
@@ -37,6 +38,8 @@ class Committee:
         image_shape: (height, width, channels) that the members take.
         pixel_range: 255 for 8-bit images, 65535 for 16-bit ones.
         rule: how their probabilities become one.
+        value_range: the numbers that were black and white in the training's files, for `committee.read_images`; None
+            where they held pixels.
         tta: test-time augmentation, "none" or "horizontal_flip"; see `committee.config.recipe.CommitteeSection`.
     """
 
@@ -48,6 +51,7 @@ class Committee:
     device: str = "cpu"
     precision: str = "float32"
     tta: str = "none"
+    value_range: ValueRange | None = None
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.image_shape))
@@ -139,7 +143,7 @@ def committee_of(folder: RunFolder, members: Sequence[int], device: str = "auto"
     identity, data, where = folder.identity, folder.data, devices.pick_device(device)
     record = folder.committee if folder.has_committee else None
     rule = CombinationRule(record.combination, record.weights, record.temperature or 1.0) if record else None
-    return form_committee(
+    committee = form_committee(
         {member: folder.member(member).weights for member in members},
         folder.recipe,
         rule or CombinationRule(),
@@ -150,6 +154,7 @@ def committee_of(folder: RunFolder, members: Sequence[int], device: str = "auto"
         precision=identity.precision if where == identity.device else devices.pick_precision("auto", where),
         where=f"{folder}: ",
     )
+    return replace(committee, value_range=data.value_range)
 
 
 def form_committee(

@@ -1,9 +1,7 @@
-"""Arrays of images and labels: IDX files like MNIST's, NPZ files as Keras and MedMNIST write them, NPY files."""
+"""Arrays of images and labels: NPZ files as Keras and MedMNIST write them, NPY files."""
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,12 +12,6 @@ from committee.data.formats.assemble import RawPart, RawSet, joining_note
 from committee.data.formats.files import Files, open_zip, read_exactly, reason
 from committee.errors import DataError
 
-_IDX_NAME = re.compile(
-    r"(?:.*/)?(?P<set>.*?)(?P<part>train|training|t10k|test|valid|val)[-_.](?P<kind>images|labels)[-_.]idx[1-4][-_.](?:ubyte|short|int)(?:\.gz)?",
-    re.IGNORECASE,
-)
-_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
 _ARRAY_NAMES = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("X", "y"), ("x", "y")),
     "val": (("x_val", "y_val"), ("val_images", "val_labels")),
@@ -28,105 +20,8 @@ _ARRAY_NAMES = {
 _UNLABELLED_NAMES = ("images", "x", "X", "x_test", "test_images")
 
 
-def idx_files(files: Files, only: str | None = None) -> dict[tuple[str, str], str]:
-    """The IDX files by part ("train", "val", "test") and kind ("images", "labels").
-
-    Args:
-        files: where to look.
-        only: what the wanted names begin with, before the part, such as ``"emnist-letters-"``; None for anything.
-
-    Raises:
-        DataError: there are IDX files of several data sets, and `only` does not choose among them.
-    """
-    found: dict[tuple[str, str], str] = {}
-    sets = set()
-    for name in files.names:
-        match = _IDX_NAME.fullmatch(name)
-        if match is None or (only is not None and match["set"].lower() != only):
-            continue
-        part = {"training": "train", "t10k": "test", "valid": "val"}.get(match["part"].lower(), match["part"].lower())
-        sets.add((name.rpartition("/")[0], match["set"]))
-        known = found.setdefault((part, match["kind"].lower()), name)
-        if len(known) > len(name):
-            found[part, match["kind"].lower()] = name
-    if len(sets) > 1:
-        listed = ", ".join(sorted("/".join(filter(None, pair)) or "(no prefix)" for pair in sets))
-        raise DataError(
-            f"{files.where}: IDX files of one data set are expected, got those of {len(sets)} ({listed}); "
-            "give the path of a folder that holds only one"
-        )
-    return found
-
-
-def read_idx_set(files: Files, only: str | None = None) -> RawSet:
-    """The data set in a folder of IDX files; a validation part is joined to the training part.
-
-    Args:
-        files: where to look.
-        only: as in `idx_files`.
-
-    Raises:
-        DataError: a file of images or labels is missing, damaged or cut off.
-    """
-    found = idx_files(files, only)
-    parts = {}
-    for part in ("train", "val", "test"):
-        kinds = [kind for kind in ("images", "labels") if (part, kind) in found]
-        if len(kinds) == 1:
-            other = "labels" if kinds == ["images"] else "images"
-            raise DataError(
-                f"{files.label(found[part, kinds[0]])}: the file of its {other} is missing; put both into one folder "
-                "and give the path of that"
-            )
-        if kinds:
-            images, labels = (read_idx(files, found[part, kind]) for kind in ("images", "labels"))
-            parts[part] = RawPart(images, labels, files.label(found[part, "images"]))
-            _check_same_number(images, labels, files.label(found[part, "images"]), files.label(found[part, "labels"]))
-    if "train" not in parts:
-        raise DataError(
-            f"{files.where}: IDX files of training images (train-images-idx3-ubyte) are expected, got only others; "
-            "add them"
-        )
-    return with_validation(parts)
-
-
-def read_idx(files: Files, name: str) -> NDArray[Any]:
-    """One IDX file as an array.
-
-    Raises:
-        DataError: the file is not an IDX file, is cut off, or is longer than its header says.
-    """
-    label = files.label(name)
-    with files.open(name) as file:
-        head = file.read(4)
-        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= head[3] <= 4:
-            raise DataError(
-                f"{label}: an IDX file begins with bytes such as 00 00 08 03, this one with "
-                f"{head.hex(' ') or 'nothing'}; replace the file"
-            )
-        sizes = file.read(4 * head[3])
-        if len(sizes) < 4 * head[3]:
-            raise DataError(
-                f"{label}: the file is cut off: a header of {4 + 4 * head[3]} bytes is expected, got "
-                f"{4 + len(sizes)}; copy or download it again"
-            )
-        shape = struct.unpack(f">{head[3]}I", sizes)
-        array = read_exactly(file, shape, np.dtype(_IDX_TYPES[head[2]]), label)
-        if file.read(1):
-            raise DataError(
-                f"{label}: the file is longer than its header says (shape {shape}); copy or download it again"
-            )
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def read_idx_images(files: Files, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The images in one IDX file, with their place for messages; nothing where it holds labels."""
-    match = _IDX_NAME.fullmatch(name)
-    if match and match["kind"].lower() == "images":
-        yield files.label(name), read_idx(files, name)
-
-
-def _check_same_number(images: NDArray[Any], labels: NDArray[Any], images_file: str, labels_file: str) -> None:
+def check_same_number(images: NDArray[Any], labels: NDArray[Any], images_file: str, labels_file: str) -> None:
+    """Raise a DataError where there are not as many labels as images."""
     if len(images) != len(labels):
         raise DataError(
             f"{images_file}: there are {len(images):,} images, but {len(labels):,} labels in {labels_file}; make the "
@@ -147,8 +42,11 @@ def joined(part: RawPart, other: RawPart | None) -> RawPart:
             f"{other.where}: its images have the shape {other.values.shape[1:]}, those of {part.where} "
             f"{part.values.shape[1:]}; bring them to one shape"
         )
-    values = np.concatenate([part.values, other.values])
-    return RawPart(values, np.concatenate([part.labels, other.labels]), f"{part.where} and then {other.where}")
+    values, labels = (np.concatenate([getattr(each, name) for each in (part, other)]) for name in ("values", "labels"))
+    groups = None
+    if part.groups is not None and other.groups is not None:
+        groups = np.concatenate([part.groups, other.groups])
+    return RawPart(values, labels, f"{part.where} and then {other.where}", (*part.files, *other.files), groups)
 
 
 def with_validation(
@@ -223,7 +121,7 @@ def read_npy_set(files: Files) -> RawSet:
                 images, labels = (read_npy(files, names[key]) for key in pair)
                 parts[part] = RawPart(images, labels, f"{files.where} [{pair[0]}]")
                 if images.ndim and labels.ndim:
-                    _check_same_number(images, labels, parts[part].where, f"{files.where} [{pair[1]}]")
+                    check_same_number(images, labels, parts[part].where, f"{files.where} [{pair[1]}]")
     if "train" not in parts:
         raise DataError(
             f"{files.where}: arrays called x_train and y_train (or train_images and train_labels, images and labels, "

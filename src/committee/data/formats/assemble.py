@@ -25,7 +25,8 @@ from committee.data.formats.decode import (
 from committee.data.formats.files import rows_of
 from committee.data.formats.groups import with_groups
 from committee.data.formats.rows import shape_of_row, with_shapes
-from committee.data.read_options import ReadOptions
+from committee.data.formats.values import depth, is_plain, takes, to_pixels, value_range
+from committee.data.read_options import ReadOptions, ValueRange
 from committee.data.splits import stratified_part
 from committee.errors import DataError, counted
 from committee.rng import numpy_generator
@@ -88,10 +89,13 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
         if part.values.ndim and len(part.values) == 0:
             raise DataError(f"{part.where}: there are no images; give at least two classes with several images each")
     parts, shape_notes = with_shapes(parts, options.shape)
-    pixels = as_pixels([part.values for part in parts], [part.where for part in parts])
+    where = [part.where for part in parts]
+    shaped = [_shaped(part.values, part.where) for part in parts]
+    values, range_notes = value_range(shaped, where, options.pixel_range)
+    pixels = _pixels(shaped, where, depth(shaped, values) if values else 255, values)
     if options.channels is not None:
         number = wanted_channels({array.shape[3] for array in pixels}, options.channels)
-        pixels = [with_channels(array, number, part.where) for array, part in zip(pixels, parts, strict=True)]
+        pixels = [with_channels(array, number, place) for array, place in zip(pixels, where, strict=True)]
     pixels, size_notes = _same_form(pixels, parts, options.image_size)
     labels, class_names = _encoded(parts, raw.class_names)
     images = [
@@ -102,14 +106,14 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
     images, group_notes = with_groups(
         images, [part.files for part in parts], [part.groups for part in parts], options.groups
     )
-    notes = (*raw.notes, *shape_notes, *size_notes, *group_notes)
+    notes = (*raw.notes, *shape_notes, *range_notes, *size_notes, *group_notes)
     if len(images) == 2:
         train, test = images
     else:
         train, test = _split(images[0], raw.train.where)
         fifth = f"a stratified fifth ({counted(len(test), 'image')}, the same for every seed)"
         notes = (*notes, f"no test part was given: {fifth} was sealed as the test part")
-    return ImageDataset(name, train, SealedTest(test), class_names, source, notes)
+    return ImageDataset(name, train, SealedTest(test), class_names, source, notes, value_range=values)
 
 
 def by_part(
@@ -179,17 +183,20 @@ def _split(images: LabelledImages, where: str) -> tuple[LabelledImages, Labelled
     return train, test
 
 
-def as_pixels(arrays: Sequence[NDArray[Any]], where: Sequence[str], pixel_range: int = 255) -> list[Pixels]:
+def as_pixels(
+    arrays: Sequence[NDArray[Any]], where: Sequence[str], pixel_range: int = 255, values: ValueRange | None = None
+) -> list[Pixels]:
     """8- or 16-bit pixels of arrays of any numeric type, one rule for all of them.
 
-    Unsigned 8- and 16-bit integers stay as they are; booleans become 0 and 255; other integers must be from 0 to 255,
-    or from 0 to 65535; floats must be from 0 to 1 (they are multiplied by 255 and rounded), or whole numbers from 0 to
-    255.
+    Numbers that a range is known for are scaled by it. Otherwise unsigned 8- and 16-bit integers stay as they are;
+    booleans become 0 and 255; other whole numbers must be from 0 to 255, or from 0 to 65535; for floats the range is
+    found by `committee.data.formats.values.value_range`.
 
     Args:
         arrays: shapes as in `RawPart.values`.
         where: a file name for each.
-        pixel_range: 65535 to read integers of other types as 16-bit pixels even where none is over 255.
+        pixel_range: 65535 to make 16-bit pixels of numbers of other types even where none is over 255.
+        values: the numbers that mean black and white.
 
     Returns:
         (image, height, width, channel) arrays, uint8 or uint16.
@@ -198,48 +205,22 @@ def as_pixels(arrays: Sequence[NDArray[Any]], where: Sequence[str], pixel_range:
         DataError: a shape that is not of images, a value outside these ranges, NaN (the image is named).
     """
     shaped = [_shaped(array, place) for array, place in zip(arrays, where, strict=True)]
-    kinds = {array.dtype.kind for array in shaped}
-    if kinds == {"b"}:
-        return [array.astype(np.uint8) * np.uint8(255) for array in shaped]
-    if all(array.dtype in (np.uint8, np.uint16) for array in shaped):
-        return promoted([cast(Pixels, array.astype(array.dtype.newbyteorder("="), copy=False)) for array in shaped])
-    if not kinds <= set("biuf"):
-        raise DataError(f"{where[0]}: pixels must be numbers, got the type {shaped[0].dtype}; convert them")
-    filled = [(array, place) for array, place in zip(shaped, where, strict=True) if array.size]
-    limit = 255 if "f" in kinds else 65535
-    highest = max((_checked_highest(array, place, limit) for array, place in filled), default=0.0)
-    if "f" not in kinds:
-        dtype = np.uint8 if max(highest, pixel_range) <= 255 else np.uint16
-        return [cast(Pixels, array.astype(dtype)) for array in shaped]
-    if highest <= 1:
-        return [np.rint(array * 255).astype(np.uint8) for array in shaped]
-    for array, place in filled:
-        _check_whole(array, place, highest)
-    return [array.astype(np.uint8) for array in shaped]
+    known = values is not None and all(takes(values, array) for array in shaped)
+    values = values if known else value_range(shaped, where, None)[0]
+    return _pixels(shaped, where, pixel_range, values)
 
 
-def _checked_highest(array: NDArray[Any], where: str, limit: int) -> float:
-    """The highest value of an array; all of them must be numbers from 0 to `limit`."""
-    low, high = float(array.min()), float(array.max())
-    if np.isnan(low):
-        image = int(np.flatnonzero(np.isnan(array).reshape(len(array), -1).any(axis=1))[0])
-        raise DataError(
-            f"{where}: image {image} (counted from 0) holds NaN, but every pixel must be a number; correct or remove it"
-        )
-    if low < 0 or high > limit:
-        raise DataError(
-            f"{where}: pixels must be integers from 0 to 255 or 65535, or floats from 0 to 1 or 0 to 255, "
-            f"got values from {low:g} to {high:g}; rescale them"
-        )
-    return high
-
-
-def _check_whole(array: NDArray[Any], where: str, highest: float) -> None:
-    if not np.array_equal(array, np.rint(array)):
-        raise DataError(
-            f"{where}: float pixels must be from 0 to 1, or whole numbers from 0 to 255, "
-            f"got fractions and values up to {highest:g}; divide them by 255 or round them"
-        )
+def _pixels(
+    shaped: Sequence[NDArray[Any]], where: Sequence[str], pixel_range: int, values: ValueRange | None
+) -> list[Pixels]:
+    """Pixels of numbers (image, height, width, channel) whose range is known; None where they are pixels already."""
+    if values is not None:
+        return [to_pixels(array, place, values, pixel_range) for array, place in zip(shaped, where, strict=True)]
+    pixels = [array.astype(np.uint8) * np.uint8(255) if array.dtype.kind == "b" else array for array in shaped]
+    if all(map(is_plain, pixels)):
+        return promoted([cast(Pixels, array.astype(array.dtype.newbyteorder("="), copy=False)) for array in pixels])
+    highest = max(pixel_range, *(float(array.max()) for array in pixels if array.size))
+    return [cast(Pixels, array.astype(np.uint8 if highest <= 255 else np.uint16)) for array in pixels]
 
 
 def _shaped(array: NDArray[Any], where: str) -> NDArray[Any]:

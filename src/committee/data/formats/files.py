@@ -119,7 +119,7 @@ class Files:
         """
         try:
             with self.opener(self.prefix + name) as file:
-                if unzip and name.endswith(".gz"):
+                if unzip and name.endswith(".gz") and self._is_gzip(file, name):
                     with gzip.open(file) as unzipped:
                         yield cast(BinaryIO, unzipped)
                 else:
@@ -128,6 +128,16 @@ class Files:
             raise
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             raise self._unreadable(name, error) from error
+
+    def _is_gzip(self, file: BinaryIO, name: str) -> bool:
+        """Whether a file called .gz is compressed: browsers unpack some and keep the name, or save a page instead."""
+        head = cast(io.BufferedReader, file).peek(256)[:256]
+        if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise DataError(
+                f"{self.label(name)}: a compressed file is expected, got an HTML page (perhaps the page of its "
+                "download, or of an error); download the file itself"
+            )
+        return head[:2] == b"\x1f\x8b" or not head
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """All bytes of one file, decompressed where it is a ``.gz``.
@@ -165,6 +175,13 @@ PARTS = {
 """The part of a data set that a word in a folder's or file's name stands for."""
 
 
+def part_of(name: str) -> str | None:
+    """The part of a data set that the words in a file's name, or else in its folders' names, stand for."""
+    folder, _, base = name.rpartition("/")
+    words = [*re.split("[^a-z0-9]+", base.lower()), *reversed(folder.lower().split("/"))]
+    return next((PARTS[word] for word in words if word in PARTS), None)
+
+
 def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
     """The files with these endings by part: "train" first, then "val" and "test", as their names say.
 
@@ -180,13 +197,11 @@ def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str
     found: dict[str, list[str]] = {}
     sets: dict[str, set[str]] = {}
     for name in names:
-        folder, _, base = name.rpartition("/")
-        words = [*re.split("[^a-z0-9]+", base.lower()), *reversed(folder.lower().split("/"))]
-        part = next((PARTS[word] for word in words if word in PARTS), None)
+        part = part_of(name)
         if part is not None:
             found.setdefault(part, []).append(name)
-            sets.setdefault(part, set()).add(_set_name(folder, base, suffixes))
-    if not found and len({_set_name(*name.rpartition("/")[::2], suffixes) for name in names}) == 1:
+            sets.setdefault(part, set()).add(_set_name(name, suffixes))
+    if not found and len({_set_name(name, suffixes) for name in names}) == 1:
         return {"train": names}
     if "train" not in found:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -203,8 +218,9 @@ def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str
     return {part: found[part] for part in ("train", "val", "test") if part in found}
 
 
-def _set_name(folder: str, base: str, suffixes: tuple[str, ...]) -> str:
+def _set_name(name: str, suffixes: tuple[str, ...]) -> str:
     """What a file's name says besides its part and its number among others: which data set it belongs to."""
+    folder, _, base = name.rpartition("/")
     stem = base[: -len(max((suffix for suffix in suffixes if base.lower().endswith(suffix)), key=len, default=""))]
     no_set = re.compile("|".join([*PARTS, "of", "part", "shard", r"\d+", r"(?=\w*\d)[0-9a-f]{8,}"]))
     words = (
