@@ -136,7 +136,11 @@ def _format_of(files: Files) -> Format:
 
 
 def read_images(
-    paths: Sequence[str | Path], *, image_shape: tuple[int, int, int], pixel_range: int
+    paths: Sequence[str | Path],
+    *,
+    image_shape: tuple[int, int, int],
+    pixel_range: int,
+    prepare: Callable[[Pixels, str], Pixels] | None = None,
 ) -> tuple[list[str], Pixels]:
     """Read images to classify and give them the form of those that a committee was trained on; labels are ignored.
 
@@ -145,6 +149,8 @@ def read_images(
             Where there are image files in a folder or zip, only these are read.
         image_shape: height, width, channels of the training images; others are resized and converted.
         pixel_range: 255 for training images of 8 bits, 65535 for 16.
+        prepare: how images (image, height, width, channel) get this form, and the name for messages about them; such as
+            `Committee.preparation`. None resizes and converts them.
 
     Returns:
         A name for each image (``"folder/file.png"``, or ``"array.npy[3]"``, counted from 0; all with their paths where
@@ -157,12 +163,13 @@ def read_images(
     names: list[str] = []
     labels: list[str] = []
     blocks: list[Pixels] = []
+    fit = prepare or (lambda pixels, label: conformed(pixels, image_shape, pixel_range, label))
     for path in map(Path, paths):
         with open_files(path) as files, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks about odd but readable files
             before = len(blocks)
             for source in _sources(path, files):
-                pixels = [_in_form(block, image_shape, pixel_range) for block in source.blocks]
+                pixels = [_in_form(block, image_shape, pixel_range, fit) for block in source.blocks]
                 names += _numbered(source.name, pixels, alone=source.one_image)
                 labels += _numbered(source.label, pixels, alone=source.one_image)
                 blocks += pixels
@@ -205,11 +212,13 @@ def _sources(path: Path, files: Files) -> Iterator[_Source]:
             return
 
 
-def _in_form(block: Block, image_shape: tuple[int, int, int], pixel_range: int) -> Pixels:
+def _in_form(
+    block: Block, image_shape: tuple[int, int, int], pixel_range: int, fit: Callable[[Pixels, str], Pixels]
+) -> Pixels:
     place, values = block
     if values.shape in (image_shape, image_shape[:2]):
         values = values.reshape(1, *image_shape[:2], -1)
-    return conformed(as_pixels([values], [place], pixel_range)[0], image_shape, pixel_range, place)
+    return fit(as_pixels([values], [place], pixel_range)[0], place)
 
 
 def _numbered(name: str, blocks: Sequence[Pixels], *, alone: bool) -> list[str]:
