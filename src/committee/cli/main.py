@@ -34,6 +34,7 @@ from committee.errors import CommitteeError, counted
 if TYPE_CHECKING:
     from committee.config.recipe import Recipe
     from committee.data.dataset import ImageDataset
+    from committee.data.prepare import How
     from committee.folders.run_folder import RunFolder
     from committee.training.plan import TrainingPlan
     from committee.training.setting import Setting
@@ -216,9 +217,18 @@ def show(folder: RunFolder, as_json: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output."
 )
+@click.option(
+    "--prepare",
+    type=click.Choice(["auto", "as-is", "digits"]),
+    default="auto",
+    show_default=True,
+    help="Photographs of handwriting, for a committee of digits or characters: digits finds the ink and gives it the "
+    "size, place and brightness of the training images; auto does so for images that differ in these; as-is only "
+    "resizes.",
+)
 @device_option
 @example("committee predict runs/mnist-5k-standard-seed0 digit.png\ncommittee predict RUN images/ --out answers.csv")
-def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None, device: str) -> None:
+def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None, prepare: How, device: str) -> None:
     """Classify images with the committee of RUN.
 
     PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet or IDX files. Each image
@@ -233,15 +243,19 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
 
     form = predictions.form_of(form, out)
     committee = load(run, device=device)
+    preparation = committee.preparation(prepare)
     images = read_images(
         paths,
         image_shape=committee.image_shape,
         pixel_range=committee.pixel_range,
         value_range=committee.value_range,
+        prepare=preparation,
     )
     for note in images.notes:
         click.echo(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)
+    for remark in predictions.remarks(preparation):
+        click.echo(remark, err=True)
     predictions.write(replace(answers, unreadable=images.unreadable), form, out)
     if images.unreadable:
         click.echo(tell_of_unreadable(images.unreadable, len(images.names)), err=True)

@@ -198,6 +198,7 @@ def read_images(
     image_shape: tuple[int, int, int],
     pixel_range: int,
     value_range: ValueRange | None = None,
+    prepare: Callable[[Pixels, str], Pixels] | None = None,
 ) -> ImagesRead:
     """Read images to classify and give them the form of those that a committee was trained on; labels are ignored.
 
@@ -208,13 +209,16 @@ def read_images(
         pixel_range: 255 for training images of 8 bits, 65535 for 16.
         value_range: the numbers that were black and white in the training's files (`Committee.value_range`); None finds
             them out from each file alone.
+        prepare: how images (image, height, width, channel) get this form, and the name for messages about them; such as
+            `Committee.preparation`. None resizes and converts them.
 
     Raises:
         DataError: none of the images can be read; or a path does not exist, or is a damaged zip. Where some images can
             be read, the others are in `ImagesRead.unreadable`: damaged ones, files that are no images, and those that
             are transparent although the training images have no transparency.
     """
-    form = _Form(image_shape, pixel_range, value_range)
+    fit = prepare or (lambda pixels, label: conformed(pixels, image_shape, pixel_range, label))
+    form = _Form(image_shape, pixel_range, value_range, fit)
     named: list[_Name] = []
     unreadable: list[tuple[_Name, str]] = []
     notes: list[str] = []
@@ -308,11 +312,19 @@ def _sources(path: Path, files: Files) -> Iterator[_Source]:
 
 @dataclass(frozen=True)
 class _Form:
-    """The form of the training images: their shape, the highest pixel, the numbers that were black and white."""
+    """The form of the training images.
+
+    Attributes:
+        shape: height, width, channels.
+        pixel_range: the highest pixel.
+        values: the numbers that were black and white.
+        fit: gives images this shape; with their name for messages.
+    """
 
     shape: tuple[int, int, int]
     pixel_range: int
     values: ValueRange | None
+    fit: Callable[[Pixels, str], Pixels]
 
 
 def _images_of(source: _Source, form: _Form) -> Iterator[tuple[list[_Name], Pixels | DataError]]:
@@ -341,7 +353,6 @@ def _in_form(place: str, values: NDArray[Any] | DataError, form: _Form) -> Pixel
     elif values.shape in (form.shape, form.shape[:2]):
         values = values.reshape(1, *form.shape[:2], -1)
     try:
-        pixels = as_pixels([values], [place], form.pixel_range, form.values)[0]
-        return conformed(pixels, form.shape, form.pixel_range, place)
+        return form.fit(as_pixels([values], [place], form.pixel_range, form.values)[0], place)
     except DataError as error:
         return error

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import Pixels
+from committee.data.prepare import How, Preparation
 from committee.data.read_options import ValueRange
 from committee.ensemble.combine import CombinationRule
 from committee.errors import DataError, RunError
+from committee.folders.records import ImagesRecord
 from committee.folders.run_folder import RunFolder
 from committee.nn import devices
 from committee.nn.architectures import build
@@ -41,6 +43,7 @@ class Committee:
         value_range: the numbers that were black and white in the training's files, for `committee.read_images`; None
             where they held pixels.
         tta: test-time augmentation, "none" or "horizontal_flip"; see `committee.config.recipe.CommitteeSection`.
+        images: what the training images look like.
     """
 
     networks: tuple[nn.Module, ...]
@@ -52,6 +55,7 @@ class Committee:
     precision: str = "float32"
     tta: str = "none"
     value_range: ValueRange | None = None
+    images: ImagesRecord = field(default_factory=ImagesRecord)
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.image_shape))
@@ -95,6 +99,18 @@ class Committee:
     def __getstate__(self) -> dict[str, object]:
         """What is pickled: everything but the functions, which are made again when they are needed."""
         return {name: value for name, value in self.__dict__.items() if name != "forwards"}
+
+    def preparation(self, how: How = "auto") -> Preparation:
+        """What makes images of one's own like the training images: the `prepare` of `committee.read_images`.
+
+        Args:
+            how: "digits" makes writing on a photograph like the training images, as MNIST's makers did; "auto" does so
+                where the training images are writing in a frame of its own and an image is not; "as-is" resizes only.
+
+        Raises:
+            DataError: "digits" for a committee of other images.
+        """
+        return Preparation(self.image_shape, self.pixel_range, self.images.writing, how)
 
     def predict_proba(self, pixels: Pixels) -> NDArray[np.float64]:
         """The committee's probabilities: (image, height, width, channel) -> (image, class).
@@ -153,6 +169,7 @@ def committee_of(folder: RunFolder, members: Sequence[int], device: str = "auto"
         device=where,
         precision=identity.precision if where == identity.device else devices.pick_precision("auto", where),
         where=f"{folder}: ",
+        images=folder.images if folder.has_committee else None,
     )
     return replace(committee, value_range=data.value_range)
 
@@ -168,6 +185,7 @@ def form_committee(
     device: str,
     precision: str,
     where: str = "",
+    images: ImagesRecord | None = None,
 ) -> Committee:
     """A committee from its members' weights.
 
@@ -178,6 +196,7 @@ def form_committee(
         class_names, image_shape, pixel_range: of the training's data set.
         device, precision: of the predictions.
         where: the start of an error message: whose weights these are.
+        images: what the training images look like, where that is known.
 
     Raises:
         RunError: weights that do not fit the recipe's network; the message names the first tensor that differs.
@@ -193,7 +212,15 @@ def form_committee(
         moved: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         networks.append(moved.eval())
     return Committee(
-        tuple(networks), class_names, image_shape, pixel_range, rule, device, precision, recipe.committee.tta
+        tuple(networks),
+        class_names,
+        image_shape,
+        pixel_range,
+        rule,
+        device,
+        precision,
+        recipe.committee.tta,
+        images=images or ImagesRecord(),
     )
 
 

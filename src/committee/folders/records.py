@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, field_validator
 
 from committee.config.record import Record
 from committee.config.renames import Table, to_current_names
+from committee.data.prepare import Writing
 from committee.data.summary import DatasetSummary, DataSource
 from committee.metrics.results import Interval, PartScore, SizeTemperature
 
@@ -167,6 +168,16 @@ class CommitteeRecord(Record):
     weights: tuple[float, ...] | None = None
     temperature: float | None = None
     temperature_by_size: tuple[SizeTemperature, ...] = ()
+
+
+class ImagesRecord(Record):
+    """`images.json`: what the training images look like, so that others can be compared with them and be made so.
+
+    Attributes:
+        writing: their measures, where they show writing in a frame of its own; see `committee.data.prepare`.
+    """
+
+    writing: Writing | None = None
 
 
 class ScoreSummary(Record):

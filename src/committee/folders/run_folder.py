@@ -23,6 +23,7 @@ from committee.config.recipe import Recipe
 from committee.config.record import Record
 from committee.config.toml_files import content_of
 from committee.data.dataset import Labels
+from committee.data.prepare import measure
 from committee.errors import RunError
 from committee.folders import files
 from committee.folders.member_folder import MemberFolder
@@ -30,6 +31,7 @@ from committee.folders.records import (
     CommitteeRecord,
     Environment,
     FileRecord,
+    ImagesRecord,
     Manifest,
     ModelManifest,
     RunData,
@@ -284,6 +286,24 @@ class RunFolder(Folder):
         """How members become one."""
         files.write_record(self.path / "committee.json", committee)
         self.committee = committee
+
+    @cached_property
+    def images(self) -> ImagesRecord:
+        """What the training images look like; of older runs and studies' models, by the samples on their page."""
+        path = self.path / "images.json"
+        if path.exists():
+            return files.read_record(path, ImagesRecord)
+        owners = (self.path, *self.path.parents[1:2])
+        shown = next((Folder(each).pictures for each in owners if (each / "pictures.npz").exists()), {})
+        if "samples" not in shown:
+            return ImagesRecord()
+        samples = shown["samples"].reshape(-1, *self.data.shape)
+        return ImagesRecord(writing=measure(samples[samples.any(axis=(1, 2, 3))]))
+
+    def write_images(self, images: ImagesRecord) -> None:
+        """What the training images look like."""
+        files.write_record(self.path / "images.json", images)
+        self.images = images
 
     @property
     def out_of_fold_probabilities(self) -> NDArray[np.float64]:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset, LabelledImages, Labels, open_test
+from committee.data.prepare import measure
 from committee.data.summary import sample_pictures
 from committee.ensemble.combine import CombinationRule
 from committee.ensemble.committee import committee_of
 from committee.ensemble.member_predictions import MemberPredictions
 from committee.ensemble.size_curve import size_curve
 from committee.errors import TrainingError
-from committee.folders.records import CommitteeRecord, MemberRecord, RunSummary, ScoreSummary
+from committee.folders.records import CommitteeRecord, ImagesRecord, MemberRecord, RunSummary, ScoreSummary
 from committee.folders.run_folder import RunFolder
 from committee.metrics.error_analysis import agreement, galleries
 from committee.metrics.results import Calibration, Gallery, MemberResult, PartScore, Results, Scores
@@ -81,6 +82,7 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
     rule = write_rule(folder, recipe, used, predictions, dataset.train.labels)
     train = EvaluatedPart("train", dataset.train, predictions, predictions.combined(rule))
     folder.write_out_of_fold_probabilities(train.probabilities)
+    folder.write_images(ImagesRecord(writing=measure(dataset.train.pixels)))
     test = None if open_for is None else evaluated_test(folder, dataset, used, open_for)
     names = dataset.class_names
     parts = [train] if test is None else [train, test]

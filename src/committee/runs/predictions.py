@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from committee.config.record import Record
 from committee.data.dataset import Pixels
+from committee.data.prepare import Preparation
 from committee.ensemble.committee import Committee
-from committee.errors import CommitteeError, require
+from committee.errors import CommitteeError, counted, require
 from committee.metrics.formatting import percent
 
 FILE_FORMS = ("csv", "json", "parquet")
@@ -77,6 +78,20 @@ def predict(committee: Committee, names: Sequence[str], pixels: Pixels) -> Predi
     choices = combined.argmax(axis=1)
     disagreement = (members.argmax(axis=2) != choices).mean(axis=0)
     return Predictions(names, committee.class_names, combined, disagreement)
+
+
+def remarks(preparation: Preparation) -> list[str]:
+    """What must be said about images that were read: sentences."""
+    originals = preparation.originals
+    prepared = [each for each in originals if each.prepared]
+    if not prepared:
+        return []
+    how = "" if preparation.how == "digits" else "; --prepare as-is takes them as they are"
+    count = f"{len(prepared):,} of {counted(len(originals), 'image')}"
+    return [
+        f"Note: {count} {'was' if len(prepared) == 1 else 'were'} prepared: what is written there got the size, place "
+        f"and brightness of the training images{how}"
+    ]
 
 
 def form_of(form: str | None, out: Path | None) -> str:
