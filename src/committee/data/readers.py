@@ -72,9 +72,9 @@ FORMATS = (
     ),
     Format(
         description="NPY files (x_train.npy, y_train.npy ...)",
-        find=lambda files: [name for name in files.names if name.endswith(".npy")],
+        find=arrays.npy_names,
         read_set=lambda files, options: arrays.read_npy_set(files),
-        read_images=lambda files, name: [(files.label(name), arrays.read_npy(files, name))],
+        read_images=arrays.read_npy_images,
     ),
     Format(
         description="an NPZ file",
