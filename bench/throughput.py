@@ -173,7 +173,7 @@ def breakdown() -> dict[str, float]:
         for epoch in (1, 2):
             spent.clear()
             binding.call, began = timed, time.perf_counter()
-            for batch, target in epoch_batches(images, targets, task, epoch, network):
+            for batch, target, _ in epoch_batches(images, targets, task, epoch, network):
                 optimiser.zero_grad(set_to_none=False)
                 loop.loss_of(forward(batch).float(), target, recipe.training).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()

@@ -90,7 +90,7 @@ def test_capital_x_and_y_are_enough(tmp_path: Path, digits: Digits) -> None:
     np.save(tmp_path / "X.npy", digits[0])
     np.save(tmp_path / "Y.npy", np.eye(10)[digits[1]])  # the sign language digits come so
     assert len(read_dataset(tmp_path).train) == 160
-    assert len(read_images([tmp_path], image_shape=(8, 8, 1), pixel_range=255)[0]) == 200  # labels are passed over
+    assert len(read_images([tmp_path], image_shape=(8, 8, 1), pixel_range=255).names) == 200  # labels are passed over
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from collections.abc import Callable
@@ -233,7 +234,9 @@ def test_the_command_reference_is_current_and_every_command_has_an_example() -> 
     assert isinstance(main, click.Group)
 
 
-def test_predictions_are_written_in_the_format_of_the_file_and_compare_names_what_differs(tmp_path: Path) -> None:
+def test_predictions_are_written_in_the_format_of_the_file_and_compare_names_what_differs(
+    tmp_path: Path, digits: ImageDataset
+) -> None:
     base = ["train", "digits", "--members", "2", "--set", "holdout.folds=2", "--set", "network.widths=[8,8,8]"]
     for epochs in ("1", "2"):
         result = call(*base, "--epochs", epochs, "--workers", "1", "--out", tmp_path / epochs)
@@ -250,6 +253,21 @@ def test_predictions_are_written_in_the_format_of_the_file_and_compare_names_wha
         refused = call("predict", tmp_path / "1", images, *wrong)
         assert refused.exit_code == 2
         assert refused.stderr.startswith("Error: a file of predictions is csv, json or parquet, got ")
+    photos = unreadable_image(tmp_path, digits)
+    partly = call("predict", tmp_path / "1", photos, "--out", tmp_path / "partly.csv")
+    assert partly.exit_code == 3
+    assert partly.stderr.startswith("1 image cannot be read and 39 images can:\n  ")
+    with (tmp_path / "partly.csv").open(newline="") as file:
+        *answers, broken = csv.DictReader(file)
+    assert [row["image"] for row in answers] == sorted(row["image"] for row in answers)
+    assert [len(answers), answers[0]["error"], broken["prediction"]] == [39, "", ""]
+    assert broken["image"].startswith("digit 3/")
+    assert "image is expected, got something else" in broken["error"]
+    *_, listed = json.loads(call("predict", tmp_path / "1", photos, "--format", "json").stdout)
+    assert listed == {"image": broken["image"], "error": broken["error"]}
+    skipped = call("data", "info", photos, "--skip-unreadable", "--channels", "colour", "--json", "--picture",
+                   tmp_path / "samples.png")  # fmt: skip
+    assert (json.loads(skipped.stdout)["images"], json.loads(skipped.stdout)["shape"]) == (39, [8, 8, 3])
     lines = call("compare", tmp_path / "1", tmp_path / "2").stdout.splitlines()
     assert lines[1:3] == ["A and B differ in:", "  training.epochs: 1 in A, 2 in B"]
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from committee.metrics.balanced import balanced_accuracy_interval
 from committee.metrics.error_analysis import agreement, galleries, most_confused_pairs
 from committee.metrics.intervals import (
     bootstrap_mean_difference,
@@ -51,6 +52,43 @@ def test_metrics_agree_with_scikit_learn(predicted: tuple[np.ndarray, np.ndarray
     precision, recall, f1, images = sklearn.precision_recall_fscore_support(labels, choices)
     for row, *expected in zip(result.classes, precision, recall, f1, images, strict=True):
         assert [row.precision, row.recall, row.f1, row.images] == pytest.approx(expected)
+
+
+def test_figures_in_which_every_class_counts_alike_agree_with_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = np.random.default_rng(3)
+    labels = generator.choice(3, size=2000, p=[0.9, 0.07, 0.03])
+    probabilities = generator.dirichlet(np.ones(3), size=2000)
+    probabilities[np.arange(2000), labels] += generator.random(2000)
+    probabilities = np.round(probabilities / probabilities.sum(1, keepdims=True), 2)  # with ties
+    probabilities /= probabilities.sum(1, keepdims=True)
+    scores = score(probabilities, labels, ["good", "scratch", "dent"])
+    found, predicted = scores.balanced, probabilities.argmax(1)
+    assert found is not None
+    assert scores.is_imbalanced
+    assert found.accuracy == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
+    assert found.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    assert found.auc == pytest.approx(metrics.roc_auc_score(labels, probabilities, multi_class="ovr"))
+    drawn = []  # the interval of the area against resampled images
+    for rows in generator.integers(2000, size=(300, 2000)):
+        drawn.append(metrics.roc_auc_score(labels[rows], probabilities[rows], multi_class="ovr"))
+    assert found.auc_interval is not None
+    assert (found.auc_interval.low, found.auc_interval.high) == pytest.approx(
+        np.quantile(drawn, [0.025, 0.975]), abs=0.01
+    )
+
+
+def test_intervals_of_balanced_accuracy_hold_their_level() -> None:
+    generator = np.random.default_rng(4)
+    recalls, images, inside = np.array([0.99, 0.75]), np.array([388, 12]), 0
+    for right in generator.binomial(images, recalls, size=(1000, 2)):
+        confusion = np.array([[right[0], images[0] - right[0]], [images[1] - right[1], right[1]]])
+        interval = balanced_accuracy_interval(confusion)
+        inside += interval.low <= recalls.mean() <= interval.high
+    assert 930 <= inside <= 985
+    perfect = balanced_accuracy_interval(np.diag(images))
+    assert perfect.high == 1.0
+    assert perfect.low < 0.9  # twelve images do not show more
 
 
 def test_metrics_by_hand() -> None:

@@ -129,7 +129,7 @@ def test_a_gz_that_the_browser_unpacked_is_read_and_a_saved_page_is_named(
         for each in folder.iterdir():
             archive.write(each, each.name)
     assert read_dataset(tmp_path / "b.zip").part_digests() == reference
-    assert np.array_equal(read_images([file], image_shape=(28, 28, 1), pixel_range=255)[1][..., 0], images[:80])
+    assert np.array_equal(read_images([file], image_shape=(28, 28, 1), pixel_range=255).pixels[..., 0], images[:80])
     file.write_bytes(b"\n<!DOCTYPE html>\n<html><title>Sign in</title></html>")
     with pytest.raises(DataError, match=r"ubyte\.gz: a compressed file is expected, got an HTML page"):
         read_dataset(folder)

@@ -21,7 +21,9 @@ from committee.data.dataset import ImageDataset, LabelledImages
 from committee.folders.member_folder import MemberFolder
 from committee.nn.architectures import KeyedDropout, StemConv, build
 from committee.nn.devices import single_threaded
+from committee.nn.forward import inference_forward
 from committee.nn.images import as_float, on_device
+from committee.nn.inference import predict_logits
 from committee.nn.summary import layer_table
 from committee.rng import torch_generator
 from committee.training import batches, loop
@@ -372,10 +374,46 @@ def test_a_fraction_of_every_batch_is_pseudo_labelled(digits: ImageDataset) -> N
     images, labels = torch.from_numpy(digits.train.pixels), torch.from_numpy(digits.train.labels)
     found = list(batches.epoch_batches(images, labels, plain, 1, network))
     assert len(found) == -(-200 // 12)  # one pass over the labelled images, 12 and 4 in a batch
-    for pixels, classes in found[:-1]:
+    for pixels, classes, _ in found[:-1]:
         is_pseudo = (pixels == 255).all((1, 2, 3))
         assert int(is_pseudo.sum()) == 4
         assert (classes[is_pseudo] == 3).all()
+
+
+def test_weights_are_factors_of_the_loss_and_balanced_classes_weigh_alike(digits: ImageDataset) -> None:
+    labels, train = digits.train.labels[:200], np.arange(0, 200, 2)
+    weights = batches.image_weights(labels, train, "balanced", np.where(np.arange(200) == 0, 3.0, 1.0))
+    assert weights is not None
+    assert weights[train].mean() == pytest.approx(1)
+    of_class = np.bincount(labels[train], weights[train], minlength=10)
+    assert of_class == pytest.approx(np.full(10, 10.0), rel=1e-5)
+    same_class = np.flatnonzero(labels == labels[0])
+    assert weights[0] == pytest.approx(3 * weights[same_class[1]])
+    assert batches.image_weights(labels, train, "none") is None
+    logits, targets = torch.randn(4, 10), torch.tensor([1, 2, 3, 4])
+    twice = torch.cat([logits, logits[:1]]), torch.cat([targets, targets[:1]])
+    for loss in ("cross_entropy", "mean_squared_error"):
+        training = recipes.load("standard", [f"training.loss={loss}"]).training
+        weighted = loop.loss_of(logits, targets, training, torch.tensor([2.0, 1.0, 1.0, 1.0]) * 4 / 5)
+        assert float(weighted) == pytest.approx(float(loop.loss_of(*twice, training)), rel=1e-5)
+
+
+def test_class_weights_find_more_of_a_rare_class(digits: ImageDataset) -> None:
+    rare = digits.train.labels == 8
+    kept = np.flatnonzero(~rare | (np.cumsum(rare) <= 6))
+    few = LabelledImages(digits.train.pixels[kept], (digits.train.labels[kept] == 8).astype(np.int64))
+    others = LabelledImages(digits.train.pixels, rare.astype(np.int64))
+    found = {}
+    for kind in ("none", "balanced"):
+        recipe = recipes.load("standard", [f"training.class_weights={kind}", "training.epochs=3"])
+        task = replace(task_of(recipe, digits, train=len(few)), classes=2, validation=np.empty(0, dtype=np.int64))
+        task = replace(task, weights=batches.image_weights(few.labels, task.train, kind))
+        *_, last = fit(few.pixels, few.labels, task)
+        logits = predict_logits(
+            inference_forward(last.network, "cpu", "float32"), torch.from_numpy(others.pixels), np.arange(len(others))
+        )
+        found[kind] = float((logits.argmax(1).numpy()[rare] == 1).mean())
+    assert found["balanced"] > found["none"] + 0.1
 
 
 def test_dropout_meets_its_rate_and_keeps_the_mean_in_any_memory_order() -> None:

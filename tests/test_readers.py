@@ -22,6 +22,7 @@ from PIL import Image
 from committee.data import dataset as data
 from committee.data.dataset import open_test
 from committee.data.formats import files
+from committee.data.formats.kinds import IMAGES
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.data.summary import ClassCount, DatasetSummary, describe, sample_pictures
@@ -493,8 +494,8 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "numbers differ": (lambda p: npz(p, X=X, y=Y[:-1]), "there are 20 images, but 19 labels"),
     "pickle": (lambda p: npz(p, X=X, y=np.array([{}] * 20)), "got the type object; save it without pickle"),
     "not square": (
-        lambda p: npz(p, X=X.reshape(40, 8), y=np.tile(Y, 2)),
-        "8 values in a row do not make a square",
+        lambda p: npz(p, X=np.ones((40, 7)), y=np.tile(Y, 2)),
+        "7 values in a row do not make a square image",
     ),
     "huge header": (huge_npy, "X.npy: at most 8,589,934,592 bytes are read, and the header announces 34,359,738,368"),
     "test class unknown": (
@@ -543,7 +544,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "CSV no label": (lambda p: text(p, ROWS + ",2,3,4,5\n"), "set.csv: row 4 has no label"),
     "CSV width": (
         lambda p: text(p, "label,a,b\n1,2,3\n"),
-        "785 columns for 28x28, got 3 columns in the first row",
+        "set.csv: 2 values in a row do not make a square image of 1 or 3 channels",
     ),
     "CSV header only": (
         lambda p: text(p, "label,a,b,c,d\n"),
@@ -567,14 +568,18 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "Parquet bad image": (
         lambda p: parquet(p, image=[*PNGS[:5], b"x"], label=Y[:6]),
-        "set.parquet row 6: a PNG, JPEG, BMP, WebP or TIFF image is expected",
+        f"set.parquet row 6: a {IMAGES} image is expected",
     ),
     "no Parquet": (lambda p: text(p, "x", "a.parquet"), "a.parquet: a Parquet file is expected, got something else"),
     "unreadable image": (
         lambda p: folder_of(p, PNGS[0], b"x"),
-        "cat/1.png: a PNG, JPEG, BMP, WebP or TIFF image is",
+        f"got 8 of 16 that are not: cat/1.png, cat/3.png, cat/5.png, cat/7.png, dog/1.png, dog/3.png, dog/5.png, "
+        f"dog/7.png (a {IMAGES} image is expected, got something else)",
     ),
-    "cut-off image": (lambda p: folder_of(p, PNGS[0], PNGS[1][:-20]), "cat/1.png: the image is damaged or"),
+    "cut-off image": (
+        lambda p: folder_of(p, PNGS[0], PNGS[1][:-20]),
+        "cat/5.png, cat/7.png, dog/1.png, dog/3.png, dog/5.png, dog/7.png (the image is damaged or",
+    ),
     "mixed channels": (lambda p: folder_of(p, PNGS[0], COLOUR), "cat/0.png is grey, "),
     "loose image": (
         lambda p: binary(folder_of(p, PNGS[0]), PNGS[0], "loose.png").parent,
@@ -582,11 +587,11 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "bomb": (
         lambda p: folder_of(p, wide_png(ramp(1, 1, 3), claimed=(9000, 9000))),
-        "cat/0.png: an image of at most 64,000,000 pixels is expected, got 9000x9000",
+        "dog/3.png (an image of at most 64,000,000 pixels is expected, got 9000x9000",
     ),
     "great bomb": (
         lambda p: folder_of(p, wide_png(ramp(1, 1, 3), claimed=(60000, 60000))),
-        "cat/0.png: an image of at most 64,000,000 pixels is expected, got a larger one",
+        "dog/3.png (an image of at most 64,000,000 pixels is expected, got a larger one",
     ),
 }
 
@@ -616,7 +621,8 @@ def test_read_images_takes_what_people_have(tmp_path: Path, digits: tuple[Part, 
     pq.write_table(pa.table({"image": [png(image) for image in pixels]}), tmp_path / "e.parquet")
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(pixels))
     inputs = ["folder", "a.npy", "b.npz", "c.csv", "d.csv", "e.parquet", "t10k-images-idx3-ubyte", "folder/sub/3.png"]
-    names, read = read_images([tmp_path / name for name in inputs], image_shape=(8, 8, 1), pixel_range=255)
+    images = read_images([tmp_path / name for name in inputs], image_shape=(8, 8, 1), pixel_range=255)
+    names, read = images.names, images.pixels
     assert np.array_equal(read[..., 0], np.concatenate([*[pixels] * 7, pixels[3:]]))
     assert (names[0], names[5], names[8], names[-1]) == ("sub/0.png", "a.npy[1]", "b.npz[0]", "3.png")
 
@@ -625,12 +631,12 @@ def test_read_images_converts_to_the_form_of_the_training(tmp_path: Path) -> Non
     Image.fromarray(np.full((20, 10, 4), (200, 100, 50, 255), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.full((4, 4), 7, np.uint8)).save(tmp_path / "b.png")
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    _, grey = read_images(paths, image_shape=(6, 6, 1), pixel_range=255)
+    grey = read_images(paths, image_shape=(6, 6, 1), pixel_range=255).pixels
     luma = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
     assert (grey.shape, grey.dtype, set(grey[0].ravel()), set(grey[1].ravel())) == ((2, 6, 6, 1), np.uint8, {luma}, {7})
-    _, colour = read_images(paths, image_shape=(6, 6, 3), pixel_range=65535)
+    colour = read_images(paths, image_shape=(6, 6, 3), pixel_range=65535).pixels
     assert (colour[0, 0, 0] == np.array([200, 100, 50]) * 257).all()
-    _, opaque = read_images(paths[1:], image_shape=(6, 6, 4), pixel_range=255)
+    opaque = read_images(paths[1:], image_shape=(6, 6, 4), pixel_range=255).pixels
     assert opaque[0, 0, 0].tolist() == [7, 7, 7, 255]
     with pytest.raises(DataError, match="images to classify are expected"):
         read_images([text(tmp_path, "x", "notes.txt")], image_shape=(6, 6, 1), pixel_range=255)
@@ -643,23 +649,24 @@ def test_read_images_refuses_transparency_where_the_training_had_none(tmp_path: 
     Image.fromarray(pixels).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.png: parts of the image are transparent"):
         read_images([tmp_path / "a.png"], image_shape=(6, 6, 1), pixel_range=255)
-    _, kept = read_images([tmp_path / "a.png"], image_shape=(6, 6, 4), pixel_range=255)
+    kept = read_images([tmp_path / "a.png"], image_shape=(6, 6, 4), pixel_range=255).pixels
     assert np.array_equal(kept[0], pixels)
 
 
 def test_read_images_reads_arrays_of_one_name_in_several_folders(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         np.save(within(tmp_path, folder) / "x.npy", np.full((2, 6, 6), ord(folder), np.uint8))
-    names, read = read_images([tmp_path], image_shape=(6, 6, 1), pixel_range=255)
+    images = read_images([tmp_path], image_shape=(6, 6, 1), pixel_range=255)
+    names, read = images.names, images.pixels
     assert names == ["a/x.npy[0]", "a/x.npy[1]", "b/x.npy[0]", "b/x.npy[1]"]
     assert read[:, 0, 0, 0].tolist() == [97, 97, 98, 98]
 
 
 def test_read_images_prefers_image_files_and_passes_over_labels(tmp_path: Path) -> None:
     idx_pair(tmp_path, idx_bytes(X), idx_bytes(Y))
-    assert len(read_images([tmp_path], image_shape=(4, 4, 1), pixel_range=255)[0]) == 20
+    assert len(read_images([tmp_path], image_shape=(4, 4, 1), pixel_range=255).names) == 20
     binary(tmp_path, PNGS[0], "0.png")
-    assert read_images([tmp_path], image_shape=(4, 4, 1), pixel_range=255)[0] == ["0.png"]
+    assert read_images([tmp_path], image_shape=(4, 4, 1), pixel_range=255).names == ["0.png"]
 
 
 def test_read_images_names_a_table_without_rows(tmp_path: Path) -> None:
@@ -673,8 +680,8 @@ def test_read_images_tells_files_of_one_name_apart(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         Image.fromarray(np.zeros((6, 6), np.uint8)).save(tmp_path / folder / "0.png")
     paths = [tmp_path / folder / "0.png" for folder in ("3", "5")]
-    assert read_images(paths[:1], image_shape=(6, 6, 1), pixel_range=255)[0] == ["0.png"]
-    assert read_images(paths, image_shape=(6, 6, 1), pixel_range=255)[0] == list(map(str, paths))
+    assert read_images(paths[:1], image_shape=(6, 6, 1), pixel_range=255).names == ["0.png"]
+    assert read_images(paths, image_shape=(6, 6, 1), pixel_range=255).names == list(map(str, paths))
 
 
 def test_describe_and_samples_show_training_images_only(tmp_path: Path, digits: tuple[Part, Part]) -> None:

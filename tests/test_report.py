@@ -513,7 +513,9 @@ def test_the_protocol_says_what_was_chosen_on_which_images(full: Path) -> None:
         ((20, 0), (0, 20), True),  # always the first class
         ((0, 20), (20, 0), True),
         ((12, 12), (8, 8), True),  # 60 %, and half is within the interval
-        ((90, 3), (0, 7), True),  # 93 % where 90 % is for nothing
+        ((85, 1), (5, 9), True),  # 86 % where 90 % is for nothing, and 1 of 10 found
+        ((90, 3), (0, 7), False),  # 93 % where 90 % is for nothing, but no false alarm among 3 of 10 found
+        ((386, 9), (2, 3), False),  # 98.8 % where 97 % is for nothing, but 9 of 12 defects found
         ((30, 30), (10, 10), False),
         ((2, 2), (0, 0), False),
         ((6, 6, 6), (4, 4, 4), False),  # 60 % of three classes

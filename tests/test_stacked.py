@@ -21,6 +21,7 @@ from committee.nn.devices import single_threaded
 from committee.nn.stacked import FORMS, Form, Stacked
 from committee.runs import run as runs
 from committee.training import stacked_loop
+from committee.training.batches import image_weights
 from committee.training.executors import inline, stacked
 from committee.training.loop import fit
 from committee.training.setting import Setting
@@ -79,15 +80,21 @@ def trained_alone(task: Task, images: Any) -> TrainedNetwork:
     return last
 
 
+WEIGHTED = {"training": {"epochs": 3, "batch_size": 96, "class_weights": "balanced"}}
 MUON = {"optimiser": {"name": "muon", "lr": 1e-2, "epsilon": 1e-3}}
 
 
 # Muon makes all directions of an update equally large, and so enlarges the rounding errors of the small ones.
-@pytest.mark.parametrize(("form", "changes", "most"), [*((form, {}, 2e-4) for form in FORMS), ("separate", MUON, 2e-3)])
+@pytest.mark.parametrize(
+    ("form", "changes", "most"),
+    [*((form, {}, 2e-4) for form in FORMS), ("separate", MUON, 2e-3), ("separate", WEIGHTED, 2e-4)],
+)
 def test_a_stack_of_two_trains_the_members_that_fit_trains(
     form: Form, changes: dict[str, Any], most: float, digits: ImageDataset
 ) -> None:
     tasks, images = tasks_of(recipe_of(**changes), digits), digits.train
+    kind = tasks[0].recipe.training.class_weights
+    tasks = [replace(task, weights=image_weights(images.labels, task.train, kind)) for task in tasks]
     with single_threaded():
         alone = [trained_alone(task, images) for task in tasks]
         together = trained(tasks, images, form)

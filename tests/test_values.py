@@ -80,7 +80,7 @@ def test_the_usual_ranges_give_the_pixels_back_and_others_more_bits(
 def read_one(path: Path, image: NDArray[Any], dataset: ImageDataset) -> NDArray[Any]:
     np.save(path / "one.npy", image[None])
     form = {"image_shape": dataset.image_shape, "pixel_range": dataset.pixel_range}
-    return read_images([path / "one.npy"], **form, value_range=dataset.value_range)[1][0, ..., 0]  # type: ignore[arg-type]
+    return read_images([path / "one.npy"], **form, value_range=dataset.value_range).pixels[0, ..., 0]  # type: ignore[arg-type]
 
 
 def test_an_image_to_classify_is_scaled_as_the_training_images_were(tmp_path: Path, digits: Part) -> None:

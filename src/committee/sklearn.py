@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +28,15 @@ _validation = require("sklearn.utils.validation", extra="sklearn", purpose="Comm
 _multiclass = require("sklearn.utils.multiclass", extra="sklearn", purpose="CommitteeClassifier")
 
 SMALLEST_SIDE = 8  # rows of fewer than 8 * 8 numbers are taken for a table, not an image
+
+WIDEST = 4.0
+"""Numbers that are no pixels are clipped at so many standard deviations from their mean.
+
+A feature that is rarely different from its mean is dozens of standard deviations away after a StandardScaler; such
+values would leave next to nothing of the range for all others, and dominate a convolution's sums.
+"""
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         classes_: (class,), the labels.
         committee_: the trained `committee.Committee`.
         out_of_fold_probabilities_: (image, class), of the training images, each predicted only by members that did
-            not train on it; rows of NaN without a hold-out. With a class of a single image there is no hold-out.
+            not train on it; rows of NaN without a hold-out, and for images of weight 0. With a class of a single image
+            there is no hold-out.
     """
 
     def __init__(
@@ -92,14 +102,24 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         self.precision = precision
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+    def fit(
+        self,
+        X: ArrayLike,  # noqa: N803
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Train the committee.
 
         Args:
             X: (image, feature), (image, height, width) or (image, height, width, channel). 8- and 16-bit integers are
-                pixels as they are; other numbers are mapped linearly onto 16 bits, their range in X plus half of it on
-                either side (later values beyond that are clipped).
+                pixels as they are; other numbers are mapped linearly onto 16 bits: their range in X plus half of it on
+                either side, but at most four standard deviations from their mean; values beyond that are clipped.
             y: (image,), labels of any kind.
+            sample_weight: (image,), what each image counts in the loss, relative to the others; images of weight 0 are
+                neither trained nor validated on. Balanced classes are the recipe's `training.class_weights`.
+            groups: (image,), which images belong together, such as those of one patient or writer: a member is never
+                validated on an image of a group that it was trained on.
 
         Raises:
             ValueError: X or y is not usable.
@@ -107,7 +127,9 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         """
         values, y = _validation.validate_data(self, X, y, allow_nd=True, dtype="numeric", ensure_min_samples=2)
         _multiclass.check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        weights, used = self._weights(sample_weight, values)
+        values = values[used]
+        self.classes_, labels = np.unique(np.asarray(y)[used], return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"y must have at least two classes; got 1 class, {self.classes_[0]!r}")
         self._images = self._image_form(values)
@@ -116,8 +138,15 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         pixels = self._images.pixels(values)
         names = tuple(map(str, range(len(self.classes_))))
         nothing = LabelledImages(pixels[:0], np.empty(0, dtype=np.int64))
-        dataset = ImageDataset("X", LabelledImages(pixels, labels.astype(np.int64)), SealedTest(nothing), names, "fit")
-        self.committee_, self.out_of_fold_probabilities_ = self._train(dataset, recipe, seed)
+        together = None
+        if groups is not None:
+            _validation.check_consistent_length(X, groups)
+            together = np.unique(np.asarray(groups)[used], return_inverse=True)[1].astype(np.int64)
+        images = LabelledImages(pixels, labels.astype(np.int64), groups=together)
+        dataset = ImageDataset("X", images, SealedTest(nothing), names, "fit")
+        self.committee_, out_of_fold = self._train(dataset, recipe, seed, weights)
+        self.out_of_fold_probabilities_ = np.full((len(used), len(names)), np.nan)
+        self.out_of_fold_probabilities_[used] = out_of_fold
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
@@ -168,8 +197,21 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
         if values.dtype in (np.uint8, np.uint16):
             return _Images(shape, None, None)
         low, high = float(values.min()), float(values.max())
-        margin = (high - low) / 2 or 1.0
-        return _Images(shape, low - margin, high + margin)
+        margin, centre, widest = (high - low) / 2 or 1.0, float(values.mean()), WIDEST * float(values.std())
+        if not widest:
+            return _Images(shape, low - margin, high + margin)
+        return _Images(shape, max(low - margin, centre - widest), min(high + margin, centre + widest))
+
+    def _weights(self, given: ArrayLike | None, values: NDArray[Any]) -> tuple[NDArray[np.float64] | None, Mask]:
+        """The weights of the images that are used, None where all are equal; and which images these are."""
+        if given is None:
+            return None, np.ones(len(values), dtype=bool)
+        weights = _validation._check_sample_weight(given, values, dtype=np.float64, ensure_non_negative=True)
+        used = weights > 0
+        if not used.any():
+            raise DataError("sample_weight must be above 0 for some images; got 0 for all of them")
+        kept = weights[used]
+        return (None if (kept == kept[0]).all() else kept), used
 
     def _recipe(self, counts: NDArray[np.int64]) -> Recipe:
         """The recipe with this estimator's changes; folds no more than the smallest class allows."""
@@ -191,9 +233,12 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
             content[section] = {**(stated if isinstance(stated, Mapping) else {}), **fields}
         return recipes.parse(content, "the recipe of CommitteeClassifier")
 
-    def _train(self, dataset: ImageDataset, recipe: Recipe, seed: int) -> tuple[Committee, NDArray[np.float64]]:
+    def _train(
+        self, dataset: ImageDataset, recipe: Recipe, seed: int, weights: NDArray[np.float64] | None
+    ) -> tuple[Committee, NDArray[np.float64]]:
         """Train in memory: the committee, and the out-of-fold probabilities (image, class)."""
-        plan = plan_training(dataset, recipe, Setting(seed, self.device, self.precision, self.workers))
+        setting = Setting(seed, self.device, self.precision, self.workers)
+        plan = replace(plan_training(dataset, recipe, setting), weights=weights)
         setting = plan.setting
         with shared(dataset.train) as (images,):
             assert images is not None

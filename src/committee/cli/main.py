@@ -223,6 +223,9 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
 
     PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet or IDX files. Each image
     gets its class, the committee's probabilities, and the disagreement: the fraction of members whose choice differs.
+
+    Images that cannot be read are listed on standard error and at the end of files; the others are classified, and the
+    exit code is 3.
     """
     from committee.data.readers import read_images
     from committee.ensemble.committee import load
@@ -230,13 +233,26 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
 
     form = predictions.form_of(form, out)
     committee = load(run, device=device)
-    names, pixels = read_images(
+    images = read_images(
         paths,
         image_shape=committee.image_shape,
         pixel_range=committee.pixel_range,
         value_range=committee.value_range,
     )
-    predictions.write(predictions.predict(committee, names, pixels), form, out)
+    for note in images.notes:
+        click.echo(f"Note: {note}", err=True)
+    answers = predictions.predict(committee, images.names, images.pixels)
+    predictions.write(replace(answers, unreadable=images.unreadable), form, out)
+    if images.unreadable:
+        click.echo(tell_of_unreadable(images.unreadable, len(images.names)), err=True)
+        raise SystemExit(3)
+
+
+def tell_of_unreadable(unreadable: Sequence[tuple[str, str]], read: int) -> str:
+    """What is printed where a prediction lacks images: how many, and the first ten with their reasons."""
+    shown = "".join(f"\n  {sentence}" for _, sentence in unreadable[:10])
+    more = f"\n  and {len(unreadable) - 10:,} more" if len(unreadable) > 10 else ""
+    return f"{counted(len(unreadable), 'image')} cannot be read and {counted(read, 'image')} can:{shown}{more}"
 
 
 @main.command()

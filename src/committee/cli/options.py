@@ -247,6 +247,16 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return together([*options, gathered(TrainingOptions, "training_options")], function)
 
 
+def _image_shape(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """An option's height, width and channels (1 where they are not said)."""
+    numbers = (value or "").replace("x", ",").split(",")
+    if value is None:
+        return None
+    if len(numbers) not in (2, 3) or not all(number.strip().isdigit() and int(number) for number in numbers):
+        raise click.BadParameter(f"height,width or height,width,channels is expected, such as 20,15, got {value}")
+    return (*map(int, numbers), *(() if len(numbers) == 3 else (1,)))
+
+
 def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of `ReadOptions`; the command gets them as `read_options`."""
     options: list[Decorator] = [
@@ -259,10 +269,29 @@ def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "training images]",
         ),
         click.option(
+            "--label",
+            metavar="COLUMN",
+            help="The column of labels in a table: its name, or its position from 0 (-1 for the last).",
+        ),
+        click.option(
+            "--shape",
+            metavar="H,W[,C]",
+            callback=_image_shape,
+            help="Height, width and channels of images that are rows of numbers, such as 20,15 or 32,32,3.",
+        ),
+        click.option(
             "--groups",
             metavar="GROUPS",
             help="Images that belong together (of one patient, writer or board) and stay on one side of every split: "
             "path:1 for the first folder of an image's path, name:PATTERN for a part of its name, or a CSV file.",
+        ),
+        click.option(
+            "--channels",
+            type=click.Choice(["grey", "colour"]),
+            help="Convert all images to grey or to colour; without it, a mixture is refused.",
+        ),
+        click.option(
+            "--skip-unreadable", is_flag=True, help="Leave out image files that cannot be read, instead of stopping."
         ),
     ]
     return together([*options, gathered(ReadOptions, "read_options")], function)

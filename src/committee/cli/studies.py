@@ -171,12 +171,15 @@ def pseudo_labels(
     recipe, dataset = recipe_options.load(), training_options.load(data)
     pixels, names = None, None
     if unlabelled:
-        names, pixels = read_images(
+        images = read_images(
             list(unlabelled),
             image_shape=dataset.image_shape,
             pixel_range=dataset.pixel_range,
             value_range=dataset.value_range,
         )
+        for note in images.noted(skip_unreadable=training_options.read_options.skip_unreadable):
+            click.echo(f"Note: {note}", err=True)
+        names, pixels = images.names, images.pixels
     setting = replace(training_options.setting(data), reload=None)
     path = out or Path("runs") / f"{dataset.name}-{recipe.name}-pseudo-labels-seed{setting.seed}"
     folder = SelfTrainingFolder(path)

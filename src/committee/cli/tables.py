@@ -18,6 +18,7 @@ from committee.nn.summary import shape_text, totals
 from committee.report.study_table import published, spread, verdict
 from committee.report.tables import (
     SummaryRow,
+    balanced_figures,
     cell,
     headline_scores,
     no_better_than_guessing,
@@ -81,6 +82,15 @@ def scores_line(what: str, scores: Scores) -> str:
     return f"{what}: {percent(scores.accuracy)}  ({interval})"
 
 
+def balanced_line(scores: Scores) -> str:
+    """The figures in which every class counts alike, as one line; "" where there are none."""
+    figures = [
+        f"{name} {percent(value)}" + (f" ({percent(at.low)} to {percent(at.high)})" if at else "")
+        for name, value, at in balanced_figures(scores)
+    ]
+    return f"Every class counting alike: {', '.join(figures)}." if figures else ""
+
+
 def closing_lines(results: Results) -> list[str]:
     """What a run reached, a line for each figure."""
     lines = []
@@ -89,6 +99,8 @@ def closing_lines(results: Results) -> list[str]:
     if results.test:
         lines.append(scores_line("Committee, test images", results.test))
     found = headline_scores(results)
+    if found and found[1].is_imbalanced and (line := balanced_line(found[1])):
+        lines.append(line)
     if found and no_better_than_guessing(found[1]):
         lines.append(
             "This committee is not shown to be better than guessing: try more --epochs, smaller batches (--set "

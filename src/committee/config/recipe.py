@@ -158,6 +158,9 @@ class Training(Record):
     batch_size: int = Field(default=128, gt=0)
     loss: Literal["cross_entropy", "mean_squared_error"] = "cross_entropy"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none", description="balanced: in the loss every class counts alike, however few images it has"
+    )
     patience: int = Field(
         default=0, ge=0, description="epochs without a lower validation loss before early stopping; 0 = never"
     )

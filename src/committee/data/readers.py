@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,15 +27,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, Pixels
-from committee.data.formats import arrays, csv_files, folders, idx, parquet
+from committee.data.formats import arrays, csv_files, folders, idx, listings, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
 from committee.data.formats.files import Files, open_files, part_of
+from committee.data.formats.image_set import Unreadable, told, with_reasons
+from committee.data.formats.kinds import IMAGES, image_names, in_words, kinds_of, left_out_note
 from committee.data.read_options import AS_IT_IS, ReadOptions, ValueRange
-from committee.errors import DataError
+from committee.errors import DataError, counted
 
-Block = tuple[str, NDArray[Any]]
-"""Where images come from, for messages, and the images: an array as in `RawPart.values`, or a single image."""
+Block = tuple[str, NDArray[Any] | DataError]
+"""Where images come from, for messages, and the images: an array as in `RawPart.values`, a single image, or why a
+single image cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,8 @@ class Format:
 
 def _csv_names(files: Files) -> list[str]:
     """CSV files; none where there are class folders of images, since a table beside those only lists them."""
-    if any("/" in name for name in folders.image_names(files)):
-        return []
-    return [name for name in files.names if name.lower().endswith((".csv", ".csv.gz"))]
+    names = [name for name in files.names if name.lower().endswith((".csv", ".csv.gz"))]
+    return [] if names and any("/" in name for name in image_names(files)) else names
 
 
 FORMATS = (
@@ -89,14 +93,20 @@ FORMATS = (
         read_images=parquet.read_parquet_images,
     ),
     Format(
-        description="CSV files",
-        find=_csv_names,
-        read_set=lambda files, options: csv_files.read_csv_set(files),
-        read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name)[0])],
+        description="image files and a table of their labels (file_name,label)",
+        find=listings.listing_names,
+        read_set=listings.read_listing_set,
+        read_images=lambda files, name: [],
     ),
     Format(
-        description="class folders of PNG, JPEG, BMP, WebP or TIFF images",
-        find=folders.image_names,
+        description="CSV files",
+        find=_csv_names,
+        read_set=csv_files.read_csv_set,
+        read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name).values)],
+    ),
+    Format(
+        description=f"class folders of {IMAGES} images",
+        find=image_names,
         read_set=folders.read_folder_set,
         read_images=folders.read_image_file,
         one_image=True,
@@ -121,6 +131,7 @@ def read_dataset(path: Path, options: ReadOptions = AS_IT_IS) -> ImageDataset:
     with open_files(path) as files:
         inside = files.without_top_folder()
         raw = _format_of(inside).read_set(inside, options)
+        raw = replace(raw, notes=(*inside.notes, *raw.notes))
     whole = path.resolve().name
     name = whole if path.is_dir() else whole.removesuffix(".gz").rpartition(".")[0] or whole
     return assemble(raw, name=name, source=str(path), options=options)
@@ -149,13 +160,45 @@ def _check_no_zips(files: Files) -> None:
         )
 
 
+@dataclass(frozen=True)
+class ImagesRead:
+    """Images to classify, in the form of those that a committee was trained on.
+
+    Attributes:
+        names: of the readable images, in their order, such as ``"folder/file.png"``, or ``"array.npy[3]"`` for the
+            fourth in a file; all with their paths where two would be the same.
+        pixels: (image, height, width, channel), uint8 or uint16.
+        unreadable: the name of each image, or of a file without any, that cannot be read, and the sentence that says
+            why.
+        notes: remarks for people, such as about files that are no images.
+    """
+
+    names: list[str]
+    pixels: Pixels
+    unreadable: list[Unreadable]
+    notes: list[str]
+
+    def noted(self, *, skip_unreadable: bool) -> list[str]:
+        """The notes, where all images are wanted: with one about unreadable ones, if these may be left out.
+
+        Raises:
+            DataError: there are unreadable images, and they may not be left out.
+        """
+        if not self.unreadable:
+            return self.notes
+        number = len(self.unreadable)
+        if not skip_unreadable:
+            raise DataError(told(self.unreadable, len(self.names) + number, "images", " with --skip-unreadable"))
+        return [*self.notes, f"{counted(number, 'unreadable image')} left out: {with_reasons(self.unreadable, '')}"]
+
+
 def read_images(
     paths: Sequence[str | Path],
     *,
     image_shape: tuple[int, int, int],
     pixel_range: int,
     value_range: ValueRange | None = None,
-) -> tuple[list[str], Pixels]:
+) -> ImagesRead:
     """Read images to classify and give them the form of those that a committee was trained on; labels are ignored.
 
     Args:
@@ -166,32 +209,69 @@ def read_images(
         value_range: the numbers that were black and white in the training's files (`Committee.value_range`); None finds
             them out from each file alone.
 
-    Returns:
-        A name for each image (``"folder/file.png"``, or ``"array.npy[3]"``, counted from 0; all with their paths where
-        two would be the same), and the pixels (image, height, width, channel), uint8 or uint16.
-
     Raises:
-        DataError: a path without images, an image that cannot be read, or one that is transparent although the
-            training images have no transparency; it is named.
+        DataError: none of the images can be read; or a path does not exist, or is a damaged zip. Where some images can
+            be read, the others are in `ImagesRead.unreadable`: damaged ones, files that are no images, and those that
+            are transparent although the training images have no transparency.
     """
-    names: list[str] = []
-    labels: list[str] = []
-    blocks: list[Pixels] = []
+    named: list[_Name] = []
+    unreadable: list[tuple[_Name, str]] = []
+    notes: list[str] = []
+    pixels = np.empty((0, *image_shape), np.uint8 if pixel_range == 255 else np.uint16)
     for path in map(Path, paths):
         with open_files(path) as files, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks about odd but readable files
-            before = len(blocks)
-            for source in _sources(path, files):
-                pixels = [_in_form(block, image_shape, pixel_range, value_range) for block in source.blocks]
-                names += _numbered(source.name, pixels, alone=source.one_image)
-                labels += _numbered(source.label, pixels, alone=source.one_image)
-                blocks += pixels
-        if len(blocks) == before:
-            known = ", ".join(each.description for each in FORMATS)
-            raise DataError(f"{path}: images to classify are expected ({known}), got none; check the path")
-    if not names:
+            sources = list(_sources(path, files))
+            before = len(named) + len(unreadable)
+            for source in sources:
+                for names, found in _images_of(source, image_shape, pixel_range, value_range):
+                    if isinstance(found, DataError):
+                        unreadable.append((names[0], str(found)))
+                        continue
+                    end = len(named) + len(found)
+                    if end > len(pixels):  # grown in place: twice the memory is never needed
+                        pixels.resize((max(end, len(pixels) * 5 // 4), *image_shape), refcheck=False)
+                    pixels[len(named) : end] = found
+                    named += names
+            notes += files.notes
+            if any(source.one_image for source in sources):
+                images = [source.name for source in sources]
+                notes += [*left_out_note(files, images), *folders.several_pages(files, images)]
+            if len(named) + len(unreadable) == before:
+                unreadable.append((_Name(path.name, str(path)), _without_images(path, files)))
+    pixels.resize((len(named), *image_shape), refcheck=False)
+    if not named and not unreadable:
         raise DataError("images to classify are expected, got none; give at least one path")
-    return names if len(set(names)) == len(names) else labels, cast(Pixels, np.concatenate(blocks))
+    if not named:
+        listed = [(name.label, sentence) for name, sentence in unreadable]
+        raise DataError(told(listed, len(listed), ", ".join(map(str, paths[:3]))))
+    every = [*named, *(name for name, _ in unreadable)]
+    alike = len({name.short for name in every}) < len(every)
+    shown = [name.label if alike else name.short for name in every]
+    sentences = [sentence for _, sentence in unreadable]
+    return ImagesRead(
+        shown[: len(named)], cast(Pixels, pixels), list(zip(shown[len(named) :], sentences, strict=True)), notes
+    )
+
+
+def _without_images(path: Path, files: Files) -> str:
+    known = ", ".join(each.description for each in FORMATS)
+    got = kinds_of(files.names) or "none"
+    if len(files.names) == 1 and in_words(files.head(files.names[0])) != "something else":
+        got = in_words(files.head(files.names[0]))
+    return f"{path}: images to classify are expected ({known}), got {got}; check the path"
+
+
+@dataclass(frozen=True)
+class _Name:
+    """An image's name from the given path on, and with the path."""
+
+    short: str
+    label: str
+
+    def numbered(self, count: int, start: int) -> list[_Name]:
+        """The names of images in a file, with their positions."""
+        return [_Name(f"{self.short}[{i}]", f"{self.label}[{i}]") for i in range(start, start + count)]
 
 
 @dataclass(frozen=True)
@@ -199,42 +279,67 @@ class _Source:
     """A file with images to classify.
 
     Attributes:
-        name: the file's name, from the given path on.
+        name: the file's name.
         label: the same with the path.
-        blocks: its images.
+        blocks: reads its images.
         one_image: whether it is a single image.
     """
 
     name: str
     label: str
-    blocks: Iterable[Block]
+    blocks: Callable[[], Iterable[Block]]
     one_image: bool = False
 
 
 def _sources(path: Path, files: Files) -> Iterator[_Source]:
     """The files with images at a path, by name; others are read only where there are no image files among them."""
     if path.suffix.lower() == ".npz":  # a zip like others, and its members are `files`
-        yield _Source(path.name, files.where, [arrays.images_among(files)])
+        yield _Source(path.name, files.where, lambda: [arrays.images_among(files)])
         return
     for one_image in (True, False):
         formats = [each for each in FORMATS if each.one_image == one_image]
         found = sorted(((name, each) for each in formats for name in each.find(files)), key=lambda pair: pair[0])
         for name, each in found:
-            yield _Source(name, files.label(name), each.read_images(files, name), one_image)
+            yield _Source(name, files.label(name), partial(each.read_images, files, name), one_image)
         if found:
             return
 
 
+def _images_of(
+    source: _Source, image_shape: tuple[int, int, int], pixel_range: int, value_range: ValueRange | None
+) -> Iterator[tuple[list[_Name], Pixels | DataError]]:
+    """The images of a file in the wanted form, a block at a time, with their names; or why they cannot be read."""
+    own, position = _Name(source.name, source.label), 0
+    try:
+        for place, values in source.blocks():
+            count = 1 if source.one_image or isinstance(values, DataError) else len(values)
+            found = _in_form(place, values, image_shape, pixel_range, value_range)
+            if isinstance(found, DataError):
+                alone = source.one_image or count > 1
+            else:
+                alone, count = source.one_image, len(found)
+            yield [own] if alone else own.numbered(count, position), found
+            position += count
+    except DataError as error:
+        yield [own], error
+
+
 def _in_form(
-    block: Block, image_shape: tuple[int, int, int], pixel_range: int, value_range: ValueRange | None
-) -> Pixels:
-    place, values = block
-    if values.shape in (image_shape, image_shape[:2]):
+    place: str,
+    values: NDArray[Any] | DataError,
+    image_shape: tuple[int, int, int],
+    pixel_range: int,
+    value_range: ValueRange | None,
+) -> Pixels | DataError:
+    """Images in the wanted form, or why they cannot have it."""
+    if isinstance(values, DataError):
+        return values
+    if values.ndim == 2 and values.shape[1] == prod(image_shape):
+        values = values.reshape(len(values), *image_shape)
+    elif values.shape in (image_shape, image_shape[:2]):
         values = values.reshape(1, *image_shape[:2], -1)
-    pixels = as_pixels([values], [place], pixel_range, value_range)[0]
-    return conformed(pixels, image_shape, pixel_range, place)
-
-
-def _numbered(name: str, blocks: Sequence[Pixels], *, alone: bool) -> list[str]:
-    """A name for each image of a file: the file's own where the image is alone in it, else with its position."""
-    return [name] if alone else [f"{name}[{i}]" for i in range(sum(map(len, blocks)))]
+    try:
+        pixels = as_pixels([values], [place], pixel_range, value_range)[0]
+        return conformed(pixels, image_shape, pixel_range, place)
+    except DataError as error:
+        return error

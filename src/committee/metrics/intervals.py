@@ -37,7 +37,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"Wilson's interval needs 0 <= successes <= n and n >= 1; got {successes} of {n}")
-    z = _normal_quantile(confidence)
+    z = normal_quantile(confidence)
     share = successes / n
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -60,7 +60,7 @@ def paired_difference(only_first: int, only_second: int, n: int, confidence: flo
     """
     if min(only_first, only_second) < 0 or not 0 < n >= only_first + only_second:
         raise ValueError(f"A paired difference needs counts of images; got {only_first}, {only_second} of {n}")
-    z, found = _normal_quantile(confidence), (only_second - only_first) / n
+    z, found = normal_quantile(confidence), (only_second - only_first) / n
 
     def score(difference: float) -> float:
         """By how many standard errors the counts differ from those expected with this difference."""
@@ -189,7 +189,8 @@ def _t_central(angle: float, freedom: int) -> float:
     return 2 / math.pi * (angle + sine * total) if freedom % 2 else sine * total
 
 
-def _normal_quantile(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
+    """The z with P(|Z| < z) = confidence for the standard normal distribution."""
     if not 0 < confidence < 1:
         raise ValueError(f"The confidence must be between 0 and 1; got {confidence}")
     return NormalDist().inv_cdf((1 + confidence) / 2)

@@ -42,6 +42,17 @@ class ReliabilityBin(Record):
     accuracy: float
 
 
+class BalancedScores(Record):
+    """Figures in which every class counts alike; see `committee.metrics.balanced`."""
+
+    accuracy: float  # balanced accuracy: the mean of the classes' recalls
+    accuracy_interval: Interval  # of Wilson intervals, by Zou & Donner 2008
+    macro_f1: float  # the mean of the classes' F1
+    macro_f1_interval: Interval  # bootstrap over images
+    auc: float | None  # area under the ROC curve, one class against the rest, mean over classes
+    auc_interval: Interval | None  # DeLong et al. 1988; None where it has no width
+
+
 class Scores(Record):
     """Probabilities compared with labels on one set of images."""
 
@@ -55,6 +66,13 @@ class Scores(Record):
     classes: tuple[ClassRow, ...]
     confusion: tuple[tuple[int, ...], ...]  # (true class, predicted class)
     reliability: tuple[ReliabilityBin, ...]
+    balanced: BalancedScores | None = None  # None in results of versions before 0.6
+
+    @property
+    def is_imbalanced(self) -> bool:
+        """Whether the largest class has more than twice as many images as the smallest one that has any."""
+        counts = [row.images for row in self.classes if row.images]
+        return max(counts) > 2 * min(counts)
 
 
 class PartScore(Record):

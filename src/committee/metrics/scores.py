@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.metrics.balanced import balanced_scores
 from committee.metrics.intervals import wilson
 from committee.metrics.results import ClassRow, ReliabilityBin, Scores
 
@@ -54,6 +55,7 @@ def score(probabilities: Probabilities, labels: Labels, class_names: Sequence[st
         classes=class_rows(confusion, class_names),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         reliability=reliability_bins(probabilities, labels),
+        balanced=balanced_scores(probabilities, labels, confusion),
     )
 
 

@@ -59,6 +59,7 @@ def run_tables(
     return {
         "members": members(results),
         "classes": classes(scores),
+        "balanced": balanced(scores),
         **confusion_matrices(scores, class_names),
         "confused_pairs": confused_pairs(scores, class_names),
         "reliability": reliability(scores),
@@ -79,10 +80,27 @@ def members(results: Results) -> Table:
 
 
 def classes(scores: Mapping[str, Scores]) -> Table:
-    """Precision, recall and F1 of each class."""
+    """Precision, recall with its interval, and F1 of each class."""
+    intervals = {part: [tables.recall_interval(c) for c in each.classes] for part, each in scores.items()}
     return Table(
-        ("part", "class", "images", "precision", "recall", "f1"),
-        [[part, c.name, c.images, c.precision, c.recall, c.f1] for part, each in scores.items() for c in each.classes],
+        ("part", "class", "images", "precision", "recall", "recall_low", "recall_high", "f1"),
+        [
+            [part, c.name, c.images, c.precision, c.recall, *((at.low, at.high) if at else ("", "")), c.f1]
+            for part, each in scores.items()
+            for c, at in zip(each.classes, intervals[part], strict=True)
+        ],
+    )
+
+
+def balanced(scores: Mapping[str, Scores]) -> Table:
+    """The figures in which every class counts alike."""
+    return Table(
+        ("part", "figure", "value", "low", "high"),
+        [
+            [part, name, value, *((interval.low, interval.high) if interval else ("", ""))]
+            for part, each in scores.items()
+            for name, value, interval in tables.balanced_figures(each)
+        ],
     )
 
 

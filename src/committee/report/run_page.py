@@ -64,6 +64,7 @@ class RunPage(Page):
         headline: None where no image could be predicted without having been trained on.
         members_plot: the members' accuracies beside the committee's.
         guessing: the warning that the committee is no better than guessing.
+        imbalance: what accuracy hides where classes differ in size; "" elsewhere.
         sealed: whether the test images have not been opened.
         failed: the members that failed.
         left_out, planned: members that were not ready in time, and all that were planned.
@@ -76,6 +77,7 @@ class RunPage(Page):
     headline: Headline | None
     members_plot: Plot | None
     guessing: sentences.Guessing | None
+    imbalance: str
     sealed: bool
     failed: tuple[MemberResult, ...]
     left_out: int
@@ -119,6 +121,7 @@ def run_page(run: Run) -> RunPage:
         headline=headline,
         members_plot=run.plots.get("headline"),
         guessing=sentences.guessing(run.headline[1], run.data.class_names) if run.headline else None,
+        imbalance=sentences.imbalance(run.headline[1], run.data.class_names) if run.headline else "",
         sealed=run.results.test is None,
         failed=run.failed,
         left_out=run.results.left_out,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from committee.metrics.error_analysis import ConfusedPair
-from committee.metrics.results import Agreement, Calibration, ClassRow, Scores, TestOpening
+from committee.metrics.results import Agreement, Calibration, ClassRow, Interval, Scores, TestOpening
 from committee.report import references, sentences, tables
 from committee.report.formatting import Fields, Settings, fields, settings, shown_command
 from committee.report.page import Plot, Section
@@ -143,6 +143,8 @@ class Errors(RunSection):
 
     Attributes:
         where: the images that the figures are on, in words.
+        balanced: name, value and interval of the figures in which every class counts alike, where classes differ in
+            size by more than 2.
         undrawn: which class names figures cannot show; "" where they show all.
     """
 
@@ -151,6 +153,7 @@ class Errors(RunSection):
 
     scores: Scores
     where: str
+    balanced: tuple[tuple[str, float, Interval | None], ...]
     undrawn: str
     pairs: tuple[ConfusedPair, ...]
     confusion: Plot | None
@@ -165,6 +168,7 @@ class Errors(RunSection):
         return cls(
             scores=scores,
             where="test images" if part == "test" else "training images, predicted out of fold",
+            balanced=tables.balanced_figures(scores) if scores.is_imbalanced else (),
             undrawn=sentences.undrawn(run.data.class_names),
             pairs=tables.confused_pairs(scores, run.data.class_names),
             confusion=run.plots.get("confusion"),
@@ -172,14 +176,22 @@ class Errors(RunSection):
         )
 
     @property
-    def first_classes(self) -> tuple[ClassRow, ...]:
+    def first_classes(self) -> tuple[ClassLine, ...]:
         """The classes that are shown at once."""
-        return self.scores.classes[:MANY_CLASSES]
+        return tuple(map(_class_line, self.scores.classes[:MANY_CLASSES]))
 
     @property
-    def more_classes(self) -> tuple[ClassRow, ...]:
+    def more_classes(self) -> tuple[ClassLine, ...]:
         """The classes that are folded away."""
-        return self.scores.classes[MANY_CLASSES:]
+        return tuple(map(_class_line, self.scores.classes[MANY_CLASSES:]))
+
+
+ClassLine = tuple[ClassRow, Interval | None]
+"""A class's figures, and the interval of its recall."""
+
+
+def _class_line(row: ClassRow) -> ClassLine:
+    return row, tables.recall_interval(row)
 
 
 @dataclass(frozen=True)

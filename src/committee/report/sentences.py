@@ -144,6 +144,21 @@ def guessing(scores: Scores, class_names: Sequence[str]) -> Guessing | None:
     )
 
 
+def imbalance(scores: Scores, class_names: Sequence[str]) -> str:
+    """What accuracy hides where classes differ in size by more than 2; "" elsewhere."""
+    if not scores.is_imbalanced or not scores.balanced:
+        return ""
+    most, share = tables.guess(scores)
+    worst = min((row for row in scores.classes if row.images), key=lambda row: row.recall or 0)
+    right = round((worst.recall or 0) * worst.images)
+    return (
+        f"The classes differ in size: always predicting “{short(class_names[most], 40)}” would be right for "
+        f"{percent(share)}. Every class counting alike, the committee reaches {percent(scores.balanced.accuracy)} "
+        f"(balanced accuracy, 95\u00a0% interval {interval_text(scores.balanced.accuracy_interval)}); of "
+        f"“{short(worst.name, 40)}” it recognises {number(right)} of {number(worst.images)}."
+    )
+
+
 # --- the data ---------------------------------------------------------------------------------------------------------
 
 

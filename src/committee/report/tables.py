@@ -9,7 +9,7 @@ from typing import Any, Literal
 from committee.metrics.error_analysis import ConfusedPair, most_confused_pairs
 from committee.metrics.formatting import NOTHING, percent
 from committee.metrics.intervals import mean_and_spread, wilson
-from committee.metrics.results import Interval, MemberResult, ReliabilityBin, Results, Scores
+from committee.metrics.results import ClassRow, Interval, MemberResult, ReliabilityBin, Results, Scores
 
 Kind = Literal["member", "failed", "mean", "spread", "out_of_fold", "committee"]
 
@@ -160,11 +160,36 @@ def headline_scores(results: Results) -> tuple[str, Scores] | None:
 
 
 def no_better_than_guessing(scores: Scores) -> bool:
-    """Whether the images do not show that the committee beats always predicting their most frequent class.
+    """Whether the images do not show that the committee beats a guess that ignores the image.
 
-    That is so where the lower end of the accuracy's interval is not above the class's share of the images.
+    That is so where the lower end of the accuracy's interval is not above the most frequent class's share of the
+    images, nor that of the balanced accuracy above what any such guess has: 1 / classes.
     """
+    return accuracy_says_little(scores) and not (
+        scores.balanced and scores.balanced.accuracy_interval.low > 1 / sum(row.images > 0 for row in scores.classes)
+    )
+
+
+def accuracy_says_little(scores: Scores) -> bool:
+    """Whether always predicting the most frequent class may be as accurate."""
     return scores.accuracy_interval.low <= guess(scores)[1]
+
+
+def balanced_figures(scores: Scores) -> tuple[tuple[str, float, Interval | None], ...]:
+    """The names, values and intervals of the figures in which every class counts alike."""
+    found = scores.balanced
+    if found is None:
+        return ()
+    return (
+        ("balanced accuracy", found.accuracy, found.accuracy_interval),
+        ("macro F1", found.macro_f1, found.macro_f1_interval),
+        *([("AUC, one against rest", found.auc, found.auc_interval)] if found.auc is not None else []),
+    )
+
+
+def recall_interval(row: ClassRow) -> Interval | None:
+    """The Wilson interval of a class's recall; None for a class without images."""
+    return wilson(round((row.recall or 0) * row.images), row.images) if row.images else None
 
 
 def guess(scores: Scores) -> tuple[int, float]:

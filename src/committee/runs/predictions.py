@@ -22,6 +22,13 @@ from committee.metrics.formatting import percent
 FILE_FORMS = ("csv", "json", "parquet")
 
 
+class UnreadableRecord(Record):
+    """An image that could not be read, as JSON gives it."""
+
+    image: str
+    error: str
+
+
 class PredictionRecord(Record):
     """The prediction for one image, as JSON gives it."""
 
@@ -40,12 +47,14 @@ class Predictions:
         names: one for each image, such as ``"digit.png"`` or ``"array.npy[3]"``.
         probabilities: (image, class), the committee's.
         disagreement: (image,), the fraction of members whose own first choice differs from the committee's.
+        unreadable: the name of each image that could not be read, and why; they come last in files.
     """
 
     names: Sequence[str]
     class_names: Sequence[str]
     probabilities: NDArray[np.float64]
     disagreement: NDArray[np.float64]
+    unreadable: Sequence[tuple[str, str]] = ()
 
     def records(self) -> list[PredictionRecord]:
         """One record for each image."""
@@ -130,16 +139,25 @@ def _print_table(predictions: Predictions) -> None:
 
 
 def _flat(predictions: Predictions) -> dict[str, list[Any]]:
-    """Columns: image, prediction, probability, disagreement, then one a class."""
+    """Columns: image, prediction, probability, disagreement, then one a class; "error" where images are unreadable."""
     records = predictions.records()
     columns: dict[str, list[Any]] = {
         name: [getattr(record, name) for record in records]
         for name in ("image", "prediction", "probability", "disagreement")
     }
-    return columns | {
+    columns |= {
         f"p({name})": [float(p) for p in predictions.probabilities[:, position]]
         for position, name in enumerate(predictions.class_names)
     }
+    if not predictions.unreadable:
+        return columns
+    missing = len(predictions.unreadable)
+    columns = {
+        name: [*cells, *[None] * missing] for name, cells in (columns | {"error": [None] * len(records)}).items()
+    }
+    columns["image"][len(records) :] = [name for name, _ in predictions.unreadable]
+    columns["error"][len(records) :] = [sentence for _, sentence in predictions.unreadable]
+    return columns
 
 
 def _csv(predictions: Predictions) -> str:
@@ -152,7 +170,9 @@ def _csv(predictions: Predictions) -> str:
 
 
 def _json(predictions: Predictions) -> str:
-    return json.dumps([record.model_dump() for record in predictions.records()], ensure_ascii=False, indent=1) + "\n"
+    broken = [UnreadableRecord(image=name, error=sentence) for name, sentence in predictions.unreadable]
+    records = [record.model_dump() for record in (*predictions.records(), *broken)]
+    return json.dumps(records, ensure_ascii=False, indent=1) + "\n"
 
 
 def _write_parquet(predictions: Predictions, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from committee.data.augment import augment
-from committee.data.dataset import Pixels
+from committee.data.dataset import Labels, Pixels
 from committee.nn.architectures import Scaling, set_dropout_generator
 from committee.nn.images import as_float, on_device
 from committee.rng import numpy_generator, torch_generator
@@ -72,9 +73,42 @@ def whitening_filters(scaling: Scaling, pixels: Pixels, train: NDArray[np.int64]
     return both[torch.arange(filters) % len(both)].view(filters, -1, size, size).float()
 
 
-def epoch_batches(
-    images: Tensor, targets: Tensor, task: Task, epoch: int, network: nn.Module
-) -> Iterator[tuple[Tensor, Tensor]]:
+def image_weights(
+    labels: Labels, train: NDArray[np.int64], class_weights: str, given: NDArray[np.float64] | None = None
+) -> NDArray[np.float32] | None:
+    """What each image counts in the loss, 1 on average over a member's training images; None where all count alike.
+
+    Args:
+        labels: (image,), of all the data set's training images.
+        train: (position,), those that the member is trained on.
+        class_weights: the recipe's `training.class_weights`. Balanced, all classes have the same sum of weights, after
+            King & Zeng 2001, "Logistic regression in rare events data", doi 10.1093/oxfordjournals.pan.a004868.
+        given: (image,), weights of the images themselves.
+    """
+    if class_weights == "none" and given is None:
+        return None
+    weights = np.ones(len(labels)) if given is None else given.astype(np.float64)
+    if class_weights == "balanced":
+        of_class = np.bincount(labels[train], weights[train], minlength=int(labels.max()) + 1)
+        weights = weights / np.where(of_class > 0, of_class, 1)[labels]
+    return np.asarray(weights / weights[train].mean(), dtype=np.float32)
+
+
+class Batch(NamedTuple):
+    """A batch.
+
+    Attributes:
+        images: (image, channel, height, width) float32, raw pixels.
+        targets: (image,), their classes.
+        weights: (image,) float32, what each counts in the loss; None where all count alike.
+    """
+
+    images: Tensor
+    targets: Tensor
+    weights: Tensor | None
+
+
+def epoch_batches(images: Tensor, targets: Tensor, task: Task, epoch: int, network: nn.Module) -> Iterator[Batch]:
     """The batches of one epoch. Order, augmentation and dropout are each drawn with the key (seed, member, purpose,
     epoch), so that an epoch can be repeated without those before it.
 
@@ -86,7 +120,7 @@ def epoch_batches(
         network: whose dropout layers are to draw from the epoch's generator.
 
     Yields:
-        A batch (image, channel, height, width) float32 raw pixels, and its classes (image,).
+        One batch after another; pseudo-labelled images have the weight 1.
     """
     settings = task.recipe.augmentation
     augmented = task.augmented(epoch)
@@ -97,16 +131,19 @@ def epoch_batches(
     positions = torch.from_numpy(order).to(task.device)
     labelled, _ = task.batch_parts(epoch)
     pseudo = pseudo_batches(task, epoch) if task.pseudo else None
+    all_weights = None if task.weights is None else torch.from_numpy(task.weights).to(task.device)
     for chosen in torch.split(positions, labelled):
         pixels, labels = images[chosen], targets[chosen]
+        weights = None if all_weights is None else all_weights[chosen]
         if pseudo:
             pseudo_pixels, pseudo_labels = next(pseudo)
             pixels, labels = (
                 torch.cat([pixels, pseudo_pixels.to(pixels)]),
                 torch.cat([labels, pseudo_labels.to(labels)]),
             )
+            weights = None if weights is None else torch.cat([weights, torch.ones_like(pseudo_labels).to(weights)])
         batch = as_float(pixels)
-        yield (augment(batch, settings, generator) if augmented else batch), labels
+        yield Batch(augment(batch, settings, generator) if augmented else batch, labels, weights)
 
 
 def pseudo_batches(task: Task, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

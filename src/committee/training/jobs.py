@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
-from committee.data.dataset import LabelledImages
+from committee.data.dataset import LabelledImages, Labels
 from committee.folders.files import read_tensors
 from committee.folders.member_folder import MemberFolder, Positions, TrainedMember
 from committee.folders.records import EpochRecord, MemberRecord
@@ -27,6 +27,7 @@ from committee.metrics.scores import accuracy, log_loss
 from committee.nn.devices import single_threaded
 from committee.nn.forward import inference_forward
 from committee.nn.inference import member_probabilities
+from committee.training.batches import image_weights
 from committee.training.loop import fit
 from committee.training.state import NonFiniteLossError, StepProgress, Task, TrainedNetwork, TrainingState
 
@@ -72,6 +73,7 @@ class Job:
         excluded: positions of images that the member is neither trained nor validated on.
         pseudo: pseudo-labelled images, or None.
         model: the model that the member belongs to, where several are trained together; its events carry it.
+        weights: (image,), what each training image counts in the loss, besides its class's weight; None for 1 each.
     """
 
     recipe: Recipe
@@ -88,15 +90,17 @@ class Job:
     excluded: Positions | None = None
     pseudo: SharedImages | None = None
     model: str = ""
+    weights: NDArray[np.float64] | None = None
 
-    def task(self, images: int) -> Task:
-        """What the member is to learn from so many images."""
+    def task(self, labels: Labels) -> Task:
+        """What the member is to learn from images with these labels (image,)."""
         unseen = self.validation if self.excluded is None else np.union1d(self.validation, self.excluded)
+        train = np.setdiff1d(np.arange(len(labels)), unseen, assume_unique=True)
         return Task(
             recipe=self.recipe,
             member=self.member,
             seed=self.seed,
-            train=np.setdiff1d(np.arange(images), unseen, assume_unique=True),
+            train=train,
             validation=self.validation,
             classes=self.classes,
             device=self.device,
@@ -104,6 +108,7 @@ class Job:
             first_epoch=self.first_epoch,
             start=read_tensors(self.start) if self.start else None,
             pseudo=self.pseudo.load() if self.pseudo else None,
+            weights=image_weights(labels, train, self.recipe.training.class_weights, self.weights),
         )
 
 
@@ -142,7 +147,7 @@ Executor = Callable[[Sequence[Job]], Generator[Event]]
 def execute(job: Job) -> Iterator[Event]:
     """Train one member in this process, from its checkpoint if there is one."""
     images = job.images.load()
-    task = job.task(len(images))
+    task = job.task(images.labels)
     checkpoint = job.folder.checkpoint if job.folder else None
     resume = TrainingState.from_tensors(*checkpoint) if checkpoint else None
     saved = time.monotonic()

@@ -226,12 +226,13 @@ def train_epoch(member: Member, epoch: int, peak: float) -> Generator[StepProgre
     steps, steps_before, all_steps = task.steps(epoch), task.steps_before(epoch), task.steps_before(task.last_epoch + 1)
     meter, last_report = EpochMeter(task.device), 0.0
     member.network.train()
-    for step, (batch, targets) in enumerate(epoch_batches(member.images, member.targets, task, epoch, member.network)):
+    batches = epoch_batches(member.images, member.targets, task, epoch, member.network)
+    for step, (images, targets, weights) in enumerate(batches):
         lr = lr_at(steps_before + step, all_steps, recipe.schedule, peak)
         set_lr(optimiser, lr)
         optimiser.zero_grad(set_to_none=False)
-        logits = member.forward(batch)
-        loss = loss_of(logits.float(), targets, recipe.training)
+        logits = member.forward(images)
+        loss = loss_of(logits.float(), targets, recipe.training, weights)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if member.average:
@@ -243,7 +244,7 @@ def train_epoch(member: Member, epoch: int, peak: float) -> Generator[StepProgre
     return meter.totals()
 
 
-def loss_of(logits: Tensor, targets: Tensor, training: Training) -> Tensor:
+def loss_of(logits: Tensor, targets: Tensor, training: Training, weights: Tensor | None = None) -> Tensor:
     """The mean loss of a batch.
 
     cross_entropy: in nats, with label smoothing after Szegedy et al. 2016, "Rethinking the Inception architecture for
@@ -254,12 +255,16 @@ def loss_of(logits: Tensor, targets: Tensor, training: Training) -> Tensor:
         logits: (image, class) float32.
         targets: (image,).
         training: the recipe's section.
+        weights: (image,), factors of the images' losses; None for 1 each.
     """
+    reduction = "mean" if weights is None else "none"
     if training.loss == "cross_entropy":
-        return functional.cross_entropy(logits, targets, label_smoothing=training.label_smoothing)
+        loss = functional.cross_entropy(logits, targets, reduction=reduction, label_smoothing=training.label_smoothing)
+        return loss if weights is None else (loss * weights).mean()
     goal = functional.one_hot(targets, logits.shape[1]).to(logits.dtype)
     goal = goal * (1 - training.label_smoothing) + training.label_smoothing / logits.shape[1]
-    return functional.mse_loss(logits.softmax(1), goal)
+    loss = functional.mse_loss(logits.softmax(1), goal, reduction=reduction)
+    return loss if weights is None else (loss * weights[:, None]).mean()
 
 
 # --- evaluation after an epoch ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset, LabelledImages
@@ -34,6 +35,7 @@ class TrainingPlan:
         pseudo: pseudo-labelled images that join every batch.
         continued: a finished run whose members are trained on.
         model: the name of a study's model; "" for a run.
+        weights: (image,), what each training image counts in the loss; None for 1 each.
     """
 
     dataset: ImageDataset
@@ -44,6 +46,7 @@ class TrainingPlan:
     pseudo: LabelledImages | None = None
     continued: RunFolder | None = None
     model: str = ""
+    weights: NDArray[np.float64] | None = None
 
     @cached_property
     def identity(self) -> RunIdentity:
@@ -97,6 +100,7 @@ class TrainingPlan:
                     excluded=self.excluded,
                     pseudo=pseudo,
                     model=self.model,
+                    weights=self.weights,
                 )
             )
         return found

@@ -107,6 +107,7 @@ class Stack:
         networks: one for each task; after each epoch they get the weights of `stacked`.
         stacked: all members as one module.
         augmentation, dropout: each member's generators.
+        weights: (member, image), what each image counts in the members' losses; None where all count alike.
         losses, correct: (member,), sums over the steps of an epoch: of each image's loss, and of correct predictions.
     """
 
@@ -118,6 +119,7 @@ class Stack:
     optimiser: torch.optim.Optimizer
     augmentation: Sequence[torch.Generator]
     dropout: Sequence[torch.Generator]
+    weights: Tensor | None
     losses: Tensor
     correct: Tensor
 
@@ -139,9 +141,9 @@ def new_stack(pixels: Pixels, labels: Labels, tasks: Sequence[Task], form: Form 
     augmentation, dropout = ([torch.Generator(device) for _ in tasks] for _ in range(2))
     stacked.set_dropout_generators(dropout)
     losses, correct = (torch.zeros(len(tasks), device=device) for _ in range(2))
-    return Stack(
-        tasks, images, targets, networks, stacked, optimiser, augmentation, dropout, losses=losses, correct=correct
-    )
+    found = [each.weights for each in tasks if each.weights is not None]
+    weights = torch.from_numpy(np.stack(found)).to(device) if found else None
+    return Stack(tasks, images, targets, networks, stacked, optimiser, augmentation, dropout, weights, losses, correct)
 
 
 def is_capturable(task: Task) -> bool:
@@ -212,8 +214,12 @@ def train_step(stack: Stack, positions: Tensor, augmented: bool) -> None:
     with torch.autocast(task.device, dtype=torch.bfloat16, enabled=task.precision == "bfloat16"):
         logits = stack.stacked(torch.stack(batches))
     targets = stack.targets[positions]
+    weights = [None] * len(positions) if stack.weights is None else stack.weights.gather(1, positions)
     losses = torch.stack(
-        [loss_of(own.float(), classes, training) for own, classes in zip(logits, targets, strict=True)]
+        [
+            loss_of(own.float(), classes, training, weight)
+            for own, classes, weight in zip(logits, targets, weights, strict=True)
+        ]
     )
     losses.sum().backward()  # type: ignore[no-untyped-call]
     stack.optimiser.step()

@@ -47,6 +47,8 @@ class Task:
             history and in the keys of all random numbers.
         start: initial weights; None for random ones.
         pseudo: pseudo-labelled images; they make up `pseudo_labels.batch_fraction` of every batch.
+        weights: (image,) float32, of all the data set's training images: what an image counts in the loss, 1 on average
+            over `train`; None where all count alike.
     """
 
     recipe: Recipe
@@ -60,6 +62,7 @@ class Task:
     first_epoch: int = 0
     start: Tensors | None = None
     pseudo: LabelledImages | None = None
+    weights: NDArray[np.float32] | None = None
 
     @property
     def last_epoch(self) -> int:

@@ -8,16 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from math import isqrt
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, LabelledImages, Labels, Names, Pixels, SealedTest, checked_images
-from committee.data.formats.decode import LONGEST_SIDE, fitted, promoted, resized
+from committee.data.formats.decode import (
+    LONGEST_SIDE,
+    fitted,
+    promoted,
+    resized,
+    wanted_channels,
+    with_channels,
+)
 from committee.data.formats.files import rows_of
 from committee.data.formats.groups import with_groups
+from committee.data.formats.rows import shape_of_row, with_shapes
 from committee.data.formats.values import depth, is_plain, takes, to_pixels, value_range
 from committee.data.read_options import ReadOptions, ValueRange
 from committee.data.splits import stratified_part
@@ -34,7 +41,7 @@ class RawPart:
 
     Attributes:
         values: (image, height, width), (image, height, width, channel), (image, channel, height, width) or
-            (image, pixels of a square image); booleans, integers or floats.
+            (image, pixel), whose shape is guessed or given; booleans, integers or floats.
         labels: (image,), (image, 1) or one-hot (image, class): integers, integral floats or strings.
         where: the file, for messages.
         files: the name of each image's own file; empty where one file holds them all.
@@ -81,10 +88,14 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
     for part in parts:
         if part.values.ndim and len(part.values) == 0:
             raise DataError(f"{part.where}: there are no images; give at least two classes with several images each")
+    parts, shape_notes = with_shapes(parts, options.shape)
     where = [part.where for part in parts]
     shaped = [_shaped(part.values, part.where) for part in parts]
     values, range_notes = value_range(shaped, where, options.pixel_range)
     pixels = _pixels(shaped, where, depth(shaped, values) if values else 255, values)
+    if options.channels is not None:
+        number = wanted_channels({array.shape[3] for array in pixels}, options.channels)
+        pixels = [with_channels(array, number, part.where) for array, part in zip(pixels, parts, strict=True)]
     pixels, size_notes = _same_form(pixels, parts, options.image_size)
     labels, class_names = _encoded(parts, raw.class_names)
     images = [
@@ -95,7 +106,7 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
     images, group_notes = with_groups(
         images, [part.files for part in parts], [part.groups for part in parts], options.groups
     )
-    notes = (*raw.notes, *range_notes, *size_notes, *group_notes)
+    notes = (*raw.notes, *shape_notes, *range_notes, *size_notes, *group_notes)
     if len(images) == 2:
         train, test = images
     else:
@@ -212,25 +223,10 @@ def _pixels(
     return [cast(Pixels, array.astype(np.uint8 if highest <= 255 else np.uint16)) for array in pixels]
 
 
-def square_shape(columns: int) -> tuple[int, int, int] | None:
-    """(height, width, channels) of a flattened square image, channels last; None if no square image fits."""
-    for channels in (1, 3, 4):
-        side = isqrt(columns // channels)
-        if side and side * side * channels == columns:
-            return side, side, channels
-    return None
-
-
 def _shaped(array: NDArray[Any], where: str) -> NDArray[Any]:
     """(image, height, width, channel) from any of the shapes of `RawPart.values`."""
     if array.ndim == 2:
-        shape = square_shape(array.shape[1])
-        if shape is None:
-            raise DataError(
-                f"{where}: {array.shape[1]} values in a row do not make a square image of 1, 3 or 4 channels; "
-                "give k*k, 3*k*k or 4*k*k values, or an array (image, height, width, channel)"
-            )
-        return array.reshape(len(array), *shape)
+        return array.reshape(len(array), *shape_of_row(array.shape[1], where)[0])
     if array.ndim == 3:
         return array[..., None]
     if array.ndim == 4 and array.shape[3] > 4 >= array.shape[1]:
@@ -251,7 +247,7 @@ def _same_form(
     if len(set(channels)) > 1:
         raise DataError(
             f"{parts[0].where}: mixed channels: the training images have {channels[0]}, the test images "
-            f"({parts[1].where}) {channels[1]}; convert all images to the same number"
+            f"({parts[1].where}) {channels[1]}; give --channels grey or --channels colour to convert all images"
         )
     height, width = pixels[0].shape[1:3]
     target = (image_size, image_size) if image_size else fitted(height, width)

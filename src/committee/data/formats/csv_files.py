@@ -3,216 +3,161 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.data.formats import csv_columns
 from committee.data.formats.arrays import joined, with_validation
-from committee.data.formats.assemble import RawPart, RawSet, square_shape
-from committee.data.formats.files import Files, names_by_part, reason
-from committee.errors import DataError, counted
-
-LABEL_NAMES = ("label", "class", "target", "y", "labels", "digit")
-_ROW_NUMBER_NAMES = ("id", "imageid", "image_id", "index", "", "unnamed: 0")
-
-_CHUNK = 2**23
+from committee.data.formats.assemble import RawPart, RawSet
+from committee.data.formats.csv_numbers import NumberTable, decoded, not_a_number, number_table
+from committee.data.formats.files import Files, names_by_part
+from committee.data.formats.kinds import names_an_image
+from committee.data.read_options import AS_IT_IS, ReadOptions
+from committee.errors import DataError
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """What the columns of a CSV file hold.
+class CsvTable:
+    """What a CSV file holds.
 
     Attributes:
-        count: how many there are.
-        label: position of the labels, None where there are none.
-        pixels: positions of the pixels.
-        has_header: whether the first row holds names.
+        values: (image, pixel), or (image, height, width) where the header says it.
+        labels: (image,), or one-hot (image, class); None where there are none.
+        count: how many columns the file has.
+        label_columns: where the labels stand.
+        notes: what was found out without being said.
     """
 
+    values: NDArray[Any]
+    labels: NDArray[Any] | None
     count: int
-    label: int | None
-    pixels: tuple[int, ...]
-    has_header: bool
+    label_columns: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
 
-def read_csv_set(files: Files) -> RawSet:
+def read_csv_set(files: Files, options: ReadOptions = AS_IT_IS) -> RawSet:
     """The data set in a CSV file, or in ``train.csv`` and ``test.csv`` side by side.
 
-    The label is the column called label, class, target or y, or else the first; the others are pixels, row by row,
-    with the channels of a pixel side by side. A test file without labels (Kaggle's) is left out, with a note.
+    The label is the column that the options or the header name, or else the first or the last, as its values say; the
+    others are pixels, row by row, with the channels of a pixel side by side. A test file without labels (Kaggle's) is
+    left out, with a note.
 
     Raises:
         DataError: there is no label column, or a row has too many or too few columns or a cell that is not a number
             (the row is named).
     """
     parts: dict[str, RawPart] = {}
-    notes = []
+    notes: list[str] = []
+    first: CsvTable | None = None
     for part, names in names_by_part(files, (".csv", ".csv.gz")).items():
         for name in names:
-            values, labels = read_csv(files, name)
-            if labels is None and part == "test":
+            table = read_csv(files, name, options, first)
+            if table.labels is None and part == "test":
                 notes.append(f"{name} has no labels, so it was left out")
-            elif labels is None:
+            elif table.labels is None:
                 raise DataError(
-                    f"{files.label(name)}: a column of labels is expected, got {values.shape[1]} pixels and nothing "
-                    "else; add one called label, or make it the first"
+                    f"{files.label(name)}: a column of labels is expected, got {prod(table.values.shape[1:])} pixels "
+                    "and nothing else; add one called label, or make it the first"
                 )
             else:
-                new = RawPart(values, labels, files.label(name))
+                first = first or table
+                notes += table.notes
+                new = RawPart(table.values, table.labels, files.label(name))
                 parts[part] = joined(parts[part], new) if part in parts else new
     return with_validation(parts, notes=tuple(notes))
 
 
-def read_csv(files: Files, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """The pixels of a CSV file, (image, pixel), and its labels, (image,), or None where it has no labels.
+def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: CsvTable | None = None) -> CsvTable:
+    """The pixels of a CSV file and its labels.
+
+    Args:
+        files: where it is.
+        name: its name there.
+        options: the column of labels and the shape of images, where the user says them.
+        like: a table of the same data set, whose columns this one has, or all but the labels.
 
     Raises:
         DataError: as in `read_csv_set`, or the file is empty.
     """
     where = files.label(name)
     content = files.read(name).removeprefix(b"\xef\xbb\xbf")
-    first = content[: content.find(b"\n")] if b"\n" in content else content
-    if not first.strip():
+    head = content[: content.find(b"\n")] if b"\n" in content else content
+    if not head.strip():
         raise DataError(f"{where}: a row of a label and pixels for each image is expected, got an empty file; fill it")
-    delimiter = max(",;\t", key=lambda sign: first.count(sign.encode()))
-    columns = _columns(next(csv.reader([_text(first, where)], delimiter=delimiter)), where)
-    body = content[len(first) + 1 :] if columns.has_header else content
+    delimiter = max(",;\t", key=lambda sign: head.count(sign.encode()))
+    first_row = next(csv.reader([decoded(head, where)], delimiter=delimiter))
+    count, names = len(first_row), csv_columns.header_of(first_row)
+    body = content[len(head) + 1 :] if names else content
     if not body.strip():
         raise DataError(f"{where}: a row for each image is expected below the header, got none; add the images")
-    numbers = digit_table(body, columns.count) if delimiter == "," else None
-    if numbers is not None:
-        labels = None if columns.label is None else numbers[:, columns.label].astype(np.int64)
-        first_pixel, last_pixel = columns.pixels[0], columns.pixels[-1]
-        if columns.pixels == tuple(range(first_pixel, last_pixel + 1)):
-            return numbers[:, first_pixel : last_pixel + 1], labels
-        return numbers[:, columns.pixels], labels
-    try:
-        return _any_table(csv.reader(io.StringIO(_text(body, where), newline=""), delimiter=delimiter), columns, where)
-    except csv.Error as error:
-        raise DataError(
-            f"{where}: a CSV table is expected, got something else ({reason(error)}); save it again"
-        ) from error
-
-
-def _text(content: bytes, where: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where}: text in UTF-8 is expected, got something else ({reason(error)}); save the table as CSV in UTF-8"
-        ) from error
-
-
-def _columns(first_row: list[str], where: str) -> _Columns:
-    cells = [cell.strip().lower() for cell in first_row]
-    named = next((cells.index(name) for name in LABEL_NAMES if name in cells), None)
-    numbered = cells == [str(position) for position in range(len(cells))]
-    has_header = named is not None or numbered or not any(map(_is_number, cells[1:]))
-    rest = [i for i, cell in enumerate(cells) if i != named and not (has_header and cell in _ROW_NUMBER_NAMES)]
-    if named is None and square_shape(len(rest) - 1):
-        named, rest = rest[0], rest[1:]
-    if not square_shape(len(rest)):
-        raise DataError(
-            f"{where}: a label and k*k pixels (3*k*k or 4*k*k for colour) are expected, such as 785 columns for 28x28, "
-            f"got {counted(len(cells), 'column')} in the first row; add or remove some"
-        )
-    return _Columns(len(cells), named, tuple(rest), has_header)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _any_table(
-    rows: Iterator[list[str]], columns: _Columns, where: str
-) -> tuple[NDArray[Any], NDArray[np.str_] | None]:
-    """The slow way, row by row: for names as labels and fractions as pixels, and to name the row of a fault."""
-    images: list[NDArray[np.float32]] = []
-    labels: list[str] = []
-    for number, row in enumerate(rows, start=2 if columns.has_header else 1):
-        if not row:
-            continue
-        place = f"{where}: row {number}"
-        if len(row) != columns.count:
-            raise DataError(
-                f"{place} has {counted(len(row), 'column')}, but the first row has {columns.count}; correct or remove "
-                "the row"
+    _check_no_listing(body, delimiter, where)
+    numbering = [column for column in csv_columns.row_numbers(names) if names and names[column] != options.label]
+    columns = [column for column in range(count) if column not in numbering]
+    unlabelled = like is not None and count == like.count - len(like.label_columns)
+    label = None if unlabelled else csv_columns.named_label(names, count, options.label, where)
+    chosen: tuple[int, ...] | None = None if label is None else (label,)
+    if unlabelled:
+        chosen = ()
+    elif chosen is None and like is not None and count == like.count:
+        chosen = like.label_columns
+    apart = {*numbering, *((columns[0], columns[-1]) if chosen is None else chosen)}
+    table = number_table(body, count, delimiter, apart, 2 if names else 1, where)
+    notes = []
+    if chosen is None:
+        pixels = prod(options.shape) if options.shape else None
+        chosen = csv_columns.label_columns(table.values, table.apart, columns, pixels, where)
+        if len(chosen) == 1:
+            end = "first" if chosen[0] == columns[0] else "last"
+            notes.append(
+                f"{name}: the {end} column was taken for the labels, as its values say; --label says otherwise"
             )
-        images.append(_pixels_of(row, columns, place))
-        if columns.label is not None:
-            labels.append(row[columns.label].strip())
-            if not labels[-1]:
-                raise DataError(f"{place} has no label; fill it in or remove the row")
-    values = np.stack(images)
-    if values.max() > 1 and (values == np.rint(values)).all():
-        values = values.astype(np.int32)
-    return values, None if columns.label is None else np.array(labels)
+    pixel_columns = [column for column in columns if column not in chosen]
+    _check_numbers(table, pixel_columns, where)
+    values = _columns_of(table.values, pixel_columns)
+    grid = csv_columns.grid_shape([names[column] for column in pixel_columns]) if names else None
+    if grid and options.shape is None:
+        values = values.reshape(len(values), *grid)
+    return CsvTable(values, _labels(table, chosen, where), count, chosen, tuple(notes))
 
 
-def _pixels_of(row: list[str], columns: _Columns, place: str) -> NDArray[np.float32]:
-    """The pixels of a row; all must be finite numbers."""
-    try:
-        image = np.array([row[i] for i in columns.pixels], dtype=np.float32)
-    except ValueError:
-        wrong = next(i for i in columns.pixels if not _is_number(row[i]))
+def _check_no_listing(body: bytes, delimiter: str, where: str) -> None:
+    """A table that names image files belongs to these."""
+    cells = body[: body.find(b"\n") % (len(body) + 1)].decode(errors="replace").split(delimiter)
+    image = next((cell.strip(" \"'\r") for cell in cells if names_an_image(cell.strip(" \"'\r"))), None)
+    if image is not None:
         raise DataError(
-            f"{place}, column {wrong + 1} must hold a number, got {row[wrong]!r}; correct or remove the row"
-        ) from None
-    if not np.isfinite(image).all():
-        wrong = columns.pixels[int(np.flatnonzero(~np.isfinite(image))[0])]
-        raise DataError(
-            f"{place}, column {wrong + 1} must hold a finite number, got {row[wrong]!r}; correct or remove the row"
+            f"{where}: pixels are expected in a CSV file by itself, got names of image files ({image}); give the path "
+            "of the folder that holds the table and the images"
         )
-    return image
 
 
-def digit_table(body: bytes, columns: int) -> NDArray[np.int32] | None:
-    """A CSV body of non-negative integers as an array, several times faster than numpy's own reader.
-
-    Args:
-        body: lines of numbers separated by commas, without a header.
-        columns: how many numbers a line has.
-
-    Returns:
-        (row, column); None where there is anything else in it, which is then left to a slower reader.
-    """
-    body = body.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
-    blocks = []
-    start = 0
-    while start < len(body):
-        end = body.find(b"\n", min(start + _CHUNK, len(body) - 1)) + 1
-        block = _digit_block(body[start:end], columns)
-        if block is None:
-            return None
-        blocks.append(block)
-        start = end
-    return np.concatenate(blocks)
+def _check_numbers(table: NumberTable, pixel_columns: list[int], where: str) -> None:
+    """Pixels among the columns that were kept apart must be finite numbers, too."""
+    for column in set(pixel_columns) & set(table.apart):
+        cells = table.apart[column]
+        if cells.dtype.kind == "U":
+            for row, cell in zip(table.rows, cells, strict=True):
+                if not csv_columns.is_number(cell) or not np.isfinite(float(cell)):
+                    raise not_a_number(f"{where}: row {row}", column, str(cell))
 
 
-def _digit_block(body: bytes, columns: int) -> NDArray[np.int32] | None:
-    """`digit_table` for whole lines: separators tell where each number ends, its digits are added place by place."""
-    characters = np.frombuffer(body, np.uint8)
-    digit = (characters >= 48) & (characters <= 57)
-    newline = characters == 10
-    if not (digit | newline | (characters == 44)).all():
+def _columns_of(values: NDArray[Any], columns: list[int]) -> NDArray[Any]:
+    """Some columns of a table: neighbours as a view."""
+    first, last = columns[0], columns[-1]
+    return values[:, first : last + 1] if columns == list(range(first, last + 1)) else values[:, columns]
+
+
+def _labels(table: NumberTable, chosen: tuple[int, ...], where: str) -> NDArray[Any] | None:
+    """The labels in one column, or in several that are one-hot."""
+    if not chosen:
         return None
-    ends = np.flatnonzero(~digit)
-    lengths = np.diff(ends, prepend=-1) - 1
-    is_newline = newline[ends]
-    if len(ends) % columns or lengths.min() < 1 or lengths.max() > 5:
-        return None
-    if not is_newline[columns - 1 :: columns].all() or is_newline.sum() != len(ends) // columns:
-        return None
-    values = characters[ends - 1].astype(np.int32) - 48
-    for place in range(1, int(lengths.max())):
-        longer = np.flatnonzero(lengths > place)
-        values[longer] += (characters[ends[longer] - 1 - place].astype(np.int32) - 48) * np.int32(10**place)
-    return values.reshape(-1, columns)
+    if len(chosen) > 1:
+        return table.values[:, list(chosen)].astype(np.int64)
+    labels = table.apart[chosen[0]]
+    if labels.dtype.kind == "U" and (empty := np.flatnonzero(labels == "")).size:
+        raise DataError(f"{where}: row {table.rows[empty[0]]} has no label; fill it in or remove the row")
+    return labels

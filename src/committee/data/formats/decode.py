@@ -1,45 +1,43 @@
-"""Encoded images (PNG, JPEG, BMP, WebP, TIFF) -> pixels, and pixels -> another size, depth or number of channels."""
+"""Encoded images (PNG, JPEG, TIFF, ...) -> pixels, and pixels -> another size, depth or number of channels."""
 
 from __future__ import annotations
 
 import io
-import math
+import struct
 import sys
-import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from committee.data.dataset import Pixels
-from committee.data.formats.files import MAX_BYTES, reason
+from committee.data.formats import tiff
+from committee.data.formats.files import HEAD_BYTES, MAX_IMAGE_PIXELS, check_image_size, reason
+from committee.data.formats.kinds import IMAGES, image_kind, in_words
 from committee.errors import DataError
 
 LONGEST_SIDE = 96
 """The most pixels that the longer side of an image keeps where no size is asked for."""
 
-MAX_IMAGE_PIXELS = 64_000_000
-
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 _ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What an encoded image decodes to: its upright size in pixels, its channels, and 8 or 16 bits."""
+    """What an encoded image decodes to: its upright size in pixels, its channels, and 8 or 16 bits.
+
+    Of the pages of a TIFF and the frames of an animation the first is decoded.
+    """
 
     height: int
     width: int
     channels: int
     bits: int
+    pages: int = 1
 
 
 def probe(content: bytes, label: str) -> Picture:
@@ -48,6 +46,11 @@ def probe(content: bytes, label: str) -> Picture:
     Raises:
         DataError: this is not a readable image, or it has more than `MAX_IMAGE_PIXELS`.
     """
+    if _is_for_tifffile(content):
+        height, width, channels, bits, orientation, pages = tiff.header(content, label)
+        if orientation >= 5:
+            height, width = width, height
+        return Picture(height, width, channels, bits, pages)
     with _opened(content, label) as image:
         width, height = image.size
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow may have exchanged height and width
@@ -55,7 +58,7 @@ def probe(content: bytes, label: str) -> Picture:
         if _orientation(image, content) >= 5:
             width, height = height, width
         mode, bits = _target(image)
-        return Picture(height, width, Image.getmodebands(mode), bits)
+        return Picture(height, width, Image.getmodebands(mode), bits, _pages(image))
 
 
 def decode(content: bytes, label: str) -> Pixels:
@@ -70,81 +73,26 @@ def decode(content: bytes, label: str) -> Pixels:
     Raises:
         DataError: as in `probe`, or the image is damaged or cut off.
     """
+    if _is_for_tifffile(content):
+        return np.ascontiguousarray(_turned(*tiff.read(content, label)))
     with _opened(content, label) as opened:
         mode, bits = _target(opened)
         try:
             opened.load()
             if bits == 16 and mode != "L":
                 pixels = _wide_colour(content, mode)
-            elif bits == 16:
-                pixels = _wide_grey(opened, label)
+            elif bits == 16 or opened.mode == "F" or _is_signed(opened):
+                pixels = _grey_values(opened, label)
             else:
                 pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
             pixels = _turned(pixels, _orientation(opened, content))  # 1 where Pillow has turned a TIFF
+        except DataError:
+            raise
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise DataError(
                 f"{label}: the image is damaged or cut off ({reason(error)}); replace or remove the file"
             ) from error
     return np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None])
-
-
-def decode_all(
-    count: int, read: Callable[[int], bytes], label: Callable[[int], str], image_size: int | None
-) -> tuple[Pixels, list[str]]:
-    """Decode images to one size and depth: first all headers, so that faults show early, then the pixels.
-
-    Args:
-        count: number of images.
-        read: position -> encoded bytes.
-        label: position -> name for messages.
-        image_size: side of the square to resize to, in pixels; None takes the most common size, shrunk until the longer
-            side has at most `LONGEST_SIDE` pixels.
-
-    Returns:
-        (image, height, width, channel) uint8, or uint16 where any image has 16 bits; and notes about resizing.
-
-    Raises:
-        DataError: an unreadable image, images with and without colour or alpha, or more bytes than `MAX_BYTES`.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pictures = [probe(read(i), label(i)) for i in range(count)]
-        _check_channels(pictures, label)
-        sizes = Counter((picture.height, picture.width) for picture in pictures)
-        common = min(sizes, key=lambda size: (-sizes[size], size))
-        target = (image_size, image_size) if image_size else fitted(*common)
-        dtype = np.dtype(np.uint16 if any(picture.bits == 16 for picture in pictures) else np.uint8)
-        shape = (count, *target, pictures[0].channels)
-        _check_room(shape, dtype)
-        pixels = np.empty(shape, dtype)
-        for i in range(count):
-            image = promoted([decode(read(i), label(i)), pixels[:0]])[0]
-            pixels[i] = resized(image[None], target)[0]
-    if set(sizes) == {target}:
-        return pixels, []
-    was = f"{len(sizes)} different sizes" if len(sizes) > 1 else f"{common[0]}x{common[1]}"
-    return pixels, [f"images were resized from {was} to {target[0]}x{target[1]} pixels"]
-
-
-def _check_channels(pictures: Sequence[Picture], label: Callable[[int], str]) -> None:
-    """All images must have the same number of channels; the first two that differ are named."""
-    first = pictures[0].channels
-    for i, picture in enumerate(pictures):
-        if picture.channels != first:
-            raise DataError(
-                f"mixed channels: {label(0)} is {_KINDS[first]}, {label(i)} is {_KINDS[picture.channels]}; "
-                "convert all images to one kind"
-            )
-
-
-def _check_room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Images of this shape and type must not be over the limit."""
-    total = math.prod(shape) * dtype.itemsize
-    if total > MAX_BYTES:
-        raise DataError(
-            f"at most {MAX_BYTES:,} bytes are read, and {shape[0]:,} images of {shape[1]}x{shape[2]} pixels take "
-            f"{total:,}; choose a smaller image_size"
-        )
 
 
 def fitted(height: int, width: int) -> tuple[int, int]:
@@ -194,59 +142,99 @@ def conformed(pixels: Pixels, image_shape: tuple[int, int, int], pixel_range: in
         DataError: parts of an image are transparent, and the wanted channels have no alpha.
     """
     height, width, channels = image_shape
-    whole = _with_channels(pixels, channels, label)
+    whole = with_channels(pixels, channels, label)
     fitting = resized(whole, (height, width))
     if pixel_range == 255 and fitting.dtype == np.uint16:
         return ((fitting.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return fitting if pixel_range == 255 else promoted([fitting, np.empty(0, np.uint16)])[0]
 
 
-def _with_channels(pixels: Pixels, channels: int, label: str) -> Pixels:
-    """Images with another number of channels, as `conformed` says."""
+def wanted_channels(found: Collection[int], channels: Literal["grey", "colour"]) -> int:
+    """The number of channels that images are converted to which have these; alpha stays where all have it."""
+    return (1 if channels == "grey" else 3) + all(number in (2, 4) for number in found)
+
+
+def with_channels(pixels: Pixels, channels: int, label: str) -> Pixels:
+    """Images (image, height, width, channel) with another number of channels, as `conformed` says.
+
+    Raises:
+        DataError: parts of an image are transparent, and the wanted channels have no alpha.
+    """
+    if pixels.shape[3] == channels:
+        return pixels
     full = np.iinfo(pixels.dtype).max
-    colour: NDArray[Any]
-    alpha: NDArray[Any]
-    colour, alpha = (
-        (pixels[..., :-1], pixels[..., -1:])
-        if pixels.shape[3] in (2, 4)
-        else (pixels, np.full_like(pixels[..., :1], full))
-    )
-    if channels in (1, 3) and (alpha < full).any():
+    own_alpha = pixels.shape[3] in (2, 4)
+    if own_alpha and channels in (1, 3) and any((image[..., -1] < full).any() for image in pixels):
         raise DataError(
-            f"{label}: parts of the image are transparent, and the members were trained on opaque images only; "
-            "put it on a background like theirs"
+            f"{label}: parts of the image are transparent, where opaque images are expected; put it on a background "
+            "like theirs"
         )
-    if channels <= 2 and colour.shape[3] == 3:
-        colour = np.rint(colour @ np.array([0.299, 0.587, 0.114]))[..., None].astype(pixels.dtype)
-    elif channels >= 3 and colour.shape[3] == 1:
-        colour = np.repeat(colour, 3, axis=3)
-    whole = np.concatenate([colour, alpha], axis=3) if channels in (2, 4) else colour
-    return cast(Pixels, np.ascontiguousarray(whole))
+    result: Pixels = np.empty((*pixels.shape[:3], channels), pixels.dtype)
+    for start in range(0, len(pixels), 256):  # the sums are floats, eight times as large as the pixels
+        some, made = pixels[start : start + 256], result[start : start + 256]
+        colour = some[..., :-1] if own_alpha else some
+        if channels <= 2 and colour.shape[3] == 3:
+            made[..., :1] = np.rint(colour @ np.array([0.299, 0.587, 0.114]))[..., None]
+        else:
+            made[..., : 1 if channels <= 2 else 3] = colour
+        if channels in (2, 4):
+            made[..., -1:] = some[..., -1:] if own_alpha else full
+    return result
 
 
 def _opened(content: bytes, label: str) -> Image.Image:
-    """An encoded image, its header read and checked."""
+    """An encoded image, its header read and checked; it is given to the decoder of its kind alone."""
+    kind = image_kind(content[:HEAD_BYTES])
+    if kind is None:
+        raise DataError(
+            f"{label}: a {IMAGES} image is expected, got {in_words(content[:HEAD_BYTES])}; replace or remove the file"
+        )
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=(kind,))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got a larger one "
             f"({reason(error)}); shrink it"
         ) from error
+    except KeyError as error:  # Pillow 10 has no decoder of AVIF
+        raise DataError(f"{label}: the installed Pillow reads no {kind}; update it, or convert the image") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(
-            f"{label}: a PNG, JPEG, BMP, WebP or TIFF image is expected, got something else; replace or remove the file"
+            f"{label}: the {kind} image is damaged, or of a variant that is not read; replace or remove the file"
         ) from error
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise DataError(
-            f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got {image.width}x{image.height}; "
-            "shrink it"
-        )
-    if image.mode == "F":
-        raise DataError(
-            f"{label}: 8 or 16 bits per value are expected, got floating point, which has no fixed range; convert it"
-        )
+    check_image_size(image.height, image.width, label)
     return image
+
+
+def _is_for_tifffile(content: bytes) -> bool:
+    """Whether this is a TIFF that Pillow cannot open, or opens wrongly."""
+    if image_kind(content[:HEAD_BYTES]) != "TIFF":
+        return False
+    try:
+        with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
+            wide = isinstance(image, TiffImagePlugin.TiffImageFile) and 16 in image.tag_v2.get(tiff.BITS, ())
+            return wide and image.mode in ("RGB", "RGBA") and ";16" not in _raw_mode(image)
+    except UnidentifiedImageError:
+        return True
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False  # said where it is opened again
+
+
+def _pages(image: Image.Image) -> int:
+    """The number of pages or frames. A JPEG's second picture is a preview, or what a camera adds."""
+    try:
+        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error):
+        return 1  # the first is readable, and what follows it is no page
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Whether a TIFF has signed 8-bit values, which Pillow takes for unsigned ones."""
+    return (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.mode == "L"
+        and image.tag_v2.get(tiff.SAMPLE_FORMAT) == (2,)
+    )
 
 
 def _target(image: Image.Image) -> tuple[str, int]:
@@ -259,6 +247,8 @@ def _target(image: Image.Image) -> tuple[str, int]:
         return ("L" if (colours == colours[:, :1]).all() else "RGB"), 8
     if mode.startswith("I"):
         return "L", 16
+    if mode == "F":
+        return "L", 8
     wide = 16 if mode in ("RGB", "RGBA") and ";16" in _raw_mode(image) else 8
     if mode in ("LA", "La"):
         return "LA", 8
@@ -276,20 +266,19 @@ def _raw_mode(image: Image.Image) -> str:
     return str(args if isinstance(args, str) else args[0] if args else "")
 
 
-def _wide_grey(image: Image.Image, label: str) -> NDArray[Any]:
+def _grey_values(image: Image.Image, label: str) -> Pixels:
+    """Grey values other than unsigned 8-bit ones, for which alone Pillow turns a TIFF round whose white is 0."""
     values = np.asarray(image)
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise DataError(
-            f"{label}: grey values must be from 0 to 65535, got {values.min()} to {values.max()}; save it with 16 bits"
-        )
-    return values.astype(np.uint16)
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    white_is_zero = tags.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
+    return tiff.pixels_from(values.view(np.int8) if _is_signed(image) else values, label, white_is_zero=white_is_zero)
 
 
 def _wide_colour(content: bytes, mode: str) -> NDArray[Any]:
     """16-bit colour. Pillow keeps one byte of each value, so upper and lower bytes are decoded one after the other."""
     halves = []
     for order in ("B", "L"):
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=(image_kind(content[:HEAD_BYTES]) or "",))
         assert isinstance(image, ImageFile.ImageFile)
         native = _raw_mode(image)
         first = native[-1] if native[-1] in "BL" else sys.byteorder[0].upper()

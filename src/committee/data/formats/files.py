@@ -15,22 +15,28 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.errors import DataError
+from committee.errors import DataError, counted
 
 MAX_BYTES = 8 * 2**30
 """The most bytes that a data set may have once decoded; headers and archives that announce more are not read."""
+
+MAX_IMAGE_PIXELS = 64_000_000
+"""The most pixels that an image file may have."""
 
 MAPPED_BYTES = 64 * 2**20
 """Arrays of at least this size that lie uncompressed in a file of their own are memory-mapped instead of read."""
 
 MAX_FILES = 2_000_000
+
+HEAD_BYTES = 32
+"""How much of a file tells what it holds."""
 
 _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
 
@@ -39,6 +45,14 @@ def reason(error: Exception) -> str:
     """A library's error message in a form that fits into a sentence: one line, at most 200 characters."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 200 else words[:197] + "..."
+
+
+def check_image_size(height: int, width: int, label: str) -> None:
+    """Refuse an image with more than `MAX_IMAGE_PIXELS`, before any of it is decoded."""
+    if width * height > MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got {width}x{height}; shrink it"
+        )
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,9 @@ class Files:
         sizer: full name -> bytes as they are stored, before a ``.gz`` is decompressed.
         prefix: what precedes each name in the folder or zip.
         separator: what stands between `where` and a name in messages.
+        folders: the names of all folders, sorted, without hidden ones; empty folders are found here alone.
+        notes: remarks for people, such as about links that were not followed.
+        heads: the first bytes of the files that `head` has looked at, by full name.
     """
 
     where: str
@@ -60,14 +77,38 @@ class Files:
     sizer: Callable[[str], int]
     prefix: str = ""
     separator: str = "/"
+    folders: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    heads: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def label(self, name: str) -> str:
         """The name for messages: with the folder or zip before it."""
         return f"{self.where}{self.separator}{self.prefix}{name}" if name else self.where
 
     def size(self, name: str) -> int:
-        """Bytes according to the file system or the zip's directory."""
-        return self.sizer(self.prefix + name)
+        """Bytes according to the file system or the zip's directory.
+
+        Raises:
+            DataError: there is no such file, as behind a symbolic link that leads nowhere.
+        """
+        try:
+            return self.sizer(self.prefix + name)
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+
+    def head(self, name: str) -> bytes:
+        """The first `HEAD_BYTES` bytes as they are stored; none where the file cannot be read; kept once read."""
+        full = self.prefix + name
+        if full not in self.heads:
+            try:
+                with self.open(name, unzip=False) as file:
+                    self.heads[full] = file.read(HEAD_BYTES)
+            except DataError:
+                self.heads[full] = b""
+        return self.heads[full]
+
+    def _unreadable(self, name: str, error: Exception) -> DataError:
+        return DataError(f"{self.label(name)}: the file cannot be read ({reason(error)}); copy or download it again")
 
     @contextmanager
     def open(self, name: str, unzip: bool = True) -> Iterator[BinaryIO]:
@@ -86,9 +127,7 @@ class Files:
         except DataError:
             raise
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise DataError(
-                f"{self.label(name)}: the file cannot be read ({reason(error)}); copy or download it again"
-            ) from error
+            raise self._unreadable(name, error) from error
 
     def _is_gzip(self, file: BinaryIO, name: str) -> bool:
         """Whether a file called .gz is compressed: browsers unpack some and keep the name, or save a page instead."""
@@ -124,7 +163,8 @@ class Files:
             return self
         inside = "/".join(top) + "/"
         names = tuple(name[len(inside) :] for name in self.names)
-        return replace(self, names=names, prefix=self.prefix + inside)
+        folders = tuple(name[len(inside) :] for name in self.folders if name.startswith(inside))
+        return replace(self, names=names, folders=folders, prefix=self.prefix + inside)
 
 
 PARTS = {
@@ -145,31 +185,48 @@ def part_of(name: str) -> str | None:
 def names_by_part(files: Files, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
     """The files with these endings by part: "train" first, then "val" and "test", as their names say.
 
-    A single file is the training part whatever its name; of several, those whose names say no part are left out.
+    A single file is the training part whatever its name, and so are files that differ in their numbers only; of others,
+    those whose names say no part are left out.
 
     Raises:
-        DataError: there are several files and none is called train, or there are data sets in several folders.
+        DataError: there are several files and none is called train, or there are several data sets.
     """
     names = [name for name in files.names if name.lower().endswith(suffixes)]
     if len(names) == 1:
         return {"train": names}
     found: dict[str, list[str]] = {}
-    folders = set()
+    sets: dict[str, set[str]] = {}
     for name in names:
-        part, folder = part_of(name), name.rpartition("/")[0]
+        part, (folder, _, base) = part_of(name), name.rpartition("/")
         if part is not None:
             found.setdefault(part, []).append(name)
-            folders.add("/".join(word for word in folder.split("/") if word.lower() not in PARTS))
+            sets.setdefault(part, set()).add(_set_name(folder, base, suffixes))
+    if not found and len({_set_name(*name.rpartition("/")[::2], suffixes) for name in names}) == 1:
+        return {"train": names}
     if "train" not in found:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise DataError(
             f"{files.where}: a file called train is expected, got {listed}; rename the training file or give its path"
         )
-    if len(folders) > 1:
+    several = next((each for each in sets.values() if len(each) > 1), None)
+    if several:
+        listed = ", ".join(name or "(no prefix)" for name in sorted(several))
         raise DataError(
-            f"{files.where}: one data set is expected, got several ({', '.join(sorted(folders))}); give the path of one"
+            f"{files.where}: files of one data set are expected, got those of {len(several)} ({listed}); give the path "
+            "of one file, or of a folder that holds only one"
         )
     return {part: found[part] for part in ("train", "val", "test") if part in found}
+
+
+def _set_name(folder: str, base: str, suffixes: tuple[str, ...]) -> str:
+    """What a file's name says besides its part and its number among others: which data set it belongs to."""
+    stem = base[: -len(max((suffix for suffix in suffixes if base.lower().endswith(suffix)), key=len, default=""))]
+    no_set = re.compile("|".join([*PARTS, "of", "part", "shard", r"\d+", r"(?=\w*\d)[0-9a-f]{8,}"]))
+    words = (
+        [word for word in re.split("[^a-z0-9]+", each.lower()) if word and not no_set.fullmatch(word)]
+        for each in [*folder.split("/"), stem]
+    )
+    return "/".join("-".join(each) for each in words if each)
 
 
 def _plain_file(file: BinaryIO, expected: int) -> str:
@@ -246,33 +303,102 @@ def _wanted(parts: list[str]) -> bool:
     return not any(part.startswith(".") or part in _CLUTTER for part in parts)
 
 
+def _walked(path: Path, deep: bool) -> tuple[list[str], list[str], list[str]]:
+    """The names of the files and of the folders at a path, sorted, and notes about links that were not followed.
+
+    All folders are read before the first link is followed, so that a folder keeps its own name where a link leads to it
+    as well, and no folder is read twice.
+    """
+    names: list[str] = []
+    folders: list[str] = []
+    passed_over: list[str] = []
+    root = path.resolve()
+    seen: set[Path] = set()
+    real: list[tuple[str, Path]] = [("", root)]
+    linked: list[tuple[str, Path]] = []
+    while real or linked:
+        if real:
+            name, target = real.pop()
+        else:
+            name, target = linked.pop(linked.index(min(linked)))
+            if target in seen or root.is_relative_to(target):
+                passed_over.append(name)
+                continue
+        if target in seen:  # a link led here before
+            continue
+        seen.add(target)
+        folders.append(name)
+        files, inner, links = _listed(path / name, f"{name}/" if name else "")
+        names += files
+        if len(names) > MAX_FILES:
+            raise DataError(
+                f"{path}: at most {MAX_FILES:,} files are read, and the folder has more; give the path of the "
+                "folder that holds the images"
+            )
+        if not deep:
+            break
+        real += [(folder, target / folder.rpartition("/")[2]) for folder in inner]
+        linked += [(link, (path / link).resolve()) for link in links]
+    notes = []
+    if passed_over:
+        listed = ", ".join(passed_over[:5]) + (", ..." if len(passed_over) > 5 else "")
+        notes.append(
+            f"{counted(len(passed_over), 'linked folder')} ({listed}) {'was' if len(passed_over) == 1 else 'were'} "
+            "passed over, since the folders that they lead to are read already or hold the data"
+        )
+    return sorted(names), sorted(folders)[1:], notes
+
+
+def _listed(folder: Path, prefix: str) -> tuple[list[str], list[str], list[str]]:
+    """The files, the real folders and the linked folders in a folder, with a prefix before their names.
+
+    A link that leads nowhere counts as a file, which cannot be read; pipes, sockets and devices are passed over.
+    """
+    files: list[str] = []
+    folders: list[str] = []
+    links: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not _wanted([entry.name]):
+                    continue
+                name = prefix + entry.name
+                if entry.is_symlink():
+                    if Path(entry.path).is_dir():
+                        links.append(name)
+                    elif Path(entry.path).is_file() or not Path(entry.path).exists():
+                        files.append(name)
+                elif entry.is_dir():
+                    folders.append(name)
+                elif entry.is_file():
+                    files.append(name)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the folder cannot be read ({error.strerror}); allow it, or give the path of another"
+        ) from error
+    return files, folders, links
+
+
 @contextmanager
 def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
     """The files at a path: those in a folder, those in a zip or NPZ, or the one file that it names.
 
     Args:
-        path: a folder, a zip or a file.
+        path: a folder, a zip or a file. Symbolic links to folders are followed, each real folder once.
         deep: whether those in a folder's subfolders belong to it.
 
     Raises:
-        DataError: the path does not exist, cannot be read, or is a damaged zip.
+        DataError: the path or a folder in it does not exist or cannot be read, or it is a damaged zip.
     """
     if path.is_dir():
-        names = []
-        for folder, folders, found in os.walk(path):
-            folders[:] = sorted(name for name in folders if deep and _wanted([name]))
-            relative = Path(folder).relative_to(path)
-            names += [(relative / name).as_posix() for name in found if _wanted([name])]
-            if len(names) > MAX_FILES:
-                raise DataError(
-                    f"{path}: at most {MAX_FILES:,} files are read, and the folder has more; give the path of the "
-                    "folder that holds the images"
-                )
+        names, folders, notes = _walked(path, deep)
         yield Files(
             str(path),
-            tuple(sorted(names)),
+            tuple(names),
             lambda name: (path / name).open("rb"),
             lambda name: (path / name).stat().st_size,
+            folders=tuple(folders),
+            notes=tuple(notes),
         )
     elif not path.is_file():
         raise DataError(f"{path}: there is no such file or folder; check the path")
@@ -288,6 +414,16 @@ def open_zip(files: Files, name: str) -> Iterator[Files]:
     """The members of a zip, such as an NPZ, that is one of `files`."""
     with files.open(name) as file, _opened_zip(file, files.label(name)) as members:
         yield members
+
+
+def _folders_of_zip(archive: zipfile.ZipFile) -> set[str]:
+    """The folders that a zip names, and those above its files."""
+    found: set[str] = set()
+    for name in archive.namelist():
+        parts = name.split("/")[:-1]
+        if _wanted(parts):
+            found.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    return found
 
 
 @contextmanager
@@ -313,4 +449,5 @@ def _opened_zip(file: BinaryIO, where: str) -> Iterator[Files]:
                 lambda name: cast(BinaryIO, archive.open(infos[name])),
                 lambda name: infos[name].file_size,
                 separator=": ",
+                folders=tuple(sorted(_folders_of_zip(archive))),
             )

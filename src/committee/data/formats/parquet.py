@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from committee.data.dataset import Pixels
 from committee.data.formats.assemble import RawSet, by_part
-from committee.data.formats.csv_files import LABEL_NAMES
-from committee.data.formats.decode import decode, decode_all
+from committee.data.formats.csv_columns import LABEL_NAMES
+from committee.data.formats.decode import decode
 from committee.data.formats.files import MAX_BYTES, Files, names_by_part, reason
+from committee.data.formats.image_set import decode_all
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, require
 
@@ -64,15 +65,30 @@ def read_parquet_set(files: Files, options: ReadOptions) -> RawSet:
         labels = [column.astype(np.str_) for column in labels]
     parts = np.repeat([part for part, _ in tables], [len(table.contents) for _, table in tables])
     class_names = next((table.class_names for _, table in tables if table.class_names), None)
-    pixels, resizing = decode_all(len(contents), contents.__getitem__, places.__getitem__, options.image_size)
-    return by_part(pixels, np.concatenate(labels), places, parts, files.where, class_names, (*notes, *resizing))
+    decoded = decode_all(len(contents), contents.__getitem__, places.__getitem__, options, files.where)
+    kept = decoded.kept
+    return by_part(
+        decoded.pixels,
+        np.concatenate(labels)[kept],
+        [places[i] for i in kept],
+        parts[kept],
+        files.where,
+        class_names,
+        (*notes, *decoded.notes),
+    )
 
 
-def read_parquet_images(files: Files, name: str) -> Iterator[tuple[str, Pixels]]:
-    """The images in one Parquet file, one at a time since their sizes may differ, with their rows for messages."""
+def read_parquet_images(files: Files, name: str) -> Iterator[tuple[str, Pixels | DataError]]:
+    """The images in one Parquet file, one at a time since their sizes may differ, with their rows for messages.
+
+    In the place of an image that cannot be read stands why.
+    """
     table = read_parquet(files, name)
     for content, place in zip(table.contents, table.places, strict=True):
-        yield place, decode(content, place)[None]
+        try:
+            yield place, decode(content, place)[None]
+        except DataError as error:
+            yield place, error
 
 
 def _labelled_tables(files: Files) -> tuple[list[tuple[str, ParquetTable]], list[str]]:

@@ -6,6 +6,8 @@ Another executor is a module here with a function that fulfils the contract of `
 
 from __future__ import annotations
 
+import multiprocessing
+import warnings
 from functools import partial
 
 from committee.training.executors import inline, processes, stacked
@@ -19,8 +21,26 @@ def executor_for(setting: Setting, jobs: int) -> Executor:
     Args:
         setting: resolved.
         jobs: how many there are; no more workers than that are started.
+
+    Warns:
+        UserWarning: this process is a worker of something that trains several committees at once, such as
+            scikit-learn's ``n_jobs``, and cannot have workers of its own; the jobs run in it, with the same result.
     """
     if setting.device == "cuda":
         return stacked.run
     workers = min(setting.workers, jobs)
+    if setting.device == "cpu" and workers > 1 and _is_worker():
+        warnings.warn(
+            "worker processes are expected to be started by a main process, and this one is itself a worker (of n_jobs "
+            "or a pool); its members are trained one after the other, so give workers=1 or n_jobs=1",
+            stacklevel=2,
+        )
+        workers = 1
     return partial(processes.run, workers=workers) if setting.device == "cpu" and workers > 1 else inline.run
+
+
+def _is_worker() -> bool:
+    """Whether this process belongs to a pool: such are daemons, or joblib's, whose start method is not Python's."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    known = method is None or method in multiprocessing.get_all_start_methods()
+    return multiprocessing.current_process().daemon or not known

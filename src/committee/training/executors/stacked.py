@@ -29,7 +29,7 @@ def run(jobs: Sequence[Job]) -> Generator[Event]:
 def run_together(jobs: Sequence[Job]) -> Iterator[Event]:
     """Execute jobs as a stack, or one after the other where they make none or one of them has begun already."""
     images = jobs[0].images.load()
-    tasks = [job.task(len(images)) for job in jobs]
+    tasks = [job.task(images.labels) for job in jobs]
     if reason_not_to_stack(tasks) or any(job.folder and job.folder.has_begun for job in jobs):
         for job in jobs:
             yield from execute(job)
