@@ -710,6 +710,8 @@ def test_test_images_that_are_also_in_the_training_part_are_noted(tmp_path: Path
     shown = describe(read_dataset(write_npz(tmp_path, (pixels, labels), (tested, answers))))
     assert shown.test_images_also_in_train == 11
     assert shown.notes == (
+        "2 images are identical in every pixel to one of another class: at least one label of each is wrong, or the "
+        "images do not tell the classes apart",
         "11 of 100 test images are also in the training part, identical in every pixel and in class, so test figures "
         "are too favourable",
     )

@@ -15,9 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from committee.config.recipe import Holdout
 from committee.data.dataset import ImageDataset
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
+from committee.data.splits import validation_positions
+from committee.data.summary import describe
 from committee.errors import DataError
 
 Part = tuple[NDArray[Any], NDArray[Any]]
@@ -405,3 +408,58 @@ def test_numbers_of_classes_are_not_taken_for_names_of_images(tmp_path: Path, di
         (tmp_path / f"{i}.png").write_bytes(png(pixels[i]))
     table(tmp_path, labels, pixels, header=",".join(["label", *(f"p{i}" for i in range(64))]), name="train.csv")
     assert same(read_dataset(tmp_path), pixels, labels)
+
+
+# Labels that cannot all be right.
+
+
+@pytest.mark.parametrize(
+    ("known", "strange", "near"),
+    [("0", "0.0", True), ("cat", "Cat", True), ("red cat", "red_cat", True), ("a", "A", False), ("cat", "cab", False)],
+)
+def test_labels_that_are_nearly_one_are_named(
+    known: str, strange: str, near: bool, tmp_path: Path, digits: Part
+) -> None:
+    pixels = digits[0][:40] * 15
+    labels = np.array([known, "other"] * 20)
+    test = np.array([strange, "other"] * 20)
+    np.savez(tmp_path / "set.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=test)
+    with pytest.raises(DataError) as caught:
+        read_dataset(tmp_path / "set.npz")
+    assert (f"the training part has none (but {known!r}: is it the same?); use one" in str(caught.value)) == near
+    np.savez(tmp_path / "set.npz", X=np.concatenate([pixels, pixels + 1]), y=np.concatenate([labels, test]))
+    notes = " ".join(read_dataset(tmp_path / "set.npz").notes)
+    assert ("nearly one are taken for different ones: " in notes) == near
+    assert all(repr(name) in notes for name in (known, strange)) == near
+
+
+def test_identical_images_of_different_classes_are_counted(tmp_path: Path, digits: Part) -> None:
+    """Also where 64-bit sums would agree, the pixels decide; copies of one class contradict nothing."""
+    pixels, labels = digits[0][:60] * 15, digits[1][:60].copy()
+    pixels[50:55], labels[50:55] = pixels[:5], labels[:5]
+    path = tmp_path / "set.npz"
+    np.savez(path, X=pixels.reshape(-1, 8, 8), y=labels)
+    assert "identical" not in " ".join(read_dataset(path).notes)
+    labels[50:53] += 1
+    np.savez(path, X=pixels.reshape(-1, 8, 8), y=labels)
+    notes = [note for note in read_dataset(path).notes if "identical" in note]
+    assert [note.partition(":")[0] for note in notes] == [
+        f"6 images are identical in every pixel to one of another class, such as {path} [X][0] and {path} [X][50]"
+    ]
+    pixels[50, 63] ^= 1  # the last pixel of an image counts
+    np.savez(path, X=pixels.reshape(-1, 8, 8), y=labels)
+    assert "4 images are identical" in " ".join(read_dataset(path).notes)
+
+
+def test_a_class_of_one_image_is_noted_and_training_says_the_ways_out(tmp_path: Path, digits: Part) -> None:
+    pixels, labels = digits[0][:60] * 15, np.array(["odd", "evenly"] * 30)
+    labels[7] = "lonely"
+    np.savez(tmp_path / "set.npz", X=pixels.reshape(-1, 8, 8), y=labels)
+    dataset = read_dataset(tmp_path / "set.npz")
+    assert any(note.startswith("the class lonely has one training image only") for note in describe(dataset).notes)
+    with pytest.raises(
+        DataError, match=r"leave the class out, or share a validation part with --set holdout\.kind=shared"
+    ):
+        validation_positions(dataset.train.labels, Holdout(), 5, 0, dataset.class_names)
+    held_out = validation_positions(dataset.train.labels, Holdout(kind="shared"), 5, 0, dataset.class_names)
+    assert all(dataset.class_names[c] != "lonely" for part in held_out for c in dataset.train.labels[part])

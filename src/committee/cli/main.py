@@ -97,8 +97,8 @@ def train(
     """Train a committee on DATA: a data set's name or a path.
 
     The same command again continues where it stopped: members that are finished are kept. DATA may be a folder of class
-    folders, IDX files, NPZ, CSV, Parquet, or a zip of any of these; without a test part, a fifth of the images is set
-    aside.
+    folders, images with a table of labels, IDX files, NPZ, CSV, Parquet, or a zip of any of these; without a test part,
+    a fifth of the images is set aside.
 
     With --budget, the first seconds measure this machine's speed; members and epochs are chosen so that everything, the
     report included, is done in that time. A member that would be late because the machine became slower is left out.

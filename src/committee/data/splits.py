@@ -156,10 +156,14 @@ def _check_folds(labels: Labels, folds: int, class_names: Sequence[str], groups:
     number = int(counts[smallest])
     if number < folds:
         has = counted(number, "training image") if groups is None else f"images of {counted(number, 'group')}"
-        fewer = f", or use fewer folds with --set holdout.folds={number}" if number >= 2 else ""
+        fewer = (
+            f"use fewer folds with --set holdout.folds={number}"
+            if number >= 2
+            else "leave the class out, or share a validation part with --set holdout.kind=shared"
+        )
         raise DataError(
             f"class {class_names[smallest]!r} has {has}, but {folds} folds need at least {folds} of each class; "
-            f"add images{fewer}"
+            f"add images, or {fewer}"
         )
 
 

@@ -102,10 +102,24 @@ def describe(dataset: ImageDataset) -> DatasetSummary:
         value_range=dataset.value_range,
         notes=(
             *dataset.notes,
+            *_single(dataset.class_names, train_counts),
             *_untested(dataset.class_names, train_counts, test_counts),
             *_duplicates(duplicates, len(dataset.test)),
         ),
     )
+
+
+def _single(class_names: Sequence[str], train_counts: Sequence[int]) -> list[str]:
+    """A note about classes with one training image, which cannot be trained on and validated at once."""
+    single = [name for name, train in zip(class_names, train_counts, strict=True) if train == 1]
+    if not single:
+        return []
+    named = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
+    classes = f"the class {named} has" if len(single) == 1 else f"{len(single)} classes ({named}) have"
+    return [
+        f"{classes} one training image only, too few for folds: add images, leave "
+        f"{'it' if len(single) == 1 else 'them'} out, or train with --set holdout.kind=shared"
+    ]
 
 
 def _untested(class_names: Sequence[str], train_counts: Sequence[int], test_counts: Sequence[int]) -> list[str]:

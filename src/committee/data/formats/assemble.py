@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, LabelledImages, Labels, Names, Pixels, SealedTest, checked_images
+from committee.data.formats.contradictions import near_name, notes_on_labels
 from committee.data.formats.decode import (
     LONGEST_SIDE,
     fitted,
@@ -103,10 +104,11 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
         for array, encoded, part in zip(pixels, labels, parts, strict=True)
     ]
     _check_classes(images, parts, class_names)
+    label_notes = notes_on_labels(images, class_names)
     images, group_notes = with_groups(
         images, [part.files for part in parts], [part.groups for part in parts], options.groups
     )
-    notes = (*raw.notes, *shape_notes, *range_notes, *size_notes, *group_notes)
+    notes = (*raw.notes, *shape_notes, *range_notes, *size_notes, *label_notes, *group_notes)
     if len(images) == 2:
         train, test = images
     else:
@@ -330,9 +332,11 @@ def _check_classes(images: Sequence[LabelledImages], parts: Sequence[RawPart], c
     counts = images[0].counts(len(class_names))
     for count, tested, name in zip(counts, images[-1].counts(len(class_names)), class_names, strict=True):
         if tested and not count:
+            near = near_name(name, [known for known, number in zip(class_names, counts, strict=True) if number])
             raise DataError(
                 f"{parts[-1].where}: the test part has {counted(tested, 'image')} of the class {name!r}, the training "
-                "part has none; add training images of it or remove it from the test part"
+                f"part has none{f' (but {near!r}: is it the same?)' if near else ''}; "
+                f"{'use one spelling, ' if near else ''}add training images of it or remove it from the test part"
             )
     if sum(count > 0 for count in counts) < 2:
         raise DataError(
