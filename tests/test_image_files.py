@@ -391,3 +391,12 @@ def test_further_pages_and_frames_are_counted(tmp_path: Path) -> None:
     read = read_images([tmp_path / "cat"], image_shape=(8, 8, 1), pixel_range=255)
     assert (read.pixels[5:] == 47).all()
     assert note in read.notes
+
+
+def test_class_folders_are_found_below_a_folder_of_their_own(tmp_path: Path) -> None:
+    for number in range(12):
+        folder = tmp_path / "UCMerced_LandUse" / "Images" / ("river", "beach")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 20 * number, dtype=np.uint8)).save(folder / f"{number}.png")
+    (tmp_path / "UCMerced_LandUse" / "readme.txt").write_text("21 classes")
+    assert read_dataset(tmp_path).class_names == ("beach", "river")

@@ -13,7 +13,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -154,15 +154,15 @@ class Files:
             f"{self.label(name)}: at most {limit:,} bytes are read, and the file has more; give a part of it"
         )
 
-    def without_top_folder(self) -> Files:
-        """The same files, named from within the innermost folder that holds all of them."""
-        parents = [name.split("/")[:-1] for name in self.names]
+    def without_top_folder(self, chosen: Sequence[str] | None = None) -> Files:
+        """The files named from within the innermost folder that holds all of them, or all chosen ones: without the rest."""
+        parents = [name.split("/")[:-1] for name in (self.names if chosen is None else chosen)]
         first, last = min(parents, default=[]), max(parents, default=[])
         top = first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
         if not top:
             return self
         inside = "/".join(top) + "/"
-        names = tuple(name[len(inside) :] for name in self.names)
+        names = tuple(name[len(inside) :] for name in self.names if name.startswith(inside))
         folders = tuple(name[len(inside) :] for name in self.folders if name.startswith(inside))
         return replace(self, names=names, folders=folders, prefix=self.prefix + inside)
 

@@ -60,6 +60,9 @@ def read_folder_set(files: Files, options: ReadOptions) -> RawSet:
             any fault of `decode_all`.
     """
     names = image_names(files)
+    if not any("/" in name for name in set(files.names).difference(names)):  # beside the images' folder lies a README
+        files = files.without_top_folder(names)
+        names = image_names(files)
     _check_not_one_class(files, names)
     parted = "train" in {_part(name) for name in names if "/" in name}
     placed, unlabelled = _placed(files, names, parted)
