@@ -155,7 +155,7 @@ class Files:
         )
 
     def without_top_folder(self, chosen: Sequence[str] | None = None) -> Files:
-        """The files named from within the innermost folder that holds all of them, or all chosen ones: without the rest."""
+        """The files, named from within the innermost folder that holds all of them, or those chosen; without others."""
         parents = [name.split("/")[:-1] for name in (self.names if chosen is None else chosen)]
         first, last = min(parents, default=[]), max(parents, default=[])
         top = first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
