@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 import zipfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from PIL import Image, features
 from pyarrow import parquet
 
 from committee.data.dataset import ImageDataset, open_test
+from committee.data.formats.decode import decode
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.errors import DataError
@@ -400,3 +402,17 @@ def test_class_folders_are_found_below_a_folder_of_their_own(tmp_path: Path) -> 
         Image.fromarray(np.full((8, 8), 20 * number, dtype=np.uint8)).save(folder / f"{number}.png")
     (tmp_path / "UCMerced_LandUse" / "readme.txt").write_text("21 classes")
     assert read_dataset(tmp_path).class_names == ("beach", "river")
+
+
+def test_twelve_bits_mean_the_same_in_tiff_and_pgm(tmp_path: Path) -> None:
+    values = np.tile(np.array([0, 1000, 2048, 4095]), (4, 1))
+    pairs = values.reshape(-1, 2)  # two values in three bytes
+    packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1)
+    data = packed.astype(np.uint8).tobytes()
+    tags = {256: 4, 257: 4, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory)
+    (tmp_path / "a.pgm").write_bytes(b"P5 4 4 4095\n" + values.astype(">u2").tobytes())
+    found = [decode((tmp_path / name).read_bytes(), name)[0, :, 0].tolist() for name in ("a.tif", "a.pgm")]
+    assert found == [[0, 16004, 32776, 65535]] * 2

@@ -271,7 +271,9 @@ def _grey_values(image: Image.Image, label: str) -> Pixels:
     values = np.asarray(image)
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     white_is_zero = tags.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
-    return tiff.pixels_from(values.view(np.int8) if _is_signed(image) else values, label, white_is_zero=white_is_zero)
+    values = values.view(np.int8) if _is_signed(image) else values
+    bits = max(tags.get(tiff.BITS, (16,)), default=16)
+    return tiff.pixels_from(values, label, white_is_zero=white_is_zero, bits=bits)
 
 
 def _wide_colour(content: bytes, mode: str) -> NDArray[Any]:

@@ -31,16 +31,18 @@ BITS, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339
 """Numbers of tags."""
 
 
-def pixels_from(values: NDArray[Any], label: str, *, white_is_zero: bool = False) -> Pixels:
+def pixels_from(values: NDArray[Any], label: str, *, white_is_zero: bool = False, bits: int = 16) -> Pixels:
     """8- or 16-bit pixels of one image's values.
 
     Unsigned 8 and 16 bits stay; booleans become 0 and 255; floats must be from 0 to 1 and become 8 bits; signed 8-bit
-    integers must be from 0 to 127, other integers from 0 to 65535, which become 16 bits.
+    integers must be from 0 to 127, other integers from 0 to 65535, which become 16 bits. Values of 9 to 15 bits are
+    stretched to 16, as Pillow stretches those of PNM and shifts those of JPEG 2000, but leaves those of TIFF.
 
     Args:
         values: of any shape and numeric type.
         label: name for messages.
         white_is_zero: whether black and white are to be exchanged.
+        bits: of a value in the file.
 
     Raises:
         DataError: a value outside these ranges.
@@ -57,6 +59,8 @@ def pixels_from(values: NDArray[Any], label: str, *, white_is_zero: bool = False
         pixels = values.astype(np.uint8) * np.uint8(255)
     elif floats:
         pixels = np.rint(values * 255).astype(np.uint8)
+    elif kind == "u" and 8 < bits < 16:
+        pixels = np.rint(values * (65535 / (2**bits - 1))).astype(np.uint16)
     else:
         pixels = values.astype(np.uint8 if size == 1 else np.uint16)
     return np.iinfo(pixels.dtype).max - pixels if white_is_zero else pixels
@@ -86,7 +90,7 @@ def read(content: bytes, label: str) -> tuple[Pixels, int]:
             values = np.moveaxis(values, 0, -1)
         values = values.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
         turned = page.photometric == WHITE_IS_ZERO
-        return pixels_from(values, label, white_is_zero=turned), _orientation(page)
+        return pixels_from(values, label, white_is_zero=turned, bits=page.bitspersample), _orientation(page)
 
 
 def _orientation(page: TiffPage) -> int:
@@ -122,6 +126,11 @@ def _opened(content: bytes, label: str) -> Iterator[tuple[TiffPage, int]]:
             yield page, len(file.pages)
     except DataError:
         raise
+    except NotImplementedError as error:  # compressed or packed in a way that is left to the package imagecodecs
+        raise DataError(
+            f"{label}: a TIFF of this kind is not read ({reason(error)}); install that package, or save the image "
+            "with 8 or 16 bits and without compression"
+        ) from error
     except (ValueError, TypeError, LookupError, AttributeError, OSError, EOFError, struct.error, zlib.error) as error:
         raise DataError(
             f"{label}: the TIFF is damaged or cut off, or of a variant that is not read ({reason(error)}); replace or "
