@@ -87,8 +87,8 @@ FORMATS = (
         read_images=arrays.read_npz_images,
     ),
     Format(
-        description="Parquet files",
-        find=lambda files: [name for name in files.names if name.lower().endswith(".parquet")],
+        description="Parquet or Arrow files",
+        find=parquet.table_names,
         read_set=parquet.read_parquet_set,
         read_images=parquet.read_parquet_images,
     ),

@@ -1,0 +1,337 @@
+"""Parquet and Arrow files -> their images, encoded or as numbers, and their labels; which columns hold what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.data.formats.csv_columns import LABEL_NAMES, given_column, grid_shape, named_label, row_numbers
+from committee.data.formats.files import MAX_BYTES, Files, reason
+from committee.data.read_options import ReadOptions
+from committee.errors import DataError, require
+
+_IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "png", "jpg")
+_ARRAY_NAMES = (*_IMAGE_NAMES, "pixels", "pixel_values", "data", "x", "array", "features")
+_FEW_PIXELS = 4
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """What matters in a Parquet or Arrow file.
+
+    Attributes:
+        images: encoded images; or numbers (image, value), (image, height, width) or (image, height, width, channel).
+        places: the file and row of each image, for messages.
+        label: the column of labels; None where there is none.
+        labels: (image,), or one-hot (image, class); None where there are none.
+        class_names: where the file has them.
+        columns: the names of all its columns.
+    """
+
+    images: list[bytes] | NDArray[Any]
+    places: list[str]
+    label: str | None
+    labels: NDArray[Any] | None
+    class_names: tuple[str, ...] | None
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An opened file: its schema, what the hub says about its columns, and columns -> their cells in batches."""
+
+    schema: Any
+    features: Mapping[str, Mapping[str, Any]]
+    batches: Callable[[list[str]], Iterator[Any]]
+
+
+def read_table(
+    files: Files, name: str, options: ReadOptions, part: str | None = "train", like: str | None = None
+) -> ImageTable:
+    """Read one Parquet or Arrow file without decoding its images.
+
+    Images are a column of bytes (or of a struct with the field ``bytes``), of lists of numbers of any depth, or else
+    all columns of numbers together.
+
+    Args:
+        files: where it is.
+        name: its name.
+        options: the column of labels, where the user says it.
+        part: "train", "val" or "test"; None where labels are not asked for.
+        like: the column of labels in the file before; None where there was none.
+
+    Raises:
+        DataError: this is no such file, it has no images, several columns may be the labels, or a row has no image or
+            no label.
+        MissingExtraError: the package pyarrow is not installed.
+    """
+    where = files.label(name)
+    arrow = require("pyarrow", extra="parquet", purpose="Reading Parquet and Arrow files")
+    kind = "a Parquet file" if name.lower().endswith(".parquet") else "an Arrow file"
+    try:
+        opened = _open(files.read(name), arrow, parquet=kind == "a Parquet file")
+        label = like if like in opened.schema.names else None
+        if label is None and part is not None and not (part == "test" and like is not None):
+            label = _label_column(opened, options.label, part, where, arrow)
+        columns = _image_columns(opened, label, where, arrow)
+        images, labels = _cells(opened, columns, label, where, arrow)
+    except DataError:
+        raise
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{where}: {kind} is expected, got something else ({reason(error)}); copy or download it again"
+        ) from error
+    class_names = opened.features.get(label or "", {}).get("names")
+    return ImageTable(
+        images,
+        [f"{where} row {row}" for row in range(1, len(images) + 1)],
+        label,
+        None if label is None else _label_array(labels, from_hub=bool(class_names)),
+        tuple(map(str, class_names)) if class_names else None,
+        tuple(opened.schema.names),
+    )
+
+
+def _open(content: bytes, arrow: Any, *, parquet: bool) -> _Opened:
+    """The schema and the batches of a file's bytes; an Arrow file may be a stream, as `datasets` writes them."""
+    buffer = arrow.BufferReader(content)
+    if parquet:
+        file = require("pyarrow.parquet", extra="parquet", purpose="Reading Parquet files").ParquetFile(buffer)
+        schema = file.schema_arrow
+        return _Opened(schema, _hub_features(schema), lambda names: file.iter_batches(_ROWS, columns=names))
+    ipc = require("pyarrow.ipc", extra="parquet", purpose="Reading Arrow files")
+    reader = (ipc.open_file if content.startswith(b"ARROW1") else ipc.open_stream)(buffer)
+    table = reader.read_all()
+    schema = table.schema
+    return _Opened(schema, _hub_features(schema), lambda names: iter(table.select(names).to_batches(_ROWS)))
+
+
+def _hub_features(schema: Any) -> dict[str, dict[str, Any]]:
+    """What the Hugging Face hub wrote about each column into the schema: "_type", "names"."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _plain(kind: Any, arrow: Any) -> Any:
+    """The type of a column's cells, without a dictionary or an extension around it."""
+    while True:
+        if arrow.types.is_dictionary(kind):
+            kind = kind.value_type
+        elif isinstance(kind, arrow.BaseExtensionType):
+            kind = kind.storage_type
+        else:
+            return kind
+
+
+def _is_list(kind: Any, arrow: Any) -> bool:
+    types = arrow.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_number(kind: Any, arrow: Any) -> bool:
+    types = arrow.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    return str(kind) in ("string", "large_string", "string_view")
+
+
+def _holds_bytes(kind: Any, arrow: Any) -> bool:
+    kind = _plain(kind, arrow)
+    if arrow.types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_bytes(field.type, arrow) for field in kind)
+    return str(kind) in ("binary", "large_binary", "binary_view")
+
+
+def _holds_lists(kind: Any, arrow: Any) -> bool:
+    """Whether a column holds lists of numbers, or lists of such lists."""
+    kind = _plain(kind, arrow)
+    if not _is_list(kind, arrow):
+        return False
+    while _is_list(kind, arrow):
+        kind = _plain(kind.value_type, arrow)
+    return _is_number(kind, arrow)
+
+
+def _image_columns(opened: _Opened, label: str | None, where: str, arrow: Any) -> list[str]:
+    """The column of encoded images or of lists: by its name, or the only one; or else all columns of numbers."""
+    schema = opened.schema
+    for fits, known in ((_holds_bytes, _IMAGE_NAMES), (_holds_lists, _ARRAY_NAMES)):
+        fitting = [field.name for field in schema if fits(field.type, arrow) and field.name != label]
+        named = next((name for name in known if name in fitting), None)
+        if named or len(fitting) == 1:
+            return [named or fitting[0]]
+    lower = [name.lower() for name in schema.names]
+    unlabelled = (
+        label is None and (odd := named_label(lower, len(lower), None, where)) is not None and schema.names[odd]
+    )
+    numbering = {schema.names[i] for i in row_numbers(lower)}
+    pixels = [
+        field.name
+        for field in schema
+        if _is_number(_plain(field.type, arrow), arrow) and field.name not in {label, unlabelled} | numbering
+    ]
+    if len(pixels) < _FEW_PIXELS:
+        raise DataError(
+            f"{where}: a column of encoded images (bytes, or a struct with the field bytes), of lists of pixels, or a "
+            f"column for each pixel is expected, got {_listed(schema.names)}; add it"
+        )
+    return pixels
+
+
+def _label_column(opened: _Opened, given: str | None, part: str, where: str, arrow: Any) -> str | None:
+    """The column of labels: as given, by the hub's schema, by its name, or the only other one of integers or strings.
+
+    Raises:
+        DataError: there are several, or not the given one.
+    """
+    names: list[str] = list(opened.schema.names)
+    lower = [name.lower() for name in names]
+    if given is not None:
+        if part == "test" and given.lower() not in lower:
+            return None
+        return names[given_column(lower, len(names), given, where)]
+    hub = [name for name in names if opened.features.get(name, {}).get("_type") == "ClassLabel"]
+    if len(hub) == 1:
+        return hub[0]
+    known = next((names[lower.index(name)] for name in LABEL_NAMES if name in lower), None)
+    if known is not None:
+        return known
+    images = [
+        field.name for field in opened.schema if _holds_bytes(field.type, arrow) or _holds_lists(field.type, arrow)
+    ]
+    text = [field.name for field in opened.schema if _is_text(_plain(field.type, arrow))]
+    if not images and not hub:
+        odd = named_label(lower, len(names), None, where)
+        return text[0] if len(text) == 1 else None if odd is None else names[odd]
+    fitting = hub or [
+        field.name for field in opened.schema if field.name in text or arrow.types.is_integer(_plain(field.type, arrow))
+    ]
+    numbering = {names[i] for i in row_numbers(lower)}
+    fitting = [name for name in fitting if name not in numbering] or fitting
+    speaking = [name for name in fitting if any(word in name.lower() for word in ("label", "class"))] or fitting
+    if len(speaking) > 1:
+        raise DataError(
+            f"{where}: one column of labels is expected, got {_listed(speaking)}; say which it is with --label "
+            f"{speaking[0]}"
+        )
+    return speaking[0] if speaking else None
+
+
+def _cells(
+    opened: _Opened, columns: list[str], label: str | None, where: str, arrow: Any
+) -> tuple[list[bytes] | NDArray[Any], list[Any]]:
+    """The images and the labels, read in batches.
+
+    Raises:
+        DataError: a cell is empty, images differ in size, or they have more bytes than `MAX_BYTES`.
+    """
+    contents: list[bytes] = []
+    arrays: list[NDArray[Any]] = []
+    labels: list[Any] = []
+    encoded = len(columns) == 1 and _holds_bytes(opened.schema.field(columns[0]).type, arrow)
+    total = row = 0
+    for batch in opened.batches([*columns, *([label] if label else [])]):
+        cells = {name: _decoded(batch.column(name), arrow) for name in (*columns, *([label] if label else []))}
+        for name in cells:
+            _check_no_holes(cells[name], name, row, where, arrow)
+        if encoded:
+            images = cells[columns[0]]
+            contents += (images.field("bytes") if arrow.types.is_struct(images.type) else images).to_pylist()
+            total += sum(map(len, contents[row:]))
+        elif batch.num_rows:
+            arrays.append(_numbers(cells, columns, row, where, arrow))
+            total += arrays[-1].nbytes
+            if arrays[-1].shape[1:] != arrays[0].shape[1:]:
+                raise _uneven(row, where)
+        if label:
+            kind = cells[label].type
+            labels += (
+                list(_numbers(cells, [label], row, where, arrow))
+                if _is_list(kind, arrow)
+                else (cells[label].to_pylist())
+            )
+        if total > MAX_BYTES:
+            raise DataError(
+                f"{where}: at most {MAX_BYTES:,} bytes are read, and its images have more; give a part of them"
+            )
+        row += batch.num_rows
+    if encoded or not arrays:
+        return contents, labels
+    values = np.concatenate(arrays)
+    kind = opened.schema.field(columns[0]).type
+    shape = grid_shape([name.lower() for name in columns]) if len(columns) > 1 else getattr(kind, "shape", None)
+    return values.reshape(len(values), *shape) if shape else values, labels
+
+
+def _decoded(column: Any, arrow: Any) -> Any:
+    """A batch's column without a dictionary or an extension around it."""
+    while True:
+        if arrow.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        elif isinstance(column.type, arrow.BaseExtensionType):
+            column = column.storage
+        else:
+            return column
+
+
+def _check_no_holes(cells: Any, column: str, before: int, where: str, arrow: Any) -> None:
+    """No cell may be empty, nor the bytes in it."""
+    inner = cells.field("bytes") if arrow.types.is_struct(cells.type) else cells
+    if cells.null_count or inner.null_count:
+        empty = next(i for i, (cell, content) in enumerate(zip(cells.is_valid(), inner.is_valid(), strict=True))
+                     if not (cell.as_py() and content.as_py()))  # fmt: skip
+        raise DataError(
+            f"{where}: every row needs an image and a label, got nothing in row {before + empty + 1}, column "
+            f"{column!r}; fill it in or remove the row"
+        )
+
+
+def _numbers(cells: Mapping[str, Any], columns: list[str], before: int, where: str, arrow: Any) -> NDArray[Any]:
+    """Columns of numbers side by side, (image, column), or one of lists, (image, ...), as deep as they are."""
+    if len(columns) > 1:
+        return np.column_stack([cells[name].to_numpy(zero_copy_only=False) for name in columns])
+    array, sizes = cells[columns[0]], []
+    count = len(array)
+    while _is_list(array.type, arrow):
+        lengths = np.unique(array.value_lengths().to_numpy(zero_copy_only=False))
+        if len(lengths) != 1:
+            raise _uneven(before, where)
+        sizes.append(int(lengths[0]))
+        array = _decoded(array.flatten(), arrow)
+        if array.null_count:
+            raise DataError(
+                f"{where}: every pixel must be a number, got nothing in rows {before + 1} to {before + count}, column "
+                f"{columns[0]!r}; fill it in or remove the rows"
+            )
+    values: NDArray[Any] = array.to_numpy(zero_copy_only=False).reshape(count, *sizes)
+    return values
+
+
+def _uneven(before: int, where: str) -> DataError:
+    return DataError(
+        f"{where}: lists of one length are expected, one for each pixel, got several in the rows from {before + 1} on; "
+        "bring the images to one size"
+    )
+
+
+def _label_array(labels: list[Any], *, from_hub: bool) -> NDArray[Any] | None:
+    """Labels as an array; None where they are all -1, which is how the hub hides a test part's."""
+    array = np.array(labels)
+    if from_hub and len(array) and array.dtype.kind == "i" and (array == -1).all():
+        return None
+    return array
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
