@@ -123,6 +123,7 @@ PASSING_ON = {"list", "tuple", "sorted", "reversed", "zip", "enumerate", "map", 
 
 AVERAGING_ALLOWED = {
     ("nn/inference.py", "of_batch"): "the views of one member: an image and its mirror image",
+    ("metrics/familiarity.py", "doubt_of"): "no prediction, but how much members doubt theirs",
 }
 
 

@@ -273,13 +273,15 @@ def test_predictions_are_those_of_the_evaluation_in_every_form(run: Path, tmp_pa
     assert [record["prediction"] for record in records] == loaded.predict(test.pixels[:5])
     assert {record["disagreement"] for record in records} <= {0.0, 0.5, 1.0}
     table = call("predict", run, tmp_path / "some.npy", "--format", "csv").stdout.splitlines()
-    assert table[0].startswith("image,prediction,probability,disagreement,p(0),p(1)")
+    assert table[0].startswith("image,prediction,probability,disagreement,familiar,p(0),p(1)")
     assert len(table) == 6
     out = tmp_path / "answers.parquet"
     assert call("predict", run, tmp_path / "some.npy", "--format", "parquet", "--out", out).exit_code == 0
     import pyarrow.parquet as parquet
 
     assert parquet.read_table(out).column("prediction").to_pylist() == loaded.predict(test.pixels[:5])
+    assert parquet.read_table(out).column("familiar").to_pylist() == [record["familiar"] for record in records]
+    assert all(0 <= record["familiar"] <= 1 for record in records)
 
 
 def test_damaged_weights_are_not_used(run: Path, tmp_path: Path) -> None:

@@ -234,6 +234,10 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet or IDX files. Each image
     gets its class, the committee's probabilities, and the disagreement: the fraction of members whose choice differs.
 
+    The column familiar says whether an image is of the kind that the committee knows: the share of the training images,
+    predicted out of fold, that were at least as unusual. It is spread evenly from 0 to 1 for images of that kind, and
+    near 0 for others.
+
     Images that cannot be read are listed on standard error and at the end of files; the others are classified, and the
     exit code is 3.
     """
@@ -254,8 +258,8 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     for note in images.notes:
         click.echo(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)
-    for remark in predictions.remarks(preparation):
-        click.echo(remark, err=True)
+    for note in predictions.remarks(answers, preparation):
+        click.echo(f"Note: {note}", err=True)
     predictions.write(replace(answers, unreadable=images.unreadable), form, out)
     if images.unreadable:
         click.echo(tell_of_unreadable(images.unreadable, len(images.names)), err=True)

@@ -111,16 +111,14 @@ def as_digits(writing: Writing, image: Pixels) -> Pixels | None:
     ink = find_ink(image)
     if ink is None:
         return None
-    scale = writing.longer_side / box_of(ink > 0.5).longer
-    width = stroke_width(ink) * scale
-    if width < writing.stroke[1]:
-        radius = round((writing.stroke[1] - width) / 2 / scale)
+    small, pixel = _shrunk(ink, writing.longer_side)
+    for _ in range(3):  # a thin pen's strokes become as wide as usual; how wide they are is seen once they are small
+        radius = round((writing.stroke[1] - stroke_width(np.pad(small, 1))) / 2 * pixel)
+        if radius < 1:
+            break
         ink = grown(np.pad(ink, radius), radius)
-    box = box_of(ink > 0.5)
-    scale = writing.longer_side / box.longer
-    rows, columns = (max(1, round(side * scale)) for side in (box.bottom - box.top, box.right - box.left))
-    small = np.clip(resampled(ink, (rows, columns), box, by_area=True), 0, 1)
-    small = np.minimum(small / max(float(np.quantile(small, 0.98)), 0.3), 1)
+        small, pixel = _shrunk(ink, writing.longer_side)
+    rows, columns = small.shape
     centre = _centres(small[None])[0] if writing.centred_by == "mass" else _middles(_boxes(small[None], 0.0))[0]
     height, width = writing.shape
     top, left = (round(float(wanted - own)) for wanted, own in zip(writing.centre, centre, strict=True))
@@ -129,6 +127,15 @@ def as_digits(writing: Writing, image: Pixels) -> Pixels | None:
     canvas[top : top + rows, left : left + columns] = small
     ends = (writing.background, 1.0 if writing.light else 0.0)
     return np.rint(255 * (ends[0] + (ends[1] - ends[0]) * canvas)).astype(np.uint8)[..., None]
+
+
+def _shrunk(ink: Floats, longer_side: int) -> tuple[Floats, float]:
+    """The box of ink with this longer side, by the area's mean; and how many pixels one of its pixels was."""
+    box = box_of(ink > 0.5)
+    pixel = box.longer / longer_side
+    size = (max(1, round((box.bottom - box.top) / pixel)), max(1, round((box.right - box.left) / pixel)))
+    small = np.clip(resampled(ink, size, box, by_area=True), 0, 1)
+    return np.minimum(small / max(float(np.quantile(small, 0.98)), 0.3), 1), pixel
 
 
 class Original(NamedTuple):

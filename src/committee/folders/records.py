@@ -15,6 +15,7 @@ from committee.config.record import Record
 from committee.config.renames import Table, to_current_names
 from committee.data.prepare import Writing
 from committee.data.summary import DatasetSummary, DataSource
+from committee.metrics.familiarity import Familiarity
 from committee.metrics.results import Interval, PartScore, SizeTemperature
 
 Combination = Literal["mean", "geometric", "weighted", "vote"]
@@ -175,9 +176,11 @@ class ImagesRecord(Record):
 
     Attributes:
         writing: their measures, where they show writing in a frame of its own; see `committee.data.prepare`.
+        familiarity: how brightness, contrast and the members' doubt are distributed over them.
     """
 
     writing: Writing | None = None
+    familiarity: Familiarity | None = None
 
 
 class ScoreSummary(Record):

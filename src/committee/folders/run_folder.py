@@ -41,6 +41,7 @@ from committee.folders.records import (
     StudyManifest,
     differences,
 )
+from committee.metrics import familiarity
 from committee.metrics.results import Results, TestOpening
 
 SCHEMA = 3
@@ -298,7 +299,8 @@ class RunFolder(Folder):
         if "samples" not in shown:
             return ImagesRecord()
         samples = shown["samples"].reshape(-1, *self.data.shape)
-        return ImagesRecord(writing=measure(samples[samples.any(axis=(1, 2, 3))]))
+        samples = samples[samples.any(axis=(1, 2, 3))]
+        return ImagesRecord(writing=measure(samples), familiarity=familiarity.fit(samples, None))
 
     def write_images(self, images: ImagesRecord) -> None:
         """What the training images look like."""

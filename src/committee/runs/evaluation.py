@@ -26,6 +26,7 @@ from committee.errors import TrainingError
 from committee.folders.records import CommitteeRecord, ImagesRecord, MemberRecord, RunSummary, ScoreSummary
 from committee.folders.run_folder import RunFolder
 from committee.metrics.error_analysis import agreement, galleries
+from committee.metrics.familiarity import doubt_of, fit
 from committee.metrics.results import Calibration, Gallery, MemberResult, PartScore, Results, Scores
 from committee.metrics.scores import expected_calibration_error, log_loss, score
 from committee.report.run_page import write_run_page
@@ -82,7 +83,7 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
     rule = write_rule(folder, recipe, used, predictions, dataset.train.labels)
     train = EvaluatedPart("train", dataset.train, predictions, predictions.combined(rule))
     folder.write_out_of_fold_probabilities(train.probabilities)
-    folder.write_images(ImagesRecord(writing=measure(dataset.train.pixels)))
+    folder.write_images(training_images(dataset, predictions))
     test = None if open_for is None else evaluated_test(folder, dataset, used, open_for)
     names = dataset.class_names
     parts = [train] if test is None else [train, test]
@@ -111,6 +112,13 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
         write_misclassified(folder, part, names)
     write_report(folder)
     return results
+
+
+def training_images(dataset: ImageDataset, predictions: MemberPredictions) -> ImagesRecord:
+    """What the training images look like, to people's eyes and to members that did not train on them."""
+    doubt = doubt_of(predictions.honest)
+    pixels = dataset.train.pixels
+    return ImagesRecord(writing=measure(pixels), familiarity=fit(pixels, None if np.isnan(doubt).all() else doubt))
 
 
 def write_rule(

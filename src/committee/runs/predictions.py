@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from committee.data.dataset import Pixels
 from committee.data.prepare import Preparation
 from committee.ensemble.committee import Committee
 from committee.errors import CommitteeError, counted, require
+from committee.metrics.familiarity import doubt_of, measured
 from committee.metrics.formatting import percent
 
 FILE_FORMS = ("csv", "json", "parquet")
@@ -37,6 +39,7 @@ class PredictionRecord(Record):
     prediction: str
     probability: float
     disagreement: float
+    familiar: float | None = None
     probabilities: dict[str, float]
 
 
@@ -48,6 +51,10 @@ class Predictions:
         names: one for each image, such as ``"digit.png"`` or ``"array.npy[3]"``.
         probabilities: (image, class), the committee's.
         disagreement: (image,), the fraction of members whose own first choice differs from the committee's.
+        familiar: (image,), the share of the training images that are at least as unusual among them, predicted out of
+            fold; NaN where the run does not know its training images. See `committee.metrics.familiarity`.
+        unlike: positions of the images that are unlike the training images.
+        reason: why most of these are.
         unreadable: the name of each image that could not be read, and why; they come last in files.
     """
 
@@ -55,6 +62,9 @@ class Predictions:
     class_names: Sequence[str]
     probabilities: NDArray[np.float64]
     disagreement: NDArray[np.float64]
+    familiar: NDArray[np.float64]
+    unlike: NDArray[np.int64]
+    reason: str = ""
     unreadable: Sequence[tuple[str, str]] = ()
 
     def records(self) -> list[PredictionRecord]:
@@ -65,9 +75,12 @@ class Predictions:
                 prediction=self.class_names[int(row.argmax())],
                 probability=float(row.max()),
                 disagreement=float(disagreement),
+                familiar=None if np.isnan(familiar) else float(f"{familiar:.3g}"),
                 probabilities={c: float(p) for c, p in zip(self.class_names, row, strict=True)},
             )
-            for name, row, disagreement in zip(self.names, self.probabilities, self.disagreement, strict=True)
+            for name, row, disagreement, familiar in zip(
+                self.names, self.probabilities, self.disagreement, self.familiar, strict=True
+            )
         ]
 
 
@@ -77,21 +90,43 @@ def predict(committee: Committee, names: Sequence[str], pixels: Pixels) -> Predi
     combined = committee.rule.predict(members)
     choices = combined.argmax(axis=1)
     disagreement = (members.argmax(axis=2) != choices).mean(axis=0)
-    return Predictions(names, committee.class_names, combined, disagreement)
+    known = committee.images.familiarity
+    if known is None:
+        familiar, found, reason = np.full(len(names), np.nan), np.empty(0, np.int64), ""
+    else:
+        measures = measured(pixels, doubt_of(members))
+        familiar = known.familiar(measures)
+        found = known.unlike(familiar)
+        reason = known.reason({name: values[found] for name, values in measures.items()}) if len(found) else ""
+    return Predictions(names, committee.class_names, combined, disagreement, familiar, found, reason)
 
 
-def remarks(preparation: Preparation) -> list[str]:
-    """What must be said about images that were read: sentences."""
-    originals = preparation.originals
-    prepared = [each for each in originals if each.prepared]
-    if not prepared:
-        return []
-    how = "" if preparation.how == "digits" else "; --prepare as-is takes them as they are"
-    count = f"{len(prepared):,} of {counted(len(originals), 'image')}"
-    return [
-        f"Note: {count} {'was' if len(prepared) == 1 else 'were'} prepared: what is written there got the size, place "
-        f"and brightness of the training images{how}"
-    ]
+def remarks(predictions: Predictions, preparation: Preparation) -> list[str]:
+    """What must be said about images and their predictions: sentences.
+
+    Args:
+        predictions: of all images that were read.
+        preparation: what read them.
+    """
+    originals, notes = preparation.originals, []
+    images = counted(len(originals), "image")
+    if prepared := sum(each.prepared for each in originals):
+        how = "" if preparation.how == "digits" else "; --prepare as-is takes them as they are"
+        notes.append(
+            f"{prepared:,} of {images} {'was' if prepared == 1 else 'were'} prepared: what is written there got the "
+            f"size, place and brightness of the training images{how}"
+        )
+    if found := [originals[i] for i in predictions.unlike]:
+        sizes = Counter((each.height, each.width) for each in found if not each.prepared)
+        ((height, width), _), *_ = sizes.most_common(1) or [((0, 0), 0)]
+        theirs = preparation.image_shape
+        large = max(height, width) > 2.5 * max(theirs[:2])
+        size = f", {height}x{width} pixels where those had {theirs[0]}x{theirs[1]}" if large else ""
+        notes.append(
+            f"{len(found):,} of {images} {'looks' if len(found) == 1 else 'look'} unlike the training images: "
+            f"{predictions.reason}{size}; do not rely on answers that are hardly familiar"
+        )
+    return notes
 
 
 def form_of(form: str | None, out: Path | None) -> str:
@@ -142,23 +177,26 @@ def _print_table(predictions: Predictions) -> None:
 
     table = Table()
     table.add_column("image", overflow="fold", min_width=min(max(map(len, predictions.names)), 40))
-    for heading in ("prediction", "prob.", "second", "prob.", "disagreement"):
+    for heading in ("prediction", "prob.", "second", "prob.", "disagree", "familiar"):
         table.add_column(heading, justify="left" if heading in ("prediction", "second") else "right")
-    for name, row, disagreement in zip(
-        predictions.names, predictions.probabilities, predictions.disagreement, strict=True
+    for name, row, disagreement, familiar in zip(
+        predictions.names, predictions.probabilities, predictions.disagreement, predictions.familiar, strict=True
     ):
         first, second = np.argsort(-row, kind="stable")[:2]
         cells = [name, predictions.class_names[first], percent(float(row[first])), predictions.class_names[second]]
-        table.add_row(*map(Text, [*cells, percent(float(row[second])), f"{100 * disagreement:.0f}\u00a0%"]))
+        shares = ["" if np.isnan(share) else f"{100 * share:.0f}\u00a0%" for share in (disagreement, familiar)]
+        table.add_row(*map(Text, [*cells, percent(float(row[second])), *shares]))
     Console().print(table)
 
 
 def _flat(predictions: Predictions) -> dict[str, list[Any]]:
-    """Columns: image, prediction, probability, disagreement, then one a class; "error" where images are unreadable."""
+    """Columns: image, prediction, probability, disagreement, familiar, then one a class; "error" where images are
+    unreadable.
+    """
     records = predictions.records()
     columns: dict[str, list[Any]] = {
         name: [getattr(record, name) for record in records]
-        for name in ("image", "prediction", "probability", "disagreement")
+        for name in ("image", "prediction", "probability", "disagreement", "familiar")
     }
     columns |= {
         f"p({name})": [float(p) for p in predictions.probabilities[:, position]]
