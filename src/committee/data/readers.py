@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, Pixels
-from committee.data.formats import arrays, csv_files, folders, idx, listings, parquet
+from committee.data.formats import arrays, binaries, csv_files, folders, idx, libsvm, listings, matlab, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
 from committee.data.formats.files import Files, open_files, part_of
@@ -87,6 +87,18 @@ FORMATS = (
         read_images=arrays.read_npz_images,
     ),
     Format(
+        description="MATLAB files (train_32x32.mat ...)",
+        find=matlab.mat_names,
+        read_set=lambda files, options: matlab.read_mat_set(files),
+        read_images=matlab.read_mat_images,
+    ),
+    Format(
+        description="CIFAR's or STL-10's binary files",
+        find=binaries.binary_names,
+        read_set=binaries.read_binary_set,
+        read_images=binaries.read_binary_images,
+    ),
+    Format(
         description="Parquet or Arrow files",
         find=parquet.table_names,
         read_set=parquet.read_parquet_set,
@@ -103,6 +115,12 @@ FORMATS = (
         find=_csv_names,
         read_set=csv_files.read_csv_set,
         read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name).values)],
+    ),
+    Format(
+        description="LIBSVM's files (usps, usps.t)",
+        find=libsvm.libsvm_names,
+        read_set=libsvm.read_libsvm_set,
+        read_images=libsvm.read_libsvm_images,
     ),
     Format(
         description=f"class folders of {IMAGES} images",
@@ -142,6 +160,7 @@ def _format_of(files: Files) -> Format:
     for each in FORMATS:
         if each.find(files):
             return each
+    binaries.check_no_pickles(files)
     got = f"only files such as {files.names[0]}" if files.names else "no files"
     known = ", ".join(each.description for each in FORMATS)
     raise DataError(f"{files.where}: labelled images are expected, got {got}; give {known}, or a zip of these")

@@ -5,6 +5,7 @@ Every reader takes a `Files`, so that each format can be read from a folder and 
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import mmap
@@ -112,7 +113,7 @@ class Files:
 
     @contextmanager
     def open(self, name: str, unzip: bool = True) -> Iterator[BinaryIO]:
-        """Open one file for reading bytes; a ``.gz`` is decompressed on the way unless `unzip` is false.
+        """Open one file for reading bytes; a ``.gz`` or ``.bz2`` is decompressed on the way unless `unzip` is false.
 
         Raises:
             DataError: the file cannot be opened, read or decompressed.
@@ -121,6 +122,9 @@ class Files:
             with self.opener(self.prefix + name) as file:
                 if unzip and name.endswith(".gz") and self._is_gzip(file, name):
                     with gzip.open(file) as unzipped:
+                        yield cast(BinaryIO, unzipped)
+                elif unzip and name.endswith(".bz2"):
+                    with bz2.open(file) as unzipped:
                         yield cast(BinaryIO, unzipped)
                 else:
                     yield file
