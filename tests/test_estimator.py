@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from sklearn.datasets import load_digits
 from sklearn.model_selection import cross_val_predict, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -93,6 +94,7 @@ def test_inside_a_pools_worker_members_are_trained_there(digits_split: tuple[Any
     with warnings.catch_warnings():  # the warning itself is the workers'
         warnings.simplefilter("ignore")
         found = cross_val_predict(model, train[:200], y_train[:200], cv=2, method="predict_proba", n_jobs=2)
+    get_reusable_executor().shutdown(wait=True)  # other tests look at this process's children
     assert np.array_equal(found, alone)
 
 
