@@ -117,3 +117,31 @@ def test_groups_are_a_part_of_what_a_training_is(digits: ImageDataset, tmp_path:
     groups = grouped.dataset.train.groups
     assert groups is not None
     assert all(torn(part, groups) == set() for part in grouped.validation)
+
+
+def test_a_column_of_a_listing_says_the_groups_and_is_pointed_at(tmp_path: Path) -> None:
+    rows = ["image,patient_id,diagnosis"]
+    for number in range(40):
+        Image.fromarray(np.full((8, 8), 6 * number, dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,p{number % 10},{'ab'[number % 2]}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    note = "the column patient_id may say which images belong together (10 values for 40 images)"
+    assert any(note in each for each in load_dataset(str(tmp_path)).notes)
+    dataset = load_dataset(str(tmp_path), groups="Patient_ID")
+    assert dataset.train.groups is not None
+    names = [str(name) for name in dataset.train.names or ()]
+    patients = np.array([int(name.rpartition("/")[2].removesuffix(".png")) % 10 for name in names])
+    pairs = set(zip(patients, dataset.train.groups, strict=True))
+    assert len(pairs) == len(set(patients)) < 10  # whole patients are sealed
+    assert not any("may say which images" in each for each in dataset.notes)
+
+
+def test_a_column_of_parquet_says_the_groups(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pixels = np.arange(40 * 16).reshape(40, 16) % 256
+    columns = {"pixels": pixels.tolist(), "label": [i % 2 for i in range(40)], "board": [i // 4 for i in range(40)]}
+    parquet.write_table(arrow.table(columns), tmp_path / "train.parquet")
+    assert any("--groups board" in each for each in load_dataset(str(tmp_path / "train.parquet")).notes)
+    train = load_dataset(str(tmp_path / "train.parquet"), groups="board").train
+    assert train.groups is not None
+    assert np.unique(train.groups, return_counts=True)[1].tolist() == [4] * 8  # two whole boards are sealed

@@ -283,7 +283,8 @@ def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--groups",
             metavar="GROUPS",
             help="Images that belong together (of one patient, writer or board) and stay on one side of every split: "
-            "path:1 for the first folder of an image's path, name:PATTERN for a part of its name, or a CSV file.",
+            "path:1 for the first folder of an image's path, name:PATTERN for a part of its name, a column of the "
+            "data's own table, or a CSV file.",
         ),
         click.option(
             "--channels",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from committee.data.formats.csv_columns import LABEL_NAMES, given_column, grid_shape, named_label, row_numbers
 from committee.data.formats.files import MAX_BYTES, Files, reason
+from committee.data.formats.groups import column_note, group_column
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, require
 
@@ -32,6 +33,8 @@ class ImageTable:
         labels: (image,), or one-hot (image, class); None where there are none.
         class_names: where the file has them.
         columns: the names of all its columns.
+        groups: (image,), which images belong together, as the column says that the user names; None where none is.
+        notes: remarks for people.
     """
 
     images: list[bytes] | NDArray[Any]
@@ -40,6 +43,8 @@ class ImageTable:
     labels: NDArray[Any] | None
     class_names: tuple[str, ...] | None
     columns: tuple[str, ...]
+    groups: list[str] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,16 @@ def read_table(
     kind = "a Parquet file" if name.lower().endswith(".parquet") else "an Arrow file"
     try:
         opened = _open(files.read(name), arrow, parquet=kind == "a Parquet file")
+        together = group_column(options.groups, opened.schema.names)
+        apart = None if together is None else str(opened.schema.names[together])
         label = like if like in opened.schema.names else None
         if label is None and part is not None and not (part == "test" and like is not None):
-            label = _label_column(opened, options.label, part, where, arrow)
-        columns = _image_columns(opened, label, where, arrow)
+            label = _label_column(_without(opened, apart), options.label, part, where, arrow)
+        columns = _image_columns(_without(opened, apart), label, where, arrow)
         images, labels = _cells(opened, columns, label, where, arrow)
+        groups = _texts(opened, apart, where) if apart else None
+        others = [each for each in opened.schema.names if each not in (*columns, label)]
+        notes = () if options.groups else column_note(others, lambda c: _values(opened, others[c]))
     except DataError:
         raise
     except (arrow.ArrowException, OSError, ValueError) as error:
@@ -95,6 +105,8 @@ def read_table(
         None if label is None else _label_array(labels, from_hub=bool(class_names)),
         tuple(map(str, class_names)) if class_names else None,
         tuple(opened.schema.names),
+        groups,
+        notes,
     )
 
 
@@ -110,6 +122,29 @@ def _open(content: bytes, arrow: Any, *, parquet: bool) -> _Opened:
     table = reader.read_all()
     schema = table.schema
     return _Opened(schema, _hub_features(schema), lambda names: iter(table.select(names).to_batches(_ROWS)))
+
+
+def _without(opened: _Opened, column: str | None) -> _Opened:
+    """The same file without a column."""
+    if column is None:
+        return opened
+    return replace(opened, schema=opened.schema.remove(opened.schema.get_field_index(column)))
+
+
+def _values(opened: _Opened, column: str) -> list[Any]:
+    """The cells of a column."""
+    return [cell for batch in opened.batches([column]) for cell in batch.column(column).to_pylist()]
+
+
+def _texts(opened: _Opened, column: str, where: str) -> list[str]:
+    """The cells of a column that says which images belong together."""
+    cells = _values(opened, column)
+    if None in cells:
+        raise DataError(
+            f"{where}: every row needs a group, got nothing in row {cells.index(None) + 1}, column {column!r}; fill it "
+            "in or remove the row"
+        )
+    return [str(cell) for cell in cells]
 
 
 def _hub_features(schema: Any) -> dict[str, dict[str, Any]]:

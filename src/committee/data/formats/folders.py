@@ -20,11 +20,12 @@ from committee.errors import DataError, counted
 
 @dataclass(frozen=True)
 class Placed:
-    """An image file, and what its folders say about it: "train", "val" or "test", and its class."""
+    """An image file, and what is said about it: "train", "val" or "test", its class, and perhaps its group."""
 
     name: str
     part: str
     class_name: str
+    group: str = ""
 
 
 def read_image_file(files: Files, name: str) -> Iterator[tuple[str, Pixels]]:
@@ -104,6 +105,7 @@ def read_placed(files: Files, placed: Sequence[Placed], options: ReadOptions, no
         files.where,
         None,
         (*notes, *decoded.notes),
+        [place.group for place in kept] if all(place.group for place in kept) else None,
     )
 
 

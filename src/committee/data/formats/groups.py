@@ -22,8 +22,38 @@ from committee.errors import DataError, counted
 
 WAYS = (
     "path:1 (the first folder of an image's path below the data; path:-1 the last), name:PATTERN (a regular expression "
-    "with a group in brackets, such as name:^(\\w+)_), or a CSV file of images and groups"
+    "with a group in brackets, such as name:^(\\w+)_), the name of a column of the data's own table, or a CSV file of "
+    "images and groups"
 )
+
+_SPEAKING = re.compile(
+    r"(patient|subject|person|participant|individual|writer|author|speaker|user|study|series|session|specimen|animal"
+    r"|mouse|board|panel|wafer|lot|batch|slide|plate|well|group)[ _-]?(id|no|nr|num|number|name|uid)?"
+)
+
+
+def group_column(given: str | None, names: Sequence[str]) -> int | None:
+    """The position of the column that the user means by groups; None where that is no column."""
+    lower = [name.lower() for name in names]
+    return lower.index(given.lower()) if given is not None and given.lower() in lower else None
+
+
+def column_note(names: Sequence[str], cells: Callable[[int], Sequence[object]]) -> tuple[str, ...]:
+    """A note about a column that may say which images belong together; empty where there is none.
+
+    Args:
+        names: of the columns of the data's own table.
+        cells: the position of a column -> its cells.
+    """
+    for position, name in enumerate(names):
+        if _SPEAKING.fullmatch(name.lower()):
+            values = cells(position)
+            if 1 < len(set(values)) < len(values):
+                return (
+                    f"the column {name} may say which images belong together ({counted(len(set(values)), 'value')} for "
+                    f"{counted(len(values), 'image')}); --groups {name} keeps these on one side of every split",
+                )
+    return ()
 
 
 def with_groups(
@@ -43,10 +73,11 @@ def with_groups(
     Raises:
         DataError: an image has no group, or `given` is none of the `WAYS`.
     """
-    if given is not None:
+    known = [np.asarray(each) for each in own if each is not None]
+    if given is not None and not (len(known) == len(own) and _is_column(given)):
         names = _given(images, files, given)
-    elif all(each is not None for each in own):
-        names = [np.asarray(each) for each in own]
+    elif len(known) == len(own):
+        names = known
     else:
         return list(images), []
     _, numbers = np.unique(np.concatenate(names), return_inverse=True)
@@ -60,6 +91,11 @@ def with_groups(
             "may be too favourable"
         )
     return [replace(part, groups=each) for part, each in zip(images, groups, strict=True)], notes
+
+
+def _is_column(given: str) -> bool:
+    """Whether what the user says is none of the other `WAYS`."""
+    return given.partition(":")[0] not in ("path", "name") and not Path(given).is_file()
 
 
 def _given(images: Sequence[LabelledImages], files: Sequence[Sequence[str]], given: str) -> list[NDArray[np.str_]]:

@@ -7,13 +7,14 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from committee.data.formats.assemble import RawSet
 from committee.data.formats.csv_columns import LABEL_NAMES, given_column, is_number
 from committee.data.formats.csv_numbers import decoded
 from committee.data.formats.files import PARTS, Files
 from committee.data.formats.folders import Placed, read_placed
+from committee.data.formats.groups import column_note, group_column
 from committee.data.formats.kinds import image_names, names_an_image
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
@@ -87,6 +88,10 @@ def read_listing_set(files: Files, options: ReadOptions) -> RawSet:
         if labels is None:
             notes.append(f"{listing.name} has no labels, so it was left out")
             continue
+        together = group_column(options.groups, listing.names or ())
+        if options.groups is None:
+            columns = list(zip(*listing.rows, strict=True))
+            notes += column_note(listing.names or (), columns.__getitem__)
         for row, label, part in zip(listing.rows, labels, _parts(listing), strict=True):
             image = index.find(row[listing.images], listing)
             if label:
@@ -94,7 +99,8 @@ def read_listing_set(files: Files, options: ReadOptions) -> RawSet:
                 missing += image is None
                 example = example or ("" if image else f"{row[listing.images]} in {listing.name}")
                 if image:
-                    _place(found, Placed(image, part or "", label), files, listing)
+                    group = "" if together is None else row[together].strip()
+                    _place(found, Placed(image, part or "", label, group), files, listing)
     if not rows:
         raise (
             faults[0]
@@ -113,7 +119,7 @@ def read_listing_set(files: Files, options: ReadOptions) -> RawSet:
     if len(images) > len(found):
         notes.append(f"{counted(len(images) - len(found), 'image')} without a label in a table left out")
     placed = [
-        Placed(each.name, each.part or _part_of(each.name.split("/")[:-1]) or "train", each.class_name)
+        replace(each, part=each.part or _part_of(each.name.split("/")[:-1]) or "train")
         for _, each in sorted(found.items())
     ]
     return read_placed(files, placed, options, notes)
@@ -279,7 +285,8 @@ def _labels(files: Files, listing: Listing, options: ReadOptions) -> list[str] |
     where = files.label(listing.name)
     names = listing.names or ()
     width = len(listing.rows[0]) if listing.rows else 0
-    others = [c for c in range(width) if c != listing.images and not (names and names[c] in _NUMBERING)]
+    apart = (listing.images, group_column(options.groups, names))
+    others = [c for c in range(width) if c not in apart and not (names and names[c] in _NUMBERING)]
     others = [c for c in others if not (names and names[c] in ("split", "subset", "partition", "set"))]
     if options.label is not None:
         if listing.part == "test" and names and options.label.lower() not in names and not is_number(options.label):
