@@ -1,4 +1,4 @@
-"""The commands that only look: data info and augment, recipes list, show and check, models summary."""
+"""The commands that only look: data info, augment and convert, recipes list, show and check, models summary."""
 
 from __future__ import annotations
 
@@ -74,6 +74,29 @@ def data_info(
         click.echo(f"Note: {note}")
     click.echo(f"Digest: {summary.digest}")
     click.echo(f"Picture: {picture}")
+
+
+@data.command("convert")
+@click.argument("name_or_path", metavar="DATA")
+@click.argument("out", type=click.Path(path_type=Path))
+@data_dir_option
+@read_options
+@example("committee data convert photos/ photos.parquet\ncommittee train photos.parquet")
+def data_convert(name_or_path: str, out: Path, data_dir: Path | None, read_options: ReadOptions) -> None:
+    """Write DATA as it was read into OUT, a folder of train.parquet and test.parquet in the Hugging Face hub's layout.
+
+    Images are kept as PNG, in the size in which they were read, classes by their names. What is read back is the same
+    data set, with the same digest, and its test images are sealed again.
+    """
+    from committee.data.catalog import load_dataset
+    from committee.data.convert import to_parquet
+
+    dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
+    for note in dataset.notes:
+        click.echo(f"Note: {note}", err=True)
+    for file in to_parquet(dataset, out):
+        click.echo(f"Written: {file}")
+    click.echo(f"Digest: {dataset.digest()}")
 
 
 @data.command("augment")

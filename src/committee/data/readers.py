@@ -151,7 +151,7 @@ def read_dataset(path: Path, options: ReadOptions = AS_IT_IS) -> ImageDataset:
         raw = _format_of(inside).read_set(inside, options)
         raw = replace(raw, notes=(*inside.notes, *raw.notes))
     whole = path.resolve().name
-    name = whole if path.is_dir() else whole.removesuffix(".gz").rpartition(".")[0] or whole
+    name = whole.removesuffix(".parquet") if path.is_dir() else whole.removesuffix(".gz").rpartition(".")[0] or whole
     return assemble(raw, name=name, source=str(path), options=options)
 
 

@@ -18,6 +18,9 @@ from committee.errors import DataError, require
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "png", "jpg")
 _ARRAY_NAMES = (*_IMAGE_NAMES, "pixels", "pixel_values", "data", "x", "array", "features")
+GROUPS_KEY = b"committee.groups"
+"""Under this key a file that `committee data convert` wrote says in which column its groups stand."""
+
 _FEW_PIXELS = 4
 _ROWS = 1024
 
@@ -33,7 +36,7 @@ class ImageTable:
         labels: (image,), or one-hot (image, class); None where there are none.
         class_names: where the file has them.
         columns: the names of all its columns.
-        groups: (image,), which images belong together, as the column says that the user names; None where none is.
+        groups: (image,) strings: which images belong together; None where neither the user nor the file says it.
         notes: remarks for people.
     """
 
@@ -43,7 +46,7 @@ class ImageTable:
     labels: NDArray[Any] | None
     class_names: tuple[str, ...] | None
     columns: tuple[str, ...]
-    groups: list[str] | None = None
+    groups: NDArray[np.str_] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -88,9 +91,10 @@ def read_table(
             label = _label_column(_without(opened, apart), options.label, part, where, arrow)
         columns = _image_columns(_without(opened, apart), label, where, arrow)
         images, labels = _cells(opened, columns, label, where, arrow)
-        groups = _texts(opened, apart, where) if apart else None
+        groups = _groups(opened, apart, where)
         others = [each for each in opened.schema.names if each not in (*columns, label)]
-        notes = () if options.groups else column_note(others, lambda c: _values(opened, others[c]))
+        known = options.groups is not None or groups is not None
+        notes = () if known else column_note(others, lambda c: _values(opened, others[c]))
     except DataError:
         raise
     except (arrow.ArrowException, OSError, ValueError) as error:
@@ -136,17 +140,6 @@ def _values(opened: _Opened, column: str) -> list[Any]:
     return [cell for batch in opened.batches([column]) for cell in batch.column(column).to_pylist()]
 
 
-def _texts(opened: _Opened, column: str, where: str) -> list[str]:
-    """The cells of a column that says which images belong together."""
-    cells = _values(opened, column)
-    if None in cells:
-        raise DataError(
-            f"{where}: every row needs a group, got nothing in row {cells.index(None) + 1}, column {column!r}; fill it "
-            "in or remove the row"
-        )
-    return [str(cell) for cell in cells]
-
-
 def _hub_features(schema: Any) -> dict[str, dict[str, Any]]:
     """What the Hugging Face hub wrote about each column into the schema: "_type", "names"."""
     try:
@@ -154,6 +147,20 @@ def _hub_features(schema: Any) -> dict[str, dict[str, Any]]:
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _groups(opened: _Opened, column: str | None, where: str) -> NDArray[np.str_] | None:
+    """The groups in the column that the user names, or in that of a file which `committee data convert` wrote."""
+    name = column or (opened.schema.metadata or {}).get(GROUPS_KEY, b"").decode("utf-8", "replace")
+    if name not in opened.schema.names:
+        return None
+    cells = _values(opened, name)
+    if None in cells:
+        raise DataError(
+            f"{where}: every row needs a group, got nothing in row {cells.index(None) + 1}, column {name!r}; fill it "
+            "in or remove the row"
+        )
+    return np.array([str(cell) for cell in cells])
 
 
 def _plain(kind: Any, arrow: Any) -> Any:

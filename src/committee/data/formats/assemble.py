@@ -126,7 +126,7 @@ def by_part(
     where: str,
     class_names: tuple[str, ...] | None,
     notes: tuple[str, ...],
-    groups: Sequence[str] | None = None,
+    groups: NDArray[np.str_] | None = None,
 ) -> RawSet:
     """The data set of images that were decoded together.
 
@@ -138,20 +138,19 @@ def by_part(
         where: the folder or file that holds them all, for messages.
         class_names: None to take them from the labels.
         notes: remarks for people.
-        groups: (image,), which images belong together; None where the files do not say.
+        groups: (image,); None where the files do not say them.
     """
     is_test = parts == "test"
-    together = None if groups is None else np.asarray(groups, dtype=np.str_)
     notes = (*notes, *joining_note(int((parts == "val").sum())))
     if not is_test.any():
-        return RawSet(RawPart(pixels, labels, where, tuple(files), together), None, class_names, notes)
+        return RawSet(RawPart(pixels, labels, where, tuple(files), groups), None, class_names, notes)
     train, test = (
         RawPart(
             pixels[chosen],
             labels[chosen],
             where,
             tuple(compress(files, chosen)),
-            None if together is None else together[chosen],
+            None if groups is None else groups[chosen],
         )
         for chosen in (~is_test, is_test)
     )

@@ -105,7 +105,7 @@ def read_placed(files: Files, placed: Sequence[Placed], options: ReadOptions, no
         files.where,
         None,
         (*notes, *decoded.notes),
-        [place.group for place in kept] if all(place.group for place in kept) else None,
+        np.array([place.group for place in kept]) if all(place.group for place in kept) else None,
     )
 
 

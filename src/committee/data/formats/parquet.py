@@ -55,15 +55,14 @@ def read_parquet_set(files: Files, options: ReadOptions) -> RawSet:
     if len({column.dtype.kind for column in labels}) > 1:
         labels = [column.astype(np.str_) for column in labels]
     parts = np.repeat([part for part, _ in tables], [len(table.places) for _, table in tables])
-    together = [table.groups for _, table in tables]
-    groups = [group for each in together if each is not None for group in each] if all(together) else None
+    known = [table.groups for _, table in tables if table.groups is not None]
+    groups = np.concatenate(known) if len(known) == len(tables) else None
     notes += list(dict.fromkeys(note for _, table in tables for note in table.notes))
     class_names = next((table.class_names for _, table in tables if table.class_names), None)
     contents = [content for _, table in tables if isinstance(table.images, list) for content in table.images]
     if not contents:
         values = _joined([table for _, table in tables])
-        every = np.concatenate(labels)
-        return by_part(values, every, places, parts, files.where, class_names, tuple(notes), groups)
+        return by_part(values, np.concatenate(labels), places, parts, files.where, class_names, tuple(notes), groups)
     if len(contents) < len(places):
         raise DataError(
             f"{files.where}: either encoded images or numbers are expected, got both; give the path of one kind"
@@ -78,7 +77,7 @@ def read_parquet_set(files: Files, options: ReadOptions) -> RawSet:
         files.where,
         class_names,
         (*notes, *decoded.notes),
-        [groups[i] for i in kept] if groups else None,
+        None if groups is None else groups[kept],
     )
 
 
