@@ -31,6 +31,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/inference.py
 	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/reading.py
 	$(BIN)/python bench/published_job.py
 	$(BIN)/python bench/time_to_accuracy.py
 

@@ -23,7 +23,7 @@ from committee.data.formats.decode import (
     wanted_channels,
     with_channels,
 )
-from committee.data.formats.files import rows_of
+from committee.data.formats.files import split_rows
 from committee.data.formats.groups import with_groups
 from committee.data.formats.rows import shape_of_row, with_shapes
 from committee.data.formats.values import depth, is_plain, takes, to_pixels, value_range
@@ -77,7 +77,7 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
     """A checked data set: 8- or 16-bit pixels of one size, labels as positions in the class names, test images sealed.
 
     Args:
-        raw: what was read.
+        raw: what was read; its arrays may be overwritten, so that no copy of them is needed.
         name: short name of the data set.
         source: where it came from, in words.
         options: how it was read.
@@ -131,7 +131,7 @@ def by_part(
     """The data set of images that were decoded together.
 
     Args:
-        pixels: (image, height, width, channel), of all parts.
+        pixels: (image, height, width, channel), of all parts; may be overwritten.
         labels: (image,).
         files: each image's own file.
         parts: (image,), "train", "val" or "test"; "val" is joined to "train".
@@ -144,15 +144,11 @@ def by_part(
     notes = (*notes, *joining_note(int((parts == "val").sum())))
     if not is_test.any():
         return RawSet(RawPart(pixels, labels, where, tuple(files), groups), None, class_names, notes)
+    chosen = ~is_test, is_test
+    rows = split_rows(pixels, np.flatnonzero(chosen[0]), np.flatnonzero(chosen[1]))
     train, test = (
-        RawPart(
-            pixels[chosen],
-            labels[chosen],
-            where,
-            tuple(compress(files, chosen)),
-            None if groups is None else groups[chosen],
-        )
-        for chosen in (~is_test, is_test)
+        RawPart(values, labels[part], where, tuple(compress(files, part)), None if groups is None else groups[part])
+        for values, part in zip(rows, chosen, strict=True)
     )
     return RawSet(train, test, class_names, notes)
 
@@ -190,8 +186,8 @@ def _split(images: LabelledImages, where: str) -> tuple[LabelledImages, Labelled
             f"give at least two images of each class ({2 * present} images), or a test part"
         )
     kept = np.setdiff1d(np.arange(len(images)), chosen, assume_unique=True)
-    train, test = (images.with_pixels(cast(Pixels, rows_of(images.pixels, part)), part) for part in (kept, chosen))
-    return train, test
+    train, test = split_rows(images.pixels, kept, chosen)
+    return images.with_pixels(cast(Pixels, train), kept), images.with_pixels(cast(Pixels, test), chosen)
 
 
 def as_pixels(

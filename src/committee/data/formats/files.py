@@ -39,6 +39,8 @@ MAX_FILES = 2_000_000
 HEAD_BYTES = 32
 """How much of a file tells what it holds."""
 
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+
 _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
 
 
@@ -69,6 +71,7 @@ class Files:
         separator: what stands between `where` and a name in messages.
         folders: the names of all folders, sorted, without hidden ones; empty folders are found here alone.
         notes: remarks for people, such as about links that were not followed.
+        reader: full name, a number -> so many bytes from the beginning, or all; quicker than `opener` for small files.
         heads: the first bytes of the files that `head` has looked at, by full name.
     """
 
@@ -80,6 +83,7 @@ class Files:
     separator: str = "/"
     folders: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    reader: Callable[[str, int], bytes] | None = None
     heads: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def label(self, name: str) -> str:
@@ -149,7 +153,14 @@ class Files:
         Raises:
             DataError: as in `open`, or there are more than `limit` bytes.
         """
-        if self.size(name) <= limit:
+        if self.reader is not None and not name.endswith(".gz"):
+            try:
+                content = self.reader(self.prefix + name, limit + 1)
+            except OSError as error:
+                raise self._unreadable(name, error) from error
+            if len(content) <= limit:
+                return content
+        elif self.size(name) <= limit:
             with self.open(name) as file:
                 content = file.read(limit + 1)
             if len(content) <= limit:
@@ -265,6 +276,29 @@ def rows_of(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
     return np.asarray(rows)
 
 
+def split_rows(
+    array: NDArray[Any], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """array[first] and array[second], both in the memory of the array, which must not be used any more.
+
+    Only as much room as `second` needs is taken meanwhile. An array that cannot be written to is copied, one that is
+    memory-mapped as `rows_of` does it.
+
+    Args:
+        array: (row, ...).
+        first: positions, ascending.
+        second: all other positions, ascending.
+    """
+    if is_mapped(array) or not array.flags.writeable:
+        return rows_of(array, first), rows_of(array, second)
+    kept_aside = array[second]
+    for start in range(0, len(first), 1000):  # rows only move towards the beginning
+        some = first[start : start + 1000]
+        array[start : start + len(some)] = array[some]
+    array[len(first) :] = kept_aside
+    return array[: len(first)], array[len(first) :]
+
+
 def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> NDArray[Any]:
     """The array that a file holds from here on: a large one in an uncompressed file is memory-mapped, others are read.
 
@@ -306,6 +340,21 @@ def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], l
 def _wanted(parts: list[str]) -> bool:
     """Whether no part of a name is hidden or clutter that operating systems leave behind."""
     return not any(part.startswith(".") or part in _CLUTTER for part in parts)
+
+
+def _beginning(path: str, limit: int) -> bytes:
+    """At most so many bytes of a file, without what Python's file objects cost: a third of decoding a small image."""
+    handle = os.open(path, _READ)
+    try:
+        content = os.read(handle, min(limit, 2**16))
+        if len(content) < 2**16:
+            return content
+        parts = [content]
+        while parts[-1] and (left := limit - sum(map(len, parts))):
+            parts.append(os.read(handle, min(left, 2**24)))
+        return b"".join(parts)
+    finally:
+        os.close(handle)
 
 
 def _walked(path: Path, deep: bool) -> tuple[list[str], list[str], list[str]]:
@@ -365,18 +414,19 @@ def _listed(folder: Path, prefix: str) -> tuple[list[str], list[str], list[str]]
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not _wanted([entry.name]):
-                    continue
                 name = prefix + entry.name
-                if entry.is_symlink():
-                    if Path(entry.path).is_dir():
-                        links.append(name)
-                    elif Path(entry.path).is_file() or not Path(entry.path).exists():
-                        files.append(name)
-                elif entry.is_dir():
-                    folders.append(name)
-                elif entry.is_file():
+                if entry.name.startswith(".") or entry.name in _CLUTTER:
+                    continue
+                if entry.is_file(follow_symlinks=False):
                     files.append(name)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif entry.is_symlink():
+                    place = Path(entry.path)
+                    if place.is_dir():
+                        links.append(name)
+                    elif place.is_file() or not place.exists():
+                        files.append(name)
     except OSError as error:
         raise DataError(
             f"{folder}: the folder cannot be read ({error.strerror}); allow it, or give the path of another"
@@ -402,6 +452,7 @@ def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
             tuple(names),
             lambda name: (path / name).open("rb"),
             lambda name: (path / name).stat().st_size,
+            reader=lambda name, limit: _beginning(f"{path}/{name}", limit),
             folders=tuple(folders),
             notes=tuple(notes),
         )

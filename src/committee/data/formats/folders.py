@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from sys import intern
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +19,7 @@ from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """An image file, and what is said about it: "train", "val" or "test", its class, and perhaps its group."""
 
     name: str
@@ -154,7 +154,7 @@ def _placed(files: Files, names: list[str], parted: bool) -> tuple[list[Placed],
     placed: list[Placed] = []
     unlabelled = 0
     for name in names:
-        *folders, _ = name.split("/")
+        folders = name.split("/")[:-1]
         part = _part(name) if parted and folders else "train"
         inner = folders[1:] if parted else folders
         if part == "test" and not inner:
@@ -166,5 +166,5 @@ def _placed(files: Files, names: list[str], parted: bool) -> tuple[list[Placed],
                 "its class"
             )
         else:
-            placed.append(Placed(name, part, inner[0]))
+            placed.append(Placed(name, part, intern(inner[0])))
     return placed, unlabelled

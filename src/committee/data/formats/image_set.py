@@ -24,6 +24,7 @@ from committee.data.formats.decode import (
     with_channels,
 )
 from committee.data.formats.files import MAX_BYTES
+from committee.data.formats.plain_png import decode_alike
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
 
@@ -56,6 +57,8 @@ def decode_all(
 ) -> Decoded:
     """Decode images to one size, number of channels and depth: first all headers, then the pixels.
 
+    Small PNG files that are all alike are decoded together, many times faster.
+
     Args:
         count: number of images.
         read: position -> encoded bytes.
@@ -68,6 +71,9 @@ def decode_all(
         DataError: unreadable images, all in one message; images with and without colour or alpha; or more bytes than
             `MAX_BYTES`.
     """
+    plain = _plain(count, read, options, where)
+    if plain is not None:
+        return plain
     unreadable: dict[int, Unreadable] = {}
 
     def attempt(function: Callable[[bytes, str], Any], i: int) -> Any:
@@ -110,6 +116,22 @@ def decode_all(
         were = "was" if len(listed) == 1 else "were"
         notes.append(f"{counted(len(listed), 'unreadable image')} {were} left out: {with_reasons(listed, where)}")
     return Decoded(pixels[: len(kept)], np.array(kept, np.int64), tuple(notes))
+
+
+def _plain(count: int, read: Callable[[int], bytes], options: ReadOptions, where: str) -> Decoded | None:
+    """Images that are all small plain PNG files of one shape; None where any is not."""
+    try:
+        pixels = decode_alike(count, read)
+    except DataError:  # collected with others
+        pixels = None
+    if pixels is None:
+        return None
+    height, width, channels = pixels.shape[1:]
+    wanted = wanted_channels({channels}, options.channels) if options.channels else channels  # alpha stays
+    target = (options.image_size, options.image_size) if options.image_size else fitted(height, width)
+    _check_room((count, *target, wanted), pixels.dtype)
+    notes = () if target == (height, width) else (_resizing({(height, width): count}, target),)
+    return Decoded(resized(with_channels(pixels, wanted, where), target), np.arange(count), notes)
 
 
 def pages_note(number: int) -> list[str]:

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from committee.data.formats.assemble import RawSet
 from committee.data.formats.csv_columns import LABEL_NAMES, given_column, is_number
@@ -119,7 +119,7 @@ def read_listing_set(files: Files, options: ReadOptions) -> RawSet:
     if len(images) > len(found):
         notes.append(f"{counted(len(images) - len(found), 'image')} without a label in a table left out")
     placed = [
-        replace(each, part=each.part or _part_of(each.name.split("/")[:-1]) or "train")
+        each._replace(part=each.part or _part_of(each.name.split("/")[:-1]) or "train")
         for _, each in sorted(found.items())
     ]
     return read_placed(files, placed, options, notes)
