@@ -1,4 +1,4 @@
-"""The commands that only look: data info, augment and convert, recipes list, show and check, models summary."""
+"""The commands that only look: data info, check, augment and convert, recipes list, show and check, models summary."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from committee.cli.options import (
     changes_option,
     data_dir_option,
     example,
+    folder_type,
     json_option,
     mirror_option,
     read_options,
@@ -49,16 +50,18 @@ def data_info(
     from rich.text import Text
 
     from committee.data.catalog import load_dataset
+    from committee.data.check import quick_notes
     from committee.data.summary import describe, sample_pictures
     from committee.report import image_plots, style
 
     dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
     summary = describe(dataset)
+    notes = tuple(dict.fromkeys([*summary.notes, *quick_notes(dataset)]))  # the summary, too, tells of leaks
     picture = picture or Path(f"{dataset.name}-samples.png")
     samples, means = sample_pictures(dataset)
     style.save(image_plots.samples_and_means(samples, means, dataset.class_names), picture)
     if as_json:
-        click.echo(json.dumps({**summary.model_dump(mode="json"), "picture": str(picture)}))
+        click.echo(json.dumps({**summary.model_dump(mode="json"), "notes": notes, "picture": str(picture)}))
         return
     height, width, channels = dataset.image_shape
     table = Table(
@@ -70,7 +73,7 @@ def data_info(
         table.add_row(Text(name), f"{count.train:,}", f"{count.test:,}")
     Console().print(table)
     click.echo(f"Source: {dataset.source}")
-    for note in summary.notes:
+    for note in notes:
         click.echo(f"Note: {note}")
     click.echo(f"Digest: {summary.digest}")
     click.echo(f"Picture: {picture}")
@@ -97,6 +100,44 @@ def data_convert(name_or_path: str, out: Path, data_dir: Path | None, read_optio
     for file in to_parquet(dataset, out):
         click.echo(f"Written: {file}")
     click.echo(f"Digest: {dataset.digest()}")
+
+
+@data.command("check")
+@click.argument("name_or_path", metavar="DATA")
+@data_dir_option
+@read_options
+@click.option("--out", type=folder_type, help="Folder for the page and the table.  [default: NAME-check]")
+@json_option
+@example("committee data check photos/\ncommittee data check mnist --out checks/mnist")
+def data_check(
+    name_or_path: str, data_dir: Path | None, read_options: ReadOptions, out: Path | None, as_json: bool
+) -> None:
+    """Look for faults of DATA: what is in both parts, there twice, blank, wrongly labelled, odd.
+
+    Finds test images that are also training images, identical or nearly so; identical images with different labels;
+    copies; blank images; images with their background the other way round; outliers; classes too small to judge, and
+    classes that look alike. Writes a page with pictures and a table of everything found. Nothing is trained. The test
+    images are opened, which the folder's test_record.jsonl notes.
+    """
+    from committee.data.catalog import load_dataset
+    from committee.folders.check_folder import CheckFolder
+    from committee.runs.check import check_data
+
+    dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
+    folder = CheckFolder(out or Path(f"{dataset.name}-check"))
+    check = check_data(dataset, folder)
+    if as_json:
+        click.echo(json.dumps({**check.model_dump(mode="json"), "page": str(folder.page), "table": str(folder.table)}))
+        return
+    click.echo(f"{check.data}: {check.train_images:,} training and {check.test_images:,} test images")
+    for note in check.notes:
+        click.echo(f"Note: {note}")
+    for found in check.lines:
+        click.echo(f"- {found}")
+    if not check.lines:
+        click.echo("Nothing was found.")
+    click.echo(f"Page: {folder.page}")
+    click.echo(f"Table: {folder.table}")
 
 
 @data.command("augment")

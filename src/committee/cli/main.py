@@ -168,10 +168,12 @@ def within(
 
 def announcement(plan: TrainingPlan, folder: RunFolder) -> str:
     """What is about to be trained, in two lines, and remarks on the data."""
+    from committee.data.check import quick_notes
+
     dataset, recipe, setting = plan.dataset, plan.recipe, plan.setting
     height, width, channels = dataset.image_shape
     members, epochs = counted(recipe.committee.members, "member"), counted(recipe.training.epochs, "epoch")
-    notes = "".join(f"Note: {note}\n" for note in dataset.notes)
+    notes = "".join(f"Note: {note}\n" for note in (*dataset.notes, *quick_notes(dataset)))
     return (
         f"{dataset.name}: {len(dataset.train):,} training images, {len(dataset.test):,} sealed test images, "
         f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})\n{notes}"

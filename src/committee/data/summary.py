@@ -12,9 +12,9 @@ from pydantic import ConfigDict
 from committee.config.recipe import Augmentation
 from committee.config.record import Record
 from committee.data.augment import augment
+from committee.data.check import leak_note
 from committee.data.dataset import ImageDataset, Pixels
 from committee.data.read_options import ReadOptions, ValueRange
-from committee.errors import counted
 from committee.rng import torch_generator
 
 
@@ -104,7 +104,7 @@ def describe(dataset: ImageDataset) -> DatasetSummary:
             *dataset.notes,
             *_single(dataset.class_names, train_counts),
             *_untested(dataset.class_names, train_counts, test_counts),
-            *_duplicates(duplicates, len(dataset.test)),
+            *leak_note(duplicates, len(dataset.test)),
         ),
     )
 
@@ -132,17 +132,6 @@ def _untested(class_names: Sequence[str], train_counts: Sequence[int], test_coun
     if len(missing) == 1:
         return [f"the test part has no images of the class {named}, so test figures say nothing about it"]
     return [f"the test part has no images of {len(missing)} classes ({named}), so test figures say nothing about them"]
-
-
-def _duplicates(duplicates: int, test_images: int) -> list[str]:
-    """A note about test images that are among the training images, too."""
-    if not duplicates:
-        return []
-    verb = "is" if duplicates == 1 else "are"
-    return [
-        f"{duplicates:,} of {counted(test_images, 'test image')} {verb} also in the training part, identical in every "
-        "pixel and in class, so test figures are too favourable"
-    ]
 
 
 def sample_pictures(dataset: ImageDataset, per_class: int = 12) -> tuple[Pixels, Pixels]:
