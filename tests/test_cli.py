@@ -262,7 +262,7 @@ def test_predictions_are_written_in_the_format_of_the_file_and_compare_names_wha
     assert [row["image"] for row in answers] == sorted(row["image"] for row in answers)
     assert [len(answers), answers[0]["error"], broken["prediction"]] == [39, "", ""]
     assert broken["image"].startswith("digit 3/")
-    assert "image is expected, got something else" in broken["error"]
+    assert "image is expected, got a file of another kind" in broken["error"]
     *_, listed = json.loads(call("predict", tmp_path / "1", photos, "--format", "json").stdout)
     assert listed == {"image": broken["image"], "error": broken["error"]}
     skipped = call("data", "info", photos, "--skip-unreadable", "--channels", "colour", "--json", "--picture",

@@ -22,7 +22,7 @@ from pyarrow import parquet
 from committee.data.dataset import ImageDataset, open_test
 from committee.data.formats import plain_png
 from committee.data.formats.decode import decode
-from committee.data.formats.files import Files
+from committee.data.formats.files import Files, open_files
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.errors import DataError
@@ -108,6 +108,17 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "cat" / "gone.png").symlink_to("nowhere.png")
     with pytest.raises(DataError, match=r"cat/gone\.png: the file cannot be read"):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 2**16 - 1, 2**16, 2**16 + 1, 300_000])
+def test_files_are_read_whole_and_not_beyond_the_limit(size: int, tmp_path: Path) -> None:
+    content = np.random.default_rng(size).bytes(size)
+    file(tmp_path, "a.png", content)
+    with open_files(tmp_path) as files:
+        assert files.read("a.png") == files.read("a.png", size) == content
+        if size:
+            with pytest.raises(DataError, match=rf"a\.png: at most {size - 1:,} bytes are read, and the file has more"):
+                files.read("a.png", size - 1)
 
 
 # Endings.
@@ -197,7 +208,7 @@ def test_a_class_whose_files_are_no_images_is_refused_and_an_empty_one_noted(top
 
 UNREAD: dict[str, tuple[bytes, str]] = {
     "icon": (b"\0\0\1\0" + bytes(40), "an icon"),
-    "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "something else"),
+    "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "a file of another kind"),
     "web page": (b"<!DOCTYPE html><html>", "a web page"),
     "empty": (b"", "an empty file"),
 }
@@ -239,7 +250,7 @@ def test_all_unreadable_images_are_told_at_once_or_left_out_with_a_note(tmp_path
     message = str(caught.value)
     for words in (
         "readable images are expected, got 3 of 20 that are not: cat/3.png (",
-        "got a Git LFS pointer, whose image 'git lfs pull' fetches)",
+        "cat/3.png (a Git LFS pointer, whose image 'git lfs pull' fetches)",
         "cat/5.png (the image is damaged or cut off",
         "dog/0.png (",
         "or leave them out with --skip-unreadable",
@@ -261,7 +272,9 @@ def test_of_many_unreadable_images_ten_are_named(tmp_path: Path) -> None:
         class_folder(tmp_path / name, name, 20)
     for i in range(12):
         file(tmp_path, f"cat/{i}.png", POINTER)
-    with pytest.raises(DataError, match=r"got 12 of 40 that are not: .*cat/7\.png \(a PNG, .* fetches\), and 2 more; "):
+    with pytest.raises(
+        DataError, match=r"got 12 of 40 that are not: .*cat/7\.png \(a Git LFS .* fetches\), and 2 more; "
+    ):
         read_dataset(tmp_path)
     for i in range(20):
         file(tmp_path, f"cat/{i}.png", POINTER)
@@ -284,7 +297,10 @@ def test_readable_images_are_classified_and_the_others_listed(tmp_path: Path) ->
     assert ["row 2: a PNG" in sentence for _, sentence in read.unreadable] == [False, False, True, False]
     with pytest.raises(DataError, match=r"got 4 of 14 that are not: .* or leave them out with --skip-unreadable"):
         read.noted(skip_unreadable=False)
-    assert [note[:30] for note in read.noted(skip_unreadable=True)] == ["4 unreadable images left out: "]
+    (note,) = read.noted(skip_unreadable=True)
+    assert note.startswith(
+        "4 unreadable images left out: 3.png (a Git LFS pointer, whose image 'git lfs pull' fetches)"
+    )
     with pytest.raises(DataError, match="images to classify are expected"):
         read_images([tmp_path / "words.txt"], image_shape=(8, 8, 1), pixel_range=255)
 

@@ -32,7 +32,7 @@ from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
 from committee.data.formats.files import Files, open_files, part_of
 from committee.data.formats.image_set import Unreadable, told, with_reasons
-from committee.data.formats.kinds import IMAGES, image_names, in_words, kinds_of, left_out_note
+from committee.data.formats.kinds import ANOTHER, IMAGES, image_names, in_words, kinds_of, left_out_note
 from committee.data.read_options import AS_IT_IS, ReadOptions, ValueRange
 from committee.errors import DataError, counted
 
@@ -281,7 +281,7 @@ def read_images(
 def _without_images(path: Path, files: Files) -> str:
     known = ", ".join(each.description for each in FORMATS)
     got = kinds_of(files.names) or "none"
-    if len(files.names) == 1 and in_words(files.head(files.names[0])) != "something else":
+    if len(files.names) == 1 and in_words(files.head(files.names[0])) != ANOTHER:
         got = in_words(files.head(files.names[0]))
     return f"{path}: images to classify are expected ({known}), got {got}; check the path"
 

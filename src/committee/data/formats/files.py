@@ -398,7 +398,7 @@ def _walked(path: Path, deep: bool) -> tuple[list[str], list[str], list[str]]:
         listed = ", ".join(passed_over[:5]) + (", ..." if len(passed_over) > 5 else "")
         notes.append(
             f"{counted(len(passed_over), 'linked folder')} ({listed}) {'was' if len(passed_over) == 1 else 'were'} "
-            "passed over, since the folders that they lead to are read already or hold the data"
+            "passed over, leading to folders that are read already or hold the data"
         )
     return sorted(names), sorted(folders)[1:], notes
 

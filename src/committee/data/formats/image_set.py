@@ -24,6 +24,7 @@ from committee.data.formats.decode import (
     with_channels,
 )
 from committee.data.formats.files import MAX_BYTES
+from committee.data.formats.kinds import IMAGES
 from committee.data.formats.plain_png import decode_alike
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
@@ -164,7 +165,8 @@ def with_reasons(unreadable: Sequence[Unreadable], where: str) -> str:
     by_reason: dict[str, list[str]] = {}
     for name, sentence in unreadable[:LISTED]:
         short = name.removeprefix(where).lstrip("/: ")
-        fault = sentence.removeprefix(f"{name}: ").rpartition("; ")[0]
+        fault = sentence.rpartition(f"{name}: ")[2].rpartition("; ")[0]
+        fault = fault.removeprefix(f"a {IMAGES} image is expected, got ")
         by_reason.setdefault(fault, []).append(short)
     more = len(unreadable) - LISTED
     return ", ".join(f"{', '.join(names)} ({fault})" for fault, names in by_reason.items()) + (

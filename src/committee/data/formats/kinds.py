@@ -42,6 +42,8 @@ _MAGIC = (
 )
 """Pillow's name of each decoder that may be used, and how the files that it is given begin. No other decoder is."""
 
+ANOTHER = "a file of another kind"
+
 _OTHERS = (
     ("a Git LFS pointer, whose image 'git lfs pull' fetches", re.compile(rb"version https://git-lfs")),
     ("a web page", re.compile(rb"\s*<(!doctype|html|head|body)", re.IGNORECASE)),
@@ -65,7 +67,7 @@ def image_kind(head: bytes) -> str | None:
 
 def in_words(head: bytes) -> str:
     """What begins with these bytes, where it is no image that can be read, for messages."""
-    return next((words for words, pattern in _OTHERS if pattern.match(head)), "something else")
+    return next((words for words, pattern in _OTHERS if pattern.match(head)), ANOTHER)
 
 
 def names_an_image(text: str) -> bool:
