@@ -158,6 +158,24 @@ def test_a_test_file_without_the_label_column_is_left_out_whatever_else_it_has(
     assert "test.parquet has no labels, so it was left out" in dataset.notes
 
 
+def test_a_column_of_parts_splits_a_file_and_pandas_index_is_no_pixel(
+    tmp_path: Path, digits: tuple[Images, NDArray[np.int64]]
+) -> None:
+    images, labels = digits
+    columns = {f"pixel{i}": images.reshape(-1, 64)[:, i] for i in range(64)}
+    parts = ["train"] * 140 + ["validation"] * 10 + ["test"] * 50
+    table = {"label": labels, **columns, "split": parts, "__index_level_0__": np.arange(200)}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    dataset = read_dataset(tmp_path / "a.parquet")
+    assert is_digits(dataset, digits)
+    assert "the validation part (10 images) was joined" in " ".join(dataset.notes)
+    pq.write_table(
+        pa.table({"image": pngs(images), "kind": labels, "split": pa.array(parts).dictionary_encode()}),
+        tmp_path / "b.parquet",
+    )
+    assert is_digits(read_dataset(tmp_path / "b.parquet"), digits)
+
+
 X = np.zeros((6, 8, 8), np.uint8)
 Y = np.arange(6) % 2
 BAD: dict[str, tuple[dict[str, Any], str]] = {

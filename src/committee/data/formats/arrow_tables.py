@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.formats.csv_columns import LABEL_NAMES, given_column, grid_shape, named_label, row_numbers
-from committee.data.formats.files import MAX_BYTES, Files, reason
+from committee.data.formats.files import MAX_BYTES, PARTS, Files, reason
 from committee.data.formats.groups import column_note, group_column
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, require
@@ -21,6 +21,8 @@ _ARRAY_NAMES = (*_IMAGE_NAMES, "pixels", "pixel_values", "data", "x", "array", "
 GROUPS_KEY = b"committee.groups"
 """Under this key a file that `committee data convert` wrote says in which column its groups stand."""
 
+_SPLIT_NAMES = ("split", "subset", "partition", "set", "usage")
+_PANDAS_INDEX = "__index_level_"
 _FEW_PIXELS = 4
 _ROWS = 1024
 
@@ -37,6 +39,7 @@ class ImageTable:
         class_names: where the file has them.
         columns: the names of all its columns.
         groups: (image,) strings: which images belong together; None where neither the user nor the file says it.
+        parts: (image,) "train", "val" or "test", as a column such as ``split`` says; None where there is none.
         notes: remarks for people.
     """
 
@@ -47,6 +50,7 @@ class ImageTable:
     class_names: tuple[str, ...] | None
     columns: tuple[str, ...]
     groups: NDArray[np.str_] | None = None
+    parts: NDArray[np.str_] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -86,13 +90,15 @@ def read_table(
         opened = _open(files.read(name), arrow, parquet=kind == "a Parquet file")
         together = group_column(options.groups, opened.schema.names)
         apart = None if together is None else str(opened.schema.names[together])
+        split, parts = _parts(opened)
+        images_and_labels = _without(_without(opened, apart), split)
         label = like if like in opened.schema.names else None
         if label is None and part is not None and not (part == "test" and like is not None):
-            label = _label_column(_without(opened, apart), options.label, part, where, arrow)
-        columns = _image_columns(_without(opened, apart), label, where, arrow)
+            label = _label_column(images_and_labels, options.label, part, where, arrow)
+        columns = _image_columns(images_and_labels, label, where, arrow)
         images, labels = _cells(opened, columns, label, where, arrow)
         groups = _groups(opened, apart, where)
-        others = [each for each in opened.schema.names if each not in (*columns, label)]
+        others = [each for each in opened.schema.names if each not in (*columns, label, split)]
         known = options.groups is not None or groups is not None
         notes = () if known else column_note(others, lambda c: _values(opened, others[c]))
     except DataError:
@@ -110,6 +116,7 @@ def read_table(
         tuple(map(str, class_names)) if class_names else None,
         tuple(opened.schema.names),
         groups,
+        parts,
         notes,
     )
 
@@ -147,6 +154,16 @@ def _hub_features(schema: Any) -> dict[str, dict[str, Any]]:
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _parts(opened: _Opened) -> tuple[str | None, NDArray[np.str_] | None]:
+    """The column that says each image's part, and the parts; None where no column holds words for parts alone."""
+    for field in opened.schema:
+        if field.name.lower() in _SPLIT_NAMES and "string" in str(field.type):  # or a dictionary of strings
+            cells = [PARTS.get(str(cell).strip().lower(), "") for cell in _values(opened, field.name)]
+            if cells and all(cells):
+                return str(field.name), np.array(cells)
+    return None, None
 
 
 def _groups(opened: _Opened, column: str | None, where: str) -> NDArray[np.str_] | None:
@@ -218,6 +235,7 @@ def _image_columns(opened: _Opened, label: str | None, where: str, arrow: Any) -
         label is None and (odd := named_label(lower, len(lower), None, where)) is not None and schema.names[odd]
     )
     numbering = {schema.names[i] for i in row_numbers(lower)}
+    numbering |= {name for name in schema.names if name.startswith(_PANDAS_INDEX)}
     pixels = [
         field.name
         for field in schema
@@ -259,7 +277,7 @@ def _label_column(opened: _Opened, given: str | None, part: str, where: str, arr
     fitting = hub or [
         field.name for field in opened.schema if field.name in text or arrow.types.is_integer(_plain(field.type, arrow))
     ]
-    numbering = {names[i] for i in row_numbers(lower)}
+    numbering = {names[i] for i in row_numbers(lower)} | {name for name in names if name.startswith(_PANDAS_INDEX)}
     fitting = [name for name in fitting if name not in numbering] or fitting
     speaking = [name for name in fitting if any(word in name.lower() for word in ("label", "class"))] or fitting
     if len(speaking) > 1:

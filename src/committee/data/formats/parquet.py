@@ -54,7 +54,13 @@ def read_parquet_set(files: Files, options: ReadOptions) -> RawSet:
     labels = [table.labels for _, table in tables if table.labels is not None]
     if len({column.dtype.kind for column in labels}) > 1:
         labels = [column.astype(np.str_) for column in labels]
-    parts = np.repeat([part for part, _ in tables], [len(table.places) for _, table in tables])
+    parts = np.concatenate(
+        [
+            table.parts if table.parts is not None and part == "train" else np.repeat(part, len(table.places))
+            for part, table in tables
+        ]
+    )
+    where = files.where if len(tables) > 1 else places[0].rpartition(" row ")[0]
     known = [table.groups for _, table in tables if table.groups is not None]
     groups = np.concatenate(known) if len(known) == len(tables) else None
     notes += list(dict.fromkeys(note for _, table in tables for note in table.notes))
@@ -62,7 +68,7 @@ def read_parquet_set(files: Files, options: ReadOptions) -> RawSet:
     contents = [content for _, table in tables if isinstance(table.images, list) for content in table.images]
     if not contents:
         values = _joined([table for _, table in tables])
-        return by_part(values, np.concatenate(labels), places, parts, files.where, class_names, tuple(notes), groups)
+        return by_part(values, np.concatenate(labels), places, parts, where, class_names, tuple(notes), groups)
     if len(contents) < len(places):
         raise DataError(
             f"{files.where}: either encoded images or numbers are expected, got both; give the path of one kind"
@@ -74,7 +80,7 @@ def read_parquet_set(files: Files, options: ReadOptions) -> RawSet:
         np.concatenate(labels)[kept],
         [places[i] for i in kept],
         parts[kept],
-        files.where,
+        where,
         class_names,
         (*notes, *decoded.notes),
         None if groups is None else groups[kept],
