@@ -438,6 +438,15 @@ def test_a_tiff_that_cannot_be_used_is_not_called_damaged(values: NDArray[Any], 
     assert "damaged" not in str(caught.value)
 
 
+def test_a_tiff_whose_header_promises_more_strips_than_it_lists_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", RAMP, photometric="minisblack", byteorder=">")
+    content = (tmp_path / "a.tif").read_bytes()
+    height, twice = (struct.pack(">HHII", 257, 4, 1, rows) for rows in (6, 12))
+    assert height in content
+    with pytest.raises(DataError, match=r"damaged or cut off \(2 strips or tiles are expected, got 1\)"):
+        decode(content.replace(height, twice), "a.tif")
+
+
 def test_without_tifffile_the_package_is_named_and_other_files_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -120,4 +121,7 @@ def _opened(content: bytes, label: str) -> Iterator[tuple[TiffPage, int]]:
                 "keep those that matter"
             )
         check_image_size(page.imagelength, page.imagewidth, label)
+        strips = math.prod(page.chunked)
+        if strips > len(page.dataoffsets):
+            raise ValueError(f"{strips:,} strips or tiles are expected, got {len(page.dataoffsets):,}")
         yield page, len(file.pages)
