@@ -74,8 +74,8 @@ def decoding(label: str) -> Iterator[None]:
         raise
     except NotImplementedError as error:  # a compression or packing that is left to another package
         raise DataError(
-            f"{label}: an image stored in this way is not read ({reason(error)}); install that package, or save the image "
-            "with 8 or 16 bits and without compression"
+            f"{label}: an image stored in this way is not read ({reason(error)}); install that package, or save it with "
+            "8 or 16 bits and without compression"
         ) from error
     except _FAULTS as error:
         raise DataError(
