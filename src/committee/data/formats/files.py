@@ -74,7 +74,7 @@ def decoding(label: str) -> Iterator[None]:
         raise
     except NotImplementedError as error:  # a compression or packing that is left to another package
         raise DataError(
-            f"{label}: an image stored in this way is not read ({reason(error)}); install that package, or save it with "
+            f"{label}: an image stored in this way is not read ({reason(error)}); install it, or save it with "
             "8 or 16 bits and without compression"
         ) from error
     except _FAULTS as error:
