@@ -243,20 +243,13 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     Images that cannot be read are listed on standard error and at the end of files; the others are classified, and the
     exit code is 3.
     """
-    from committee.data.readers import read_images
     from committee.ensemble.committee import load
     from committee.runs import predictions
 
     form = predictions.form_of(form, out)
     committee = load(run, device=device)
     preparation = committee.preparation(prepare)
-    images = read_images(
-        paths,
-        image_shape=committee.image_shape,
-        pixel_range=committee.pixel_range,
-        value_range=committee.value_range,
-        prepare=preparation,
-    )
+    images = committee.read_images(paths, preparation)
     for note in images.notes:
         click.echo(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)
