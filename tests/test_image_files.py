@@ -8,6 +8,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pyarrow import parquet
 
 from committee.data.dataset import ImageDataset, open_test
 from committee.data.formats import plain_png
-from committee.data.formats.decode import decode
+from committee.data.formats.decode import decode, probe
 from committee.data.formats.files import Files, open_files
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
@@ -305,6 +306,35 @@ def test_readable_images_are_classified_and_the_others_listed(tmp_path: Path) ->
         read_images([tmp_path / "words.txt"], image_shape=(8, 8, 1), pixel_range=255)
 
 
+@pytest.mark.parametrize(
+    "form", ["PNG", "PNG palette", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"]
+)
+@pytest.mark.filterwarnings("ignore")  # as read_dataset does
+def test_a_file_of_any_kind_may_be_cut_off_anywhere_or_damaged(form: str) -> None:
+    """Ends in pixels or one sentence, never in an error of a decoder."""
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    draw = np.random.default_rng(1)
+    image = draw.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    (Image.fromarray(image).convert("P") if "palette" in form else Image.fromarray(image)).save(buffer, form.split()[0])
+    whole = buffer.getvalue()
+    damaged = [whole[:size] for size in np.linspace(1, len(whole) - 1, 60).astype(int)]
+    for _ in range(100):
+        content = bytearray(whole)
+        for _ in range(3):
+            content[draw.integers(min(len(content), 300))] = draw.integers(256)
+        damaged.append(bytes(content))
+    refused = 0
+    for content in damaged:
+        for function in (probe, decode):
+            with suppress(DataError):
+                function(content, "x.png")
+                continue
+            refused += 1
+    assert refused > 10
+
+
 # Grey and colour.
 
 
@@ -406,6 +436,15 @@ def test_a_tiff_that_cannot_be_used_is_not_called_damaged(values: NDArray[Any], 
     with pytest.raises(DataError, match=rf"cat/odd\.tif: {message}") as caught:
         read_dataset(tmp_path)
     assert "damaged" not in str(caught.value)
+
+
+def test_a_tiff_whose_header_promises_more_strips_than_it_lists_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", RAMP, photometric="minisblack", byteorder=">")
+    content = (tmp_path / "a.tif").read_bytes()
+    height, twice = (struct.pack(">HHII", 257, 4, 1, rows) for rows in (6, 12))
+    assert height in content
+    with pytest.raises(DataError, match=r"damaged or cut off \(2 strips or tiles are expected, got 1\)"):
+        decode(content.replace(height, twice), "a.tif")
 
 
 def test_without_tifffile_the_package_is_named_and_other_files_are_read(

@@ -97,8 +97,8 @@ def train(
     """Train a committee on DATA: a data set's name or a path.
 
     The same command again continues where it stopped: members that are finished are kept. DATA may be a folder of class
-    folders, images with a table of labels, IDX files, NPZ, CSV, Parquet, or a zip of any of these; without a test part,
-    a fifth of the images is set aside.
+    folders, images with a table of labels, IDX, NPY, NPZ, MATLAB, LIBSVM, CSV, Parquet or Arrow files, CIFAR's binary
+    files, or a zip of any of these; without a test part, a fifth of the images is set aside.
 
     With --budget, the first seconds measure this machine's speed; members and epochs are chosen so that everything, the
     report included, is done in that time. A member that would be late because the machine became slower is left out.
@@ -233,8 +233,9 @@ def show(folder: RunFolder, as_json: bool) -> None:
 def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None, prepare: How, device: str) -> None:
     """Classify images with the committee of RUN.
 
-    PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet or IDX files. Each image
-    gets its class, the committee's probabilities, and the disagreement: the fraction of members whose choice differs.
+    PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet, IDX or other files of the
+    kinds that train reads. Each image gets its class, the committee's probabilities, and the disagreement: the fraction
+    of members whose choice differs.
 
     The column familiar says whether an image is of the kind that the committee knows: the share of the training images,
     predicted out of fold, that were at least as unusual. It is spread evenly from 0 to 1 for images of that kind, and
@@ -243,20 +244,13 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     Images that cannot be read are listed on standard error and at the end of files; the others are classified, and the
     exit code is 3.
     """
-    from committee.data.readers import read_images
     from committee.ensemble.committee import load
     from committee.runs import predictions
 
     form = predictions.form_of(form, out)
     committee = load(run, device=device)
     preparation = committee.preparation(prepare)
-    images = read_images(
-        paths,
-        image_shape=committee.image_shape,
-        pixel_range=committee.pixel_range,
-        value_range=committee.value_range,
-        prepare=preparation,
-    )
+    images = committee.read_images(paths, preparation)
     for note in images.notes:
         click.echo(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)

@@ -20,6 +20,7 @@ Mask = NDArray[np.bool_]
 
 WORKING_SIDE = 384  # pixels of the longer side while looking for ink
 PAPER_SIDE = 32  # and while looking for the paper below it, whose median is taken over half of that
+STROKE = 96  # a stroke is narrower than this while looking for ink
 MARGIN = 0.6  # around the ink in the second look, as a share of the ink's longer side
 LINE_SLOPES = np.linspace(-0.14, 0.14, 57)  # of a ruled line: 8 degrees, in steps that move its ends by a pixel
 
@@ -50,29 +51,16 @@ def find_ink(image: Pixels) -> Floats | None:
         (row, column), about `WORKING_SIDE` pixels on the longer side, with some paper around the ink; None where there
         is no ink.
     """
-    colours = as_colours(image)
-    height, width = colours.shape[:2]
-    first = _ink_of(_scaled(colours))
+    height, width = image.shape[:2]
+    first = _ink_of(*_scaled(image))
     if first is None:
         return None
     box, scale = box_of(first > 0.5), max(height, width) / max(first.shape)
     around = MARGIN * box.longer
-    rows = [min(max(round(scale * row), 0), height) for row in (box.top - around, box.bottom + around)]
-    columns = [min(max(round(scale * column), 0), width) for column in (box.left - around, box.right + around)]
-    second = _ink_of(_scaled(colours[slice(*rows), slice(*columns)]))
+    top, bottom = (min(max(round(scale * row), 0), height) for row in (box.top - around, box.bottom + around))
+    left, right = (min(max(round(scale * column), 0), width) for column in (box.left - around, box.right + around))
+    second = _ink_of(*_scaled(image[top:bottom, left:right]))
     return first if second is None else second
-
-
-def as_colours(image: Pixels) -> Floats:
-    """(height, width, 3), from 0 to 1; transparent parts are white paper, or black where the rest is white."""
-    values = image.astype(np.float32) / np.iinfo(image.dtype).max
-    colours, alpha = (values[..., :-1], values[..., -1:]) if image.shape[2] in (2, 4) else (values, None)
-    colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
-    if alpha is None:
-        return colours
-    opaque = colours[alpha[..., 0] > 0.5]
-    paper = 0.0 if opaque.size and opaque.mean() > 0.5 else 1.0
-    return cast(Floats, colours * alpha + paper * (1 - alpha))
 
 
 def box_of(mask: Mask) -> Box:
@@ -89,19 +77,38 @@ def resampled(plane: Floats, size: tuple[int, int], box: Box | None = None, *, b
     return np.asarray(image.resize(size[::-1], how, box=part))
 
 
-def _scaled(colours: Floats) -> Floats:
-    """Colours with `WORKING_SIDE` pixels on the longer side."""
-    scale = WORKING_SIDE / max(colours.shape[:2])
-    size = (max(8, round(colours.shape[0] * scale)), max(8, round(colours.shape[1] * scale)))
-    planes = [resampled(colours[..., channel], size, by_area=scale < 1) for channel in range(3)]
-    return np.clip(np.stack(planes, axis=2), 0, 1)
+def _scaled(image: Pixels) -> tuple[Floats, float]:
+    """An image with `WORKING_SIDE` pixels on the longer side, as colours (row, column, 3) from 0 to 1; and the scale.
+
+    What is transparent becomes white paper, or black where the rest is white.
+    """
+    scale = WORKING_SIDE / max(image.shape[:2])
+    size = (max(8, round(image.shape[1] * scale)), max(8, round(image.shape[0] * scale)))
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+    planes = []
+    for channel in range(image.shape[2]):  # 8 bits are enough for ink, and floats of a large photograph are too many
+        plane = image[..., channel] if image.dtype == np.uint8 else (image[..., channel] >> 8).astype(np.uint8)
+        planes.append(np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size, how), np.float32) / 255)
+    channels = np.stack(planes, axis=2)
+    if image.shape[2] in (1, 3):
+        return np.broadcast_to(channels, (*channels.shape[:2], 3)), scale
+    colours, alpha = np.broadcast_to(channels[..., :-1], (*channels.shape[:2], 3)), channels[..., -1:]
+    opaque = colours[alpha[..., 0] > 0.5]
+    paper = 0.0 if opaque.size and opaque.mean() > 0.5 else 1.0
+    return colours * alpha + paper * (1 - alpha), scale
 
 
-def _ink_of(colours: Floats) -> Floats | None:
-    """How much of each pixel (row, column, colour) is ink; None where there is none."""
-    contrast = _without_lines(_without_lines(_contrast(colours)).T).T
-    noise = 1.4826 * float(np.median(np.abs(contrast)))
-    candidates = contrast[contrast > max(4 * noise, 0.06)]
+def _ink_of(colours: Floats, grain: float) -> Floats | None:
+    """How much of each pixel (row, column, colour) is ink; None where there is none.
+
+    A pixel of the photograph has become `grain` pixels wide.
+    """
+    contrast, room = _contrast(colours)
+    contrast = _without_lines(_without_lines(contrast).T).T
+    grey = colours.mean(axis=2)
+    apart = 1 + max(1, round(grain))
+    noise = 1.05 * float(np.median(np.abs(grey[:, apart:] - grey[:, :-apart])))  # its standard deviation, if normal
+    candidates = contrast[contrast > max(6 * noise / room, 0.06)]
     if len(candidates) < 8:
         return None
     threshold = _otsu(candidates)
@@ -113,18 +120,24 @@ def _ink_of(colours: Floats) -> Floats | None:
     return np.where(near, np.clip((contrast / core - 0.25) / 0.5, 0, 1), 0).astype(np.float32)
 
 
-def _contrast(colours: Floats) -> Floats:
-    """By how much each pixel differs from the paper below it in the ink's direction: 0 paper, 1 black on white."""
+def _contrast(colours: Floats) -> tuple[Floats, float]:
+    """By how much each pixel differs from the paper below it in the ink's direction: 0 paper, 1 black on white.
+
+    And the brightness, mostly, of which 1 is the whole.
+    """
     paper = _paper(colours)
-    difference = (colours - paper).mean(axis=2)
-    if np.sum(difference**3) < 0:
-        ratio = 1 - colours / np.maximum(paper, 0.08)
-    else:
-        ratio = (colours - paper) / np.maximum(1 - paper, 0.08)
+    lit = np.minimum(paper, _extreme(_extreme(colours, np.maximum), np.minimum))  # a closing keeps a shadow's edge
+    unlit = np.maximum(paper, _extreme(_extreme(colours, np.minimum), np.maximum))
+    dark, light = np.maximum(lit - colours, 0), np.maximum(colours - unlit, 0)
+    inside = [np.minimum(np.arange(side), np.arange(side)[::-1]) / STROKE for side in colours.shape[:2]]
+    weight = np.minimum(np.minimum.outer(*inside), 0.5) ** 2  # shadows that the frame cuts may be narrow
+    is_dark = np.sum(weight * dark.mean(axis=2) ** 3) > np.sum(weight * light.mean(axis=2) ** 3)
+    room = np.maximum(lit if is_dark else 1 - unlit, 0.25)
+    ratio = (dark if is_dark else light) / room
     strength = ratio.mean(axis=2)
     strongest = ratio[strength >= np.quantile(strength, 0.99)].mean(axis=0)
     direction = strongest / max(float(np.linalg.norm(strongest)), 1e-6)
-    return cast(Floats, ratio @ direction / max(float(direction.sum()), 1.0) * 3**0.5)
+    return cast(Floats, ratio @ direction / max(float(direction.sum()), 1.0)), float(np.median(room))
 
 
 def _paper(colours: Floats) -> Floats:
@@ -139,6 +152,22 @@ def _paper(colours: Floats) -> Floats:
         windows = np.lib.stride_tricks.sliding_window_view(small, (2 * reach + 1, 2 * reach + 1))
         planes.append(resampled(np.median(windows, axis=(2, 3)), (height, width)))
     return np.stack(planes, axis=2)
+
+
+def _extreme(colours: Floats, of: np.ufunc) -> Floats:
+    """The largest or smallest value of each colour in the square around each pixel that is `STROKE` wide."""
+    reach = STROKE // 2
+    for axis in (0, 1):
+        pads = [(0, 0)] * 3
+        pads[axis] = (reach, reach)
+        padded, width, length = np.pad(colours, pads, mode="edge"), 1, colours.shape[axis]
+        while width < 2 * reach + 1:  # the extreme of 2, 4, 8, ... pixels, and at the end of all
+            step = min(width, 2 * reach + 1 - width)
+            kept = padded.shape[axis] - step
+            first, second = (padded.take(range(start, start + kept), axis=axis) for start in (0, step))
+            padded, width = of(first, second), width + step
+        colours = padded.take(range(length), axis=axis)
+    return colours
 
 
 def _without_lines(contrast: Floats) -> Floats:
@@ -202,7 +231,7 @@ def _kept(mask: Mask, contrast: Floats) -> Mask:
     weight = np.bincount(labels.ravel(), np.maximum(contrast, 0).ravel(), count + 1)[1:]
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     inside = np.bincount(edge, minlength=count + 1)[1:] == 0
-    main = int(np.argmax(weight * np.where(inside, 1, 0.05)))
+    main = int(np.argmax(weight * np.where(inside, 1, 0.02)))
     box = box_of(labels == main + 1)
     reach = box.longer // 3
     near = np.zeros_like(mask)

@@ -24,7 +24,7 @@ How = Literal["auto", "as-is", "digits"]
 """Prepare images that are unlike the training images in border, size or place; none; all."""
 
 INK = 0.15  # contrast with the background from which on a pixel of a training image counts as ink
-MEASURED = 4000  # training images that are measured, at most
+MEASURED = 2000  # training images that are measured, at most
 PLAIN_SHARE, ALIKE_SHARE = 0.95, 0.9  # of images that must be alike in border, and in size and place
 
 
@@ -214,8 +214,8 @@ def stroke_width(ink: Floats) -> float:
 
 def _grey(pixels: Pixels) -> Floats:
     """(image, height, width), from 0 to 1."""
-    values = pixels[..., : 3 if pixels.shape[3] >= 3 else 1].astype(np.float32)
-    return cast(Floats, values.mean(axis=3) / np.iinfo(pixels.dtype).max)
+    colours = pixels[..., : 3 if pixels.shape[3] >= 3 else 1]
+    return cast(Floats, colours.mean(axis=3, dtype=np.float32) / np.float32(np.iinfo(pixels.dtype).max))
 
 
 def _border(grey: Floats) -> Floats:

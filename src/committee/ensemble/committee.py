@@ -17,6 +17,7 @@ from committee.config.recipe import Recipe
 from committee.data.dataset import Pixels
 from committee.data.prepare import How, Preparation
 from committee.data.read_options import ValueRange
+from committee.data.readers import ImagesRead, read_images
 from committee.ensemble.combine import CombinationRule
 from committee.errors import DataError, RunError
 from committee.folders.records import ImagesRecord
@@ -76,7 +77,7 @@ class Committee:
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != self.image_shape or pixels.dtype != expected:
             raise DataError(
                 f"images must be an array (image, {', '.join(map(str, self.image_shape))}) of {np.dtype(expected)}; "
-                f"got {pixels.shape} of {pixels.dtype}; committee.read_images converts files and arrays"
+                f"got {pixels.shape} of {pixels.dtype}; Committee.read_images converts files and arrays"
             )
         if len(pixels) == 0:
             return np.empty((len(self.networks), 0, len(self.class_names)), dtype=np.float32)
@@ -111,6 +112,24 @@ class Committee:
             DataError: "digits" for a committee of other images.
         """
         return Preparation(self.image_shape, self.pixel_range, self.images.writing, how)
+
+    def read_images(self, paths: Sequence[str | Path], prepare: How | Preparation = "auto") -> ImagesRead:
+        """Files to classify, in the form of the training images; see `committee.read_images`.
+
+        Args:
+            paths: image files, folders, zips, arrays or tables.
+            prepare: as in `preparation`, or its result.
+
+        Raises:
+            DataError: none of the images can be read, or a path does not exist.
+        """
+        return read_images(
+            paths,
+            image_shape=self.image_shape,
+            pixel_range=self.pixel_range,
+            value_range=self.value_range,
+            prepare=prepare if isinstance(prepare, Preparation) else self.preparation(prepare),
+        )
 
     def predict_proba(self, pixels: Pixels) -> NDArray[np.float64]:
         """The committee's probabilities: (image, height, width, channel) -> (image, class).

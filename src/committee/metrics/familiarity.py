@@ -27,7 +27,7 @@ CALIBRATED = 10_000  # training images that are measured, at most
 FEWEST = 20  # and at least
 TAIL = 0.025  # of the values on each side are extrapolated
 QUANTILES = 401
-CHUNK = 1024  # images that are measured at once
+CHUNK = 256  # images that are measured at once
 
 ABOVE_ONLY = ("doubt",)
 """Measures whose small values are not unusual: members may be certain."""
@@ -163,7 +163,7 @@ def fit(pixels: Pixels, doubt: Floats | None) -> Familiarity | None:
     if len(positions) < FEWEST:
         return None if doubt is None else fit(pixels, None)
     positions = positions[np.unique(np.linspace(0, len(positions) - 1, CALIBRATED).astype(int))]
-    measures = measured(pixels[positions], None if doubt is None else doubt[positions])
+    measures = measured(pixels, doubt, positions)
     nothing_known = distribution(np.zeros(1))
     first = Familiarity(
         images=len(positions),
@@ -174,10 +174,21 @@ def fit(pixels: Pixels, doubt: Floats | None) -> Familiarity | None:
     return first.model_copy(update={"surprise": distribution(surprise, least_excess=1.0)})
 
 
-def measured(pixels: Pixels, doubt: Floats | None = None) -> dict[str, Floats]:
-    """The measures of images (image, height, width, channel), each (image,); "doubt" only where it is given."""
-    starts = range(0, max(len(pixels), 1), CHUNK)
-    columns = np.concatenate([_columns(pixels[start : start + CHUNK]) for start in starts])
+def measured(
+    pixels: Pixels, doubt: Floats | None = None, positions: NDArray[np.integer] | None = None
+) -> dict[str, Floats]:
+    """The measures of images (image, height, width, channel), each (image,); "doubt" only where it is given.
+
+    Args:
+        pixels: the images.
+        doubt: (image,), as `doubt_of` gives it.
+        positions: those of the images that are measured; None measures all.
+    """
+    if positions is None:
+        positions = np.arange(len(pixels))
+    starts = range(0, max(len(positions), 1), CHUNK)
+    columns = np.concatenate([_columns(pixels[positions[start : start + CHUNK]]) for start in starts])
+    doubt = None if doubt is None else doubt[positions]
     found = dict(zip(("border", "brightness", "contrast", "detail", "colour"), columns.T, strict=True))
     return found if doubt is None else {**found, "doubt": doubt}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from committee.data.dataset import Pixels
 from committee.data.formats import tiff
-from committee.data.formats.files import HEAD_BYTES, MAX_IMAGE_PIXELS, check_image_size, reason
+from committee.data.formats.files import HEAD_BYTES, MAX_IMAGE_PIXELS, check_image_size, decoding, reason
 from committee.data.formats.kinds import IMAGES, image_kind, in_words
 from committee.errors import DataError
 
@@ -51,7 +50,7 @@ def probe(content: bytes, label: str) -> Picture:
         if orientation >= 5:
             height, width = width, height
         return Picture(height, width, channels, bits, pages)
-    with _opened(content, label) as image:
+    with decoding(label), _opened(content, label) as image:
         width, height = image.size
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow may have exchanged height and width
             width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
@@ -75,23 +74,16 @@ def decode(content: bytes, label: str) -> Pixels:
     """
     if _is_for_tifffile(content):
         return np.ascontiguousarray(_turned(*tiff.read(content, label)))
-    with _opened(content, label) as opened:
+    with decoding(label), _opened(content, label) as opened:
         mode, bits = _target(opened)
-        try:
-            opened.load()
-            if bits == 16 and mode != "L":
-                pixels = _wide_colour(content, mode)
-            elif bits == 16 or opened.mode == "F" or _is_signed(opened):
-                pixels = _grey_values(opened, label)
-            else:
-                pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
-            pixels = _turned(pixels, _orientation(opened, content))  # 1 where Pillow has turned a TIFF
-        except DataError:
-            raise
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise DataError(
-                f"{label}: the image is damaged or cut off ({reason(error)}); replace or remove the file"
-            ) from error
+        opened.load()
+        if bits == 16 and mode != "L":
+            pixels = _wide_colour(content, mode)
+        elif bits == 16 or opened.mode == "F" or _is_signed(opened):
+            pixels = _grey_values(opened, label)
+        else:
+            pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
+        pixels = _turned(pixels, _orientation(opened, content))  # 1 where Pillow has turned a TIFF
     return np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
@@ -216,15 +208,15 @@ def _is_for_tifffile(content: bytes) -> bool:
             return wide and image.mode in ("RGB", "RGBA") and ";16" not in _raw_mode(image)
     except UnidentifiedImageError:
         return True
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return False  # said where it is opened again
+    except Exception:  # whatever it is, it is said where the file is opened again
+        return False
 
 
 def _pages(image: Image.Image) -> int:
     """The number of pages or frames. A JPEG's second picture is a preview, or what a camera adds."""
     try:
         return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error):
+    except Exception:
         return 1  # the first is readable, and what follows it is no page
 
 

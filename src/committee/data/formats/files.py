@@ -11,6 +11,7 @@ import io
 import mmap
 import os
 import re
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -39,6 +40,12 @@ MAX_FILES = 2_000_000
 HEAD_BYTES = 32
 """How much of a file tells what it holds."""
 
+_FAULTS = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+    *(SyntaxError, struct.error, zlib.error),
+)
+"""What decoders raise at damaged files, where one would expect a single type."""
+
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
@@ -56,6 +63,24 @@ def check_image_size(height: int, width: int, label: str) -> None:
         raise DataError(
             f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got {width}x{height}; shrink it"
         )
+
+
+@contextmanager
+def decoding(label: str) -> Iterator[None]:
+    """While an image is decoded: whatever a decoder raises at a damaged file becomes a `DataError`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except NotImplementedError as error:  # a compression or packing that is left to another package
+        raise DataError(
+            f"{label}: an image stored in this way is not read ({reason(error)}); install it, or save it with "
+            "8 or 16 bits and without compression"
+        ) from error
+    except _FAULTS as error:
+        raise DataError(
+            f"{label}: the image is damaged or cut off ({reason(error)}); replace or remove the file"
+        ) from error
 
 
 @dataclass(frozen=True)

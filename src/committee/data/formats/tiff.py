@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-import struct
-import zlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import Pixels
-from committee.data.formats.files import check_image_size, reason
+from committee.data.formats.files import check_image_size, decoding
 from committee.errors import DataError, MissingExtraError, require
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
+
+for _library in ("PIL", "tifffile"):  # what they have to say about a damaged file is in the error
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 """Values of the tag PHOTOMETRIC."""
@@ -108,33 +110,18 @@ def _opened(content: bytes, label: str) -> Iterator[tuple[TiffPage, int]]:
             f"{label}: the package tifffile is needed for a TIFF of this kind and not installed (pip install "
             "'committee[tiff]'); install it, or save the image with 8 or 16 bits"
         ) from error
-    log = logging.getLogger("tifffile")
-    level = log.level
-    try:
-        log.setLevel(logging.CRITICAL + 1)  # what it has to say about a damaged file is in the error
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
-            page = file.pages[0]
-            if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or page.imagedepth != 1:
-                got = getattr(page.photometric, "name", str(page.photometric)).lower()
-                raise DataError(f"{label}: a TIFF in grey or RGB is expected, got {got}; convert the image")
-            if not 1 <= page.samplesperpixel <= 4 or page.dtype is None or page.dtype.kind not in "biuf":
-                raise DataError(
-                    f"{label}: 1 to 4 channels of numbers are expected, got {page.samplesperpixel} of {page.dtype}; "
-                    "keep those that matter"
-                )
-            check_image_size(page.imagelength, page.imagewidth, label)
-            yield page, len(file.pages)
-    except DataError:
-        raise
-    except NotImplementedError as error:  # compressed or packed in a way that is left to the package imagecodecs
-        raise DataError(
-            f"{label}: a TIFF of this kind is not read ({reason(error)}); install that package, or save the image "
-            "with 8 or 16 bits and without compression"
-        ) from error
-    except (ValueError, TypeError, LookupError, AttributeError, OSError, EOFError, struct.error, zlib.error) as error:
-        raise DataError(
-            f"{label}: the TIFF is damaged or cut off, or of a variant that is not read ({reason(error)}); replace or "
-            "remove the file"
-        ) from error
-    finally:
-        log.setLevel(level)
+    with decoding(label), tifffile.TiffFile(io.BytesIO(content)) as file:
+        page = file.pages[0]
+        if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or page.imagedepth != 1:
+            got = getattr(page.photometric, "name", str(page.photometric)).lower()
+            raise DataError(f"{label}: a TIFF in grey or RGB is expected, got {got}; convert the image")
+        if not 1 <= page.samplesperpixel <= 4 or page.dtype is None or page.dtype.kind not in "biuf":
+            raise DataError(
+                f"{label}: 1 to 4 channels of numbers are expected, got {page.samplesperpixel} of {page.dtype}; "
+                "keep those that matter"
+            )
+        check_image_size(page.imagelength, page.imagewidth, label)
+        strips = math.prod(page.chunked)
+        if strips > len(page.dataoffsets):
+            raise ValueError(f"{strips:,} strips or tiles are expected, got {len(page.dataoffsets):,}")
+        yield page, len(file.pages)
