@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "keras", "tensorflow-cpu", "jax", "lightning", "torchensemble", "numpy")
+PACKAGES = ("torch", "keras", "tensorflow-cpu", "jax", "lightning", "torchensemble", "numpy", "pandas", "pyarrow")
 
 
 @dataclass(frozen=True)

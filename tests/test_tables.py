@@ -17,6 +17,9 @@ from PIL import Image
 
 from committee.config.recipe import Holdout
 from committee.data.dataset import ImageDataset
+from committee.data.formats import csv_numbers
+from committee.data.formats.csv_files import read_csv
+from committee.data.formats.files import open_files
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.data.splits import validation_positions
@@ -463,3 +466,51 @@ def test_a_class_of_one_image_is_noted_and_training_says_the_ways_out(tmp_path: 
         validation_positions(dataset.train.labels, Holdout(), 5, 0, dataset.class_names)
     held_out = validation_positions(dataset.train.labels, Holdout(kind="shared"), 5, 0, dataset.class_names)
     assert all(dataset.class_names[c] != "lonely" for part in held_out for c in dataset.train.labels[part])
+
+
+# Reading quickly.
+
+
+@pytest.mark.parametrize("block", [64, 1000, 2**17])
+@pytest.mark.parametrize(
+    ("highest", "line_end", "dtype"),
+    [
+        (255, "\n", np.uint8),
+        (256, "\n", np.int32),
+        (99, "\r\n", np.uint8),
+        (65535, "\r\n", np.int32),
+        (9, "\n", np.uint8),
+    ],
+)
+def test_digits_are_read_exactly_wherever_a_block_ends(
+    highest: int, line_end: str, dtype: Any, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_numbers, "_BLOCK", block)
+    pixels = np.random.Generator(np.random.PCG64(highest)).integers(0, highest, (300, 16), endpoint=True)
+    pixels[7, 3] = highest
+    labels = np.arange(300) * 7 % 12 * 999  # labels and numbers of rows may be larger than pixels
+    lines = ["id,label," + ",".join(f"p{i}" for i in range(16))]
+    lines += [
+        ",".join(map(str, [80_000 + i, label, *row])) for i, (label, row) in enumerate(zip(labels, pixels, strict=True))
+    ]
+    (tmp_path / "set.csv").write_text(line_end.join(lines) + line_end * 3, newline="")
+    with open_files(tmp_path) as files:
+        table = read_csv(files, "set.csv")
+    assert table.values.dtype == dtype
+    assert np.array_equal(table.values, pixels)
+    assert table.labels is not None
+    assert np.array_equal(table.labels, labels)
+
+
+@pytest.mark.parametrize("cell", ["", "-1", "1 ", "1.5", "x", "1,1", "1\n1"])
+def test_what_is_no_digit_is_left_to_the_slow_reader(cell: str, tmp_path: Path) -> None:
+    """Never a wrong number: the cell is read, or its row is named."""
+    rows = [["0" if i % 2 else "1", *"123456789"] for i in range(40)]
+    rows[30][5] = cell
+    (tmp_path / "set.csv").write_text("label," + ",".join("abcdefghi") + "\n" + "\n".join(map(",".join, rows)))
+    with open_files(tmp_path) as files:
+        if cell in ("-1", "1 ", "1.5"):
+            assert read_csv(files, "set.csv").values[30, 4] == float(cell)
+        else:
+            with pytest.raises(DataError, match="row 32"):
+                read_csv(files, "set.csv")

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from committee.data.formats import csv_columns
 from committee.data.formats.arrays import joined, with_validation
 from committee.data.formats.assemble import RawPart, RawSet
-from committee.data.formats.csv_numbers import NumberTable, decoded, not_a_number, number_table
+from committee.data.formats.csv_numbers import BOM, NumberTable, decoded, not_a_number, number_table
 from committee.data.formats.files import Files, names_by_part
 from committee.data.formats.kinds import names_an_image
 from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.errors import DataError
+
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,14 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
         DataError: as in `read_csv_set`, or the file is empty.
     """
     where = files.label(name)
-    content = files.read(name).removeprefix(b"\xef\xbb\xbf")
-    head = content[: content.find(b"\n")] if b"\n" in content else content
+    with files.open(name) as file:
+        head, second = file.readline().removeprefix(BOM), file.readline()
     if not head.strip():
         raise DataError(f"{where}: a row of a label and pixels for each image is expected, got an empty file; fill it")
     delimiter = max(",;\t", key=lambda sign: head.count(sign.encode()))
     first_row = next(csv.reader([decoded(head, where)], delimiter=delimiter))
     count, names = len(first_row), csv_columns.header_of(first_row)
-    body = content[len(head) + 1 :] if names else content
-    if not body.strip():
-        raise DataError(f"{where}: a row for each image is expected below the header, got none; add the images")
-    _check_no_listing(body, delimiter, where)
+    _check_no_listing(second or head, delimiter, where)
     numbering = [column for column in csv_columns.row_numbers(names) if names and names[column] != options.label]
     columns = [column for column in range(count) if column not in numbering]
     unlabelled = like is not None and count == like.count - len(like.label_columns)
@@ -105,7 +104,7 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
     elif chosen is None and like is not None and count == like.count:
         chosen = like.label_columns
     apart = {*numbering, *((columns[0], columns[-1]) if chosen is None else chosen)}
-    table = number_table(body, count, delimiter, apart, 2 if names else 1, where)
+    table = number_table(files, name, count, delimiter, apart, has_header=names is not None)
     notes = []
     if chosen is None:
         pixels = prod(options.shape) if options.shape else None
@@ -117,17 +116,18 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
             )
     pixel_columns = [column for column in columns if column not in chosen]
     _check_numbers(table, pixel_columns, where)
-    values = _columns_of(table.values, pixel_columns)
+    labels = _labels(table, chosen, where)
+    values = _columns_of(table, pixel_columns)
     grid = csv_columns.grid_shape([names[column] for column in pixel_columns]) if names else None
     if grid and options.shape is None:
         values = values.reshape(len(values), *grid)
-    return CsvTable(values, _labels(table, chosen, where), count, chosen, tuple(notes))
+    return CsvTable(values, labels, count, chosen, tuple(notes))
 
 
-def _check_no_listing(body: bytes, delimiter: str, where: str) -> None:
+def _check_no_listing(row: bytes, delimiter: str, where: str) -> None:
     """A table that names image files belongs to these."""
-    cells = body[: body.find(b"\n") % (len(body) + 1)].decode(errors="replace").split(delimiter)
-    image = next((cell.strip(" \"'\r") for cell in cells if names_an_image(cell.strip(" \"'\r"))), None)
+    cells = [cell.strip(" \"'\r\n") for cell in row.decode(errors="replace").split(delimiter)]
+    image = next((cell for cell in cells if names_an_image(cell)), None)
     if image is not None:
         raise DataError(
             f"{where}: pixels are expected in a CSV file by itself, got names of image files ({image}); give the path "
@@ -145,10 +145,21 @@ def _check_numbers(table: NumberTable, pixel_columns: list[int], where: str) -> 
                     raise not_a_number(f"{where}: row {row}", column, str(cell))
 
 
-def _columns_of(values: NDArray[Any], columns: list[int]) -> NDArray[Any]:
-    """Some columns of a table: neighbours as a view."""
-    first, last = columns[0], columns[-1]
-    return values[:, first : last + 1] if columns == list(range(first, last + 1)) else values[:, columns]
+def _columns_of(table: NumberTable, columns: list[int]) -> NDArray[Any]:
+    """The pixels of a table, (image, pixel), in its own memory: they move to the front, block by block."""
+    values = table.values
+    for column in set(columns) & set(table.apart):
+        cells = table.apart[column]
+        if values.dtype == np.uint8 and cells.dtype.kind == "i" and cells.max() > 255:
+            values = values.astype(np.int32)
+            values[:, column] = cells
+    count, width = len(values), len(columns)
+    flat = values.reshape(-1)
+    slots: Any = slice(columns[0], columns[-1] + 1) if columns == list(range(columns[0], columns[-1] + 1)) else columns
+    for start in range(0, count, _ROWS):
+        block = values[start : start + _ROWS, slots].copy()
+        flat[start * width : start * width + block.size] = block.reshape(-1)
+    return flat[: count * width].reshape(count, width)
 
 
 def _labels(table: NumberTable, chosen: tuple[int, ...], where: str) -> NDArray[Any] | None:

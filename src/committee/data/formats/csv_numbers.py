@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterator
+import os
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.formats.csv_columns import is_number
-from committee.data.formats.files import reason
+from committee.data.formats.files import Files, reason
 from committee.errors import DataError, counted
 
+BOM = b"\xef\xbb\xbf"
+"""What Windows writes before text in UTF-8."""
+
 _CHUNK = 2**23
+_BLOCK = 2**17
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -34,34 +43,39 @@ class NumberTable:
 
 
 def number_table(
-    body: bytes, count: int, delimiter: str, apart: Collection[int], first_row: int, where: str
+    files: Files, name: str, count: int, delimiter: str, apart: Collection[int], *, has_header: bool
 ) -> NumberTable:
-    """The table in the text of a CSV file.
+    """The table in a CSV file.
 
     Args:
-        body: the text without its header.
+        files: where it is.
+        name: its name there.
         count: how many columns a row has.
         delimiter: what stands between cells.
         apart: the columns that may be labels: all others must be numbers.
-        first_row: the number of the first row in the file.
-        where: for messages.
+        has_header: whether the first row is left out.
 
     Raises:
-        DataError: a row has too many or too few columns or a cell that is not a finite number (the row is named), or
-            this is no CSV.
+        DataError: there are no rows, one has too many or too few columns or a cell that is not a finite number (the row
+            is named), or this is no CSV.
     """
-    numbers = digit_table(body, count) if delimiter == "," else None
-    if numbers is not None:
-        rows = np.arange(first_row, first_row + len(numbers))
-        return NumberTable(numbers, {column: numbers[:, column].astype(np.int64) for column in apart}, rows)
+    where = files.label(name)
+    kinds = (np.uint8, np.int32) if delimiter == "," else ()
+    for dtype in kinds:
+        try:
+            table = _digit_table(files, name, count, apart, np.dtype(dtype), has_header)
+        except _TooLargeError:
+            continue
+        except _NoDigitsError:
+            break
+        if not len(table.values):
+            raise DataError(f"{where}: a row for each image is expected below the header, got none; add the images")
+        return table
+    body = files.read(name).removeprefix(BOM)
+    body = body[body.find(b"\n") + 1 :] if has_header else body
     try:
-        return _any_table(
-            csv.reader(io.StringIO(decoded(body, where), newline=""), delimiter=delimiter),
-            count,
-            apart,
-            first_row,
-            where,
-        )
+        rows = csv.reader(io.StringIO(decoded(body, where), newline=""), delimiter=delimiter)
+        return _any_table(rows, count, apart, 2 if has_header else 1, where)
     except csv.Error as error:
         raise DataError(
             f"{where}: a CSV table is expected, got something else ({reason(error)}); save it again"
@@ -128,6 +142,149 @@ def _numbers_of(row: list[str], apart: Collection[int], place: str) -> NDArray[n
 def not_a_number(place: str, column: int, cell: str, kind: str = "") -> DataError:
     """The error about a cell, whose column is counted from 0."""
     return DataError(f"{place}, column {column + 1} must hold a {kind}number, got {cell!r}; correct or remove the row")
+
+
+class _NoDigitsError(Exception):
+    """There is something else than digits, commas and line ends, or a row has another number of columns."""
+
+
+class _TooLargeError(Exception):
+    """A pixel does not fit the type of the table."""
+
+
+def _digit_table(
+    files: Files, name: str, count: int, apart: Collection[int], dtype: np.dtype[Any], has_header: bool
+) -> NumberTable:
+    """A CSV file of non-negative integers: blocks of lines are parsed by several threads, each into its place.
+
+    Rows are counted as blocks are read, so the table is made for an estimate; its pages take memory once they are used.
+    """
+    columns = sorted(apart)
+    others = np.array([column for column in range(count) if column not in apart], dtype=np.int64)
+    table = np.empty((0, count), dtype)
+    kept: list[NDArray[np.int64]] = []
+    pending: deque[Future[NDArray[np.int64]]] = deque()
+    filled = 0
+    with files.open(name) as file, ThreadPoolExecutor(_THREADS) as pool:
+        for block in _blocks(file, has_header):
+            rows = block.count(b"\n")
+            if filled + rows > len(table):
+                kept += [future.result() for future in pending]
+                pending.clear()
+                larger = np.empty((_estimate(files, name, block, rows, filled), count), dtype)
+                larger[:filled] = table[:filled]
+                table = larger
+            pending.append(pool.submit(_parse, block, table[filled : filled + rows], columns, others))
+            filled += rows
+            if len(pending) > 4 * _THREADS:
+                kept.append(pending.popleft().result())
+        kept += [future.result() for future in pending]
+    labels = np.concatenate(kept) if kept else np.empty((0, len(columns)), np.int64)
+    first = 2 if has_header else 1
+    return NumberTable(
+        table[:filled],
+        {column: np.ascontiguousarray(labels[:, i]) for i, column in enumerate(columns)},
+        np.arange(first, first + filled),
+    )
+
+
+def _estimate(files: Files, name: str, block: bytes, rows: int, filled: int) -> int:
+    """More rows than a file is likely to have, judged by one of its blocks."""
+    packed = 40 if name.endswith(".gz") else 1.1
+    return max(int(files.size(name) * packed * rows / len(block)), 2 * filled) + rows + 16
+
+
+def _blocks(file: BinaryIO, has_header: bool) -> Iterator[bytes]:
+    """Whole lines, each ended by a line feed, in blocks that fit a processor's cache; blank lines at their ends go."""
+    rest = file.readline()
+    rest = b"" if has_header else rest.removeprefix(BOM).replace(b"\r\n", b"\n")
+    while read := file.read(_BLOCK):
+        if b"\r" in read:
+            read += file.read(1) if read.endswith(b"\r") else b""
+            read = read.replace(b"\r\n", b"\n")
+        end = read.rfind(b"\n") + 1
+        if lines := (rest + read[:end]).rstrip(b"\n") if end else b"":
+            yield lines + b"\n"
+        rest = read[end:] if end else rest + read
+    if rest.strip(b"\n"):
+        yield rest.rstrip(b"\n") + b"\n"
+
+
+def _parse(block: bytes, out: NDArray[Any], columns: Sequence[int], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers of a block of whole lines, written to `out`, (row, column); those of some columns are returned.
+
+    Raises:
+        _NoDigitsError: this is no table of integers below 100,000.
+        _TooLargeError: a number in `others` does not fit `out`.
+    """
+    if out.dtype == np.uint8 and _parse_bytes(block, out):
+        return out[:, columns].astype(np.int64)
+    numbers = _digit_block(block, out.shape[1])
+    if numbers is None or len(numbers) != len(out):
+        raise _NoDigitsError
+    if out.dtype == np.uint8 and (numbers[:, others] > 255).any():
+        raise _TooLargeError
+    out[:] = numbers
+    return numbers[:, columns].astype(np.int64)
+
+
+def _parse_bytes(block: bytes, out: NDArray[np.uint8]) -> bool:
+    """Whether a block of lines holds numbers up to 255 and nothing else, which are then written to `out`.
+
+    For every position of the text at once, the number that would end there: a digit, ten times the one before, and a
+    hundred times the one before that; then those in front of separators are taken. All in bytes, which processors
+    handle 32 or 64 at a time, and in arrays that each thread keeps: new ones cost more than the arithmetic.
+    """
+    text = np.frombuffer(block, np.uint8)
+    length = len(text)
+    if length < 3:
+        return False
+    separators, is_digit, digits, triples, numbers = (each[: length + 1] for each in _workspace(length + 1))
+    separators, is_digit, digits, triples = separators[:-1], is_digit[:-1], digits[:-1], triples[:-3]
+    ends = np.flatnonzero(np.less(text, 48, out=separators.view(np.bool_)))
+    if (
+        len(ends) != out.size
+        or separators[0]
+        or text.max() > 57
+        or (text[ends[out.shape[1] - 1 :: out.shape[1]]] != 10).any()
+    ):
+        return False
+    if np.count_nonzero(np.equal(text, 44, out=digits.view(np.bool_))) != len(ends) - len(out):
+        return False
+    if np.bitwise_and(separators[1:], separators[:-1], out=digits[1:]).max():
+        return False  # an empty cell
+    np.bitwise_xor(separators, 1, out=is_digit)
+    np.bitwise_and(text, 15, out=digits)
+    digits *= is_digit
+    np.bitwise_and(is_digit[:-2], is_digit[1:-1], out=triples)
+    triples &= is_digit[2:]
+    if np.bitwise_and(triples[1:], triples[:-1], out=is_digit[3:]).max(initial=0):
+        return False  # four digits
+    tens = np.multiply(digits[1:-1], 10, out=is_digit[2:])
+    tens += digits[2:]
+    hundreds = digits[:-2]
+    hundreds *= triples
+    if hundreds.max() > 2:
+        return False
+    hundreds *= 100
+    ending = np.add(hundreds, tens, out=numbers[3:])  # at each position the number that ends before it
+    if np.less(ending, tens, out=triples.view(np.bool_)).any():
+        return False  # over 255
+    flat = out.reshape(-1)
+    numbers.take(ends, out=flat, mode="clip")  # the default mode would buffer `out`
+    flat[0] = int(block[: ends[0]])  # it may have fewer than two characters before it; all others have more
+    return True
+
+
+_kept = threading.local()
+
+
+def _workspace(length: int) -> NDArray[np.uint8]:
+    """Five arrays of at least this length, the same ones whenever a thread asks."""
+    arrays: NDArray[np.uint8] | None = getattr(_kept, "arrays", None)
+    if arrays is None or arrays.shape[1] < length:
+        arrays = _kept.arrays = np.empty((5, length + _BLOCK // 8), np.uint8)
+    return arrays
 
 
 def digit_table(body: bytes, columns: int) -> NDArray[np.int32] | None:
