@@ -130,12 +130,12 @@ def data_check(
         click.echo(json.dumps({**check.model_dump(mode="json"), "page": str(folder.page), "table": str(folder.table)}))
         return
     click.echo(f"{check.data}: {check.train_images:,} training and {check.test_images:,} test images")
-    for note in check.notes:
-        click.echo(f"Note: {note}")
     for found in check.lines:
         click.echo(f"- {found}")
     if not check.lines:
         click.echo("Nothing was found.")
+    for note in check.notes:
+        click.echo(f"Note: {note}")
     click.echo(f"Page: {folder.page}")
     click.echo(f"Table: {folder.table}")
 

@@ -46,6 +46,9 @@ SMALLEST_SIDE = 6
 """Pixels of the shorter side below which images are too small to be nearly the same."""
 
 
+TOO_ALIKE = "so many images are nearly the same that not all pairs were compared; there are more than are listed"
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of finding.
@@ -153,7 +156,7 @@ class DatasetCheck(Record):
     Attributes:
         data: its name.
         train_images, test_images: how many were looked at.
-        notes: what was said when it was read, sizes that differed among it.
+        notes: what was said when it was read, sizes that differed among it; and where the check was not complete.
         findings: the worst kind first, within a kind the worst first.
         near_found: the fraction of changed copies (a pixel's shift, 15 % brightness, JPEG) that the search for near
             duplicates finds, measured on copies of these images; None where it was not run.
@@ -278,7 +281,7 @@ def check_dataset(dataset: ImageDataset, test: LabelledImages) -> DatasetCheck:
         data=dataset.name,
         train_images=len(dataset.train),
         test_images=len(test),
-        notes=dataset.notes,
+        notes=(*dataset.notes, *([TOO_ALIKE] if near and not near.complete else [])),
         findings=tuple(sorted(found, key=lambda each: places[each.kind])),
         near_found=near.found if near else None,
     )

@@ -50,14 +50,20 @@ which show the same article as far as the eye can tell, and none of MNIST's.
 CEILINGS = (235, 222, 205)
 """Grey levels at which a pair's darker image is cut off, too: where the brighter one is white, it tells no more."""
 
+LARGEST_DIFFERENCE = 0.12
+"""The same as a fraction of the contrast: smooth images, such as pieces of sky, are alike and no duplicates."""
+
 LARGEST_GAIN = 4 / 3
 """How many times as much contrast one image of a pair may have as the other."""
 
-COPIES = 1500
-"""Images that are changed on purpose, at most, to learn which numbers are stable."""
+COPIES = 2000
+"""Copies of images that are changed on purpose, to learn from one half of them which numbers are stable."""
 
-PER_IMAGE = 2.0
-"""Candidates for each image, on average, beyond which the search is narrowed."""
+MOST, PER_IMAGE = 50_000, 3
+"""Candidates beyond which the search is narrowed: in all, or for each image, whichever is more.
+
+Where images are so alike that narrowing does not help, it stops at twice as many.
+"""
 
 CHUNK = 4096
 
@@ -72,12 +78,14 @@ class NearPairs:
             deviation of the pixels).
         found: the fraction of copies, made of these images and changed on purpose, that the search finds: about what
             it finds of such near duplicates.
+        complete: whether all candidates were compared; False where far too many images are nearly the same.
     """
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     difference: Floats
     found: float
+    complete: bool
 
 
 def reduced(pixels: Pixels) -> Small:
@@ -101,25 +109,29 @@ def reduced(pixels: Pixels) -> Small:
     return small
 
 
-def near_duplicates(images: Small) -> NearPairs:
+def near_duplicates(images: Small, averaged: bool = False) -> NearPairs:
     """All pairs of images that are nearly the same.
 
     Args:
         images: (image, height, width, channel), as `reduced` gives them, all different; constant ones are in no pair.
+        averaged: whether they were averaged down, so that the originals' shifts are fractions of a pixel here.
     """
     drawn = numpy_generator("near duplicates", len(images))
-    sample = np.sort(drawn.permutation(len(images))[:COPIES])
+    sample = np.resize(drawn.permutation(len(images)), COPIES)  # of few images several copies
     copies = changed_copies(images[sample], drawn)
-    numbers, of_copies = _stable_numbers(images, sample, copies)
-    own = np.linalg.norm(numbers[sample] - of_copies, axis=1)
-    reach = _reach(numbers, own, drawn)
+    learnt = np.arange(COPIES) % len(images) % 2 == 0
+    numbers, of_copies = _stable_numbers(images, sample, copies, learnt)
+    own = np.linalg.norm(numbers[sample] - of_copies, axis=1)[~learnt]
     with one_thread():
-        first, second = _pairs_within(numbers, reach)
-    difference, same = _compared(images, images, first, second)
-    _, proven = _compared(images, copies, sample, np.arange(len(sample)))
+        reach = _reach(numbers, own, drawn)
+        most = 2 * max(MOST, PER_IMAGE * len(images))
+        first, second, complete = _pairs_within(numbers, reach, most)
+    difference, same = _compared(images, images, first, second, averaged)
+    _, proven = _compared(images, copies[~learnt], sample[~learnt], np.arange(len(own)), averaged)
     first, second, difference = first[same], second[same], difference[same]
     order = np.lexsort((second, first))
-    return NearPairs(first[order], second[order], difference[order], float((proven & (own <= reach)).mean()))
+    found = float((proven & (own <= reach)).mean())
+    return NearPairs(first[order], second[order], difference[order], found, complete)
 
 
 def changed_copies(images: Small, drawn: np.random.Generator) -> Small:
@@ -147,10 +159,15 @@ def changed_copies(images: Small, drawn: np.random.Generator) -> Small:
 # --- candidates -------------------------------------------------------------------------------------------------------
 
 
-def _stable_numbers(images: Small, sample: NDArray[np.int64], copies: Small) -> tuple[Floats, Floats]:
-    """A few numbers for each image and each copy: those that changing the images in `sample` changes least."""
+def _stable_numbers(
+    images: Small, sample: NDArray[np.int64], copies: Small, learnt: NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """A few numbers for each image, and each copy of those in `sample`: those that copies change least.
+
+    The map is learnt from some of the copies only, so that the others show how well it does.
+    """
     known, of_copies = _spectra(images), _spectra(copies)
-    change = (of_copies - known[sample]).astype(np.float64)
+    change = (of_copies - known[sample])[learnt].astype(np.float64)
     within = change.T @ change / len(change)
     within += np.eye(len(within)) * (0.02 * np.trace(within) / len(within) + 1e-12)
     chosen = known[:: max(1, len(known) // 20_000)]
@@ -202,14 +219,19 @@ def _reach(numbers: Floats, own: Floats, drawn: np.random.Generator) -> float:
     some = numbers[drawn.permutation(len(numbers))[:200]]
     squares = (numbers**2).sum(1)
     distances = (some**2).sum(1)[:, None] + squares - 2 * some @ numbers.T
-    count = min(distances.size - 1, int(2 * PER_IMAGE * len(some)) + len(some))  # each image is near itself, too
+    each = (
+        max(2 * PER_IMAGE, 2 * MOST // len(numbers)) + 1
+    )  # every pair is seen from both sides, each image sees itself
+    count = min(distances.size, each * len(some)) - 1
     narrow = float(np.sqrt(max(np.partition(distances, count, axis=None)[count], 0)))
     middle, most = np.quantile(own, [0.5, 0.998])
     return min(1.2 * float(most), max(narrow, float(middle)))
 
 
-def _pairs_within(numbers: Floats, reach: float, rows: int = 256) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All pairs of rows that are no farther apart than `reach`.
+def _pairs_within(
+    numbers: Floats, reach: float, most: int, rows: int = 256
+) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
+    """All pairs of rows that are no farther apart than `reach`, or `most` of them; and whether these are all.
 
     Rows are halved into ever smaller boxes, as in a k-d tree (Bentley 1975). Into each half go on, as possible
     partners, those rows alone that are within reach of its box; the last boxes, of at most `rows` rows, are compared
@@ -222,8 +244,8 @@ def _pairs_within(numbers: Floats, reach: float, rows: int = 256) -> tuple[NDArr
     for start, end in zip(starts, [*starts[1:], len(points)], strict=True):
         inside = torch.arange(start, end)
         waiting.append((inside, _within_reach(points, inside, torch.arange(start, len(points)), reach)))
-    first, second = [], []
-    while waiting:
+    first, second, found = [], [], 0
+    while waiting and found <= most:
         inside, partners = waiting.pop()
         own = points[inside]
         if len(inside) > rows:
@@ -237,8 +259,9 @@ def _pairs_within(numbers: Floats, reach: float, rows: int = 256) -> tuple[NDArr
         later = two > one
         first.append(one[later])
         second.append(two[later])
+        found += int(later.sum())
     pairs = order[torch.stack([torch.cat(first), torch.cat(second)]).numpy()]
-    return pairs.min(0), pairs.max(0)
+    return pairs.min(0)[:most], pairs.max(0)[:most], found <= most
 
 
 def _sorted_by_box(numbers: Floats, rows: int = 2048) -> tuple[NDArray[np.int64], list[int]]:
@@ -279,7 +302,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _compared(
-    one: Small, two: Small, first: NDArray[np.int64], second: NDArray[np.int64]
+    one: Small, two: Small, first: NDArray[np.int64], second: NDArray[np.int64], averaged: bool
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """What is left of each pair's contrast at the best shift, and whether they are nearly the same."""
     relative, same = np.empty(len(first), np.float32), np.empty(len(first), np.bool_)
@@ -288,21 +311,22 @@ def _compared(
         a, b = one[first[part]], two[second[part]]
         darker = a.mean((1, 2, 3)) < b.mean((1, 2, 3))
         a, b = np.where(darker[:, None, None, None], [a, b], [b, a])  # a is the darker one
-        relative[part], scaled = _difference(a, b)
+        relative[part], scaled = _difference(a, b, averaged)
         for ceiling in CEILINGS:
-            doubtful = np.flatnonzero((scaled > LARGEST_RESIDUAL) & (scaled <= 4 * LARGEST_RESIDUAL))
-            again, scaled_again = _difference(np.minimum(a[doubtful], ceiling), b[doubtful])
+            doubtful = np.flatnonzero((scaled > LARGEST_RESIDUAL) & (scaled <= 2 * LARGEST_RESIDUAL))
+            again, scaled_again = _difference(np.minimum(a[doubtful], ceiling), b[doubtful], averaged)
             relative[part][doubtful] = np.minimum(relative[part][doubtful], again)
             scaled[doubtful] = np.minimum(scaled[doubtful], scaled_again)
-        same[part] = scaled <= LARGEST_RESIDUAL
+        same[part] = (scaled <= LARGEST_RESIDUAL) & (relative[part] <= LARGEST_DIFFERENCE)
     return relative, same
 
 
-def _difference(one: Small, two: Small) -> tuple[Floats, Floats]:
+def _difference(one: Small, two: Small, averaged: bool) -> tuple[Floats, Floats]:
     """What is left at the best shift, of the contrast, and in grey levels by the square root of the contrast.
 
     Args:
         one, two: (pair, height, width, channel).
+        averaged: whether shifts by half a pixel are tried, too.
 
     Returns:
         Two of (pair,); the second is infinite where gains are beyond the limits or an image is all but constant.
@@ -312,30 +336,47 @@ def _difference(one: Small, two: Small) -> tuple[Floats, Floats]:
     tall, wide = height - 2 * margin, width - 2 * margin
     if min(tall, wide) < 2:
         return np.ones(len(one), np.float32), np.full(len(one), np.inf, np.float32)
-    a = _smoothed(one)[:, margin : margin + tall, margin : margin + wide]
-    b = _smoothed(two)
-    a = a - a.mean((1, 2, 3), keepdims=True)
-    size = tall * wide * a.shape[3]
+    a, b = _smoothed(one), _smoothed(two)
+    if averaged:  # what averaging folds into low frequencies differs from shift to shift
+        a, b = _smoothed(a), _smoothed(b)
+    a = a[:, margin : margin + tall, margin : margin + wide]
+    a = a - a.mean((1, 2), keepdims=True)  # of each channel: a colour common to all pixels is no contrast
+    area, size = tall * wide, tall * wide * a.shape[3]
     of_a = np.einsum("nhwc,nhwc->n", a, a)
     best, contrast = np.full(len(a), np.inf, np.float32), np.ones(len(a), np.float32)
-    for y in range(margin - 1, margin + 2):
-        for x in range(margin - 1, margin + 2):
-            c = b[:, y : y + tall, x : x + wide]
-            total = np.einsum("nhwc->n", c)
-            product = np.einsum("nhwc,nhwc->n", a, c)
-            of_c = np.maximum(np.einsum("nhwc,nhwc->n", c, c) - total**2 / size, 0)
-            left = 1 - product * np.abs(product) / np.maximum(of_a * of_c, 1e-3)  # a negative image is another one
-            better = left < best
-            best, contrast = np.where(better, left, best), np.where(better, of_c, contrast)
+    moved = [(b, 0, 0)]
+    if averaged:
+        down = _halfway(b)
+        right, both = (_halfway(each.swapaxes(1, 2)).swapaxes(1, 2) for each in (b, down))
+        moved += [(down, 1, 0), (right, 0, 1), (both, 1, 1)]
+    for image, half_y, half_x in moved:
+        for y in range(margin - 1, margin + 2 - half_y):
+            for x in range(margin - 1, margin + 2 - half_x):
+                c = image[:, y : y + tall, x : x + wide]
+                total = np.einsum("nhwc->nc", c)
+                product = np.einsum("nhwc,nhwc->n", a, c)
+                of_c = np.maximum(np.einsum("nhwc,nhwc->n", c, c) - (total**2).sum(1) / area, 0)
+                left = 1 - product * np.abs(product) / np.maximum(of_a * of_c, 1e-3)  # a negative is another image
+                better = left < best
+                best, contrast = np.where(better, left, best), np.where(better, of_c, contrast)
     relative = np.sqrt(np.maximum(best, 0))
     spread_a, spread_b = np.sqrt(of_a / size), np.sqrt(contrast / size)
     mean = np.sqrt(spread_a * spread_b)
-    usable = (np.maximum(spread_a, spread_b) <= LARGEST_GAIN * np.minimum(spread_a, spread_b)) & (mean >= 2)
+    usable = np.maximum(spread_a, spread_b) <= LARGEST_GAIN * np.minimum(spread_a, spread_b)
+    usable &= (mean >= 2) & (relative <= 4 * LARGEST_DIFFERENCE)
     return relative, np.where(usable, relative * np.sqrt(mean), np.float32(np.inf))
 
 
-def _smoothed(images: Small) -> Floats:
+def _smoothed(images: Small | Floats) -> Floats:
     """Images smoothed by (1, 2, 1) / 4 along both axes, so that JPEG's errors nearly cancel."""
     part = np.pad(images.astype(np.float32), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     part = part[:, :-2] + 2 * part[:, 1:-1] + part[:, 2:]
     return np.asarray((part[:, :, :-2] + 2 * part[:, :, 1:-1] + part[:, :, 2:]) / 16, np.float32)
+
+
+def _halfway(images: Floats) -> Floats:
+    """The values half a pixel below each, by cubic interpolation: (-1, 9, 9, -1) / 16."""
+    rows = images.shape[1]
+    framed = np.pad(images, ((0, 0), (1, 2), (0, 0), (0, 0)), mode="edge")
+    outer, inner = framed[:, :rows] + framed[:, 3:], framed[:, 1 : rows + 1] + framed[:, 2 : rows + 2]
+    return np.asarray((9 * inner - outer) / 16, np.float32)
