@@ -99,6 +99,17 @@ def test_an_image_to_classify_is_scaled_as_the_training_images_were(tmp_path: Pa
             read_one(tmp_path, other, dataset)
 
 
+def test_a_few_images_alone_show_no_range_of_their_own(tmp_path: Path, digits: Part) -> None:
+    """Scaled by themselves, a dark image would become a bright one: as before, what is no pixel is refused."""
+    images, labels = digits
+    pixels = read_dataset(as_npz(tmp_path, images, labels))
+    assert pixels.value_range is None
+    assert np.array_equal(read_one(tmp_path, images[0] / 255, pixels), images[0])
+    for change in (lambda x: x / 127.5 - 1, lambda x: x / 255 * 6 - 3, lambda x: x / 2.5, lambda x: x.astype(int) - 9):
+        with pytest.raises(DataError, match=r"one\.npy: .* are expected, since the training images were pixels, got"):
+            read_one(tmp_path, change(images[0]), pixels)
+
+
 def test_a_given_range_is_used_for_all_numbers_and_says_what_it_cut_off(tmp_path: Path, digits: Part) -> None:
     images, labels = digits
     sixteenths = np.rint(images / (255 / 16)).astype(np.uint8)

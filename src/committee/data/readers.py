@@ -372,6 +372,6 @@ def _in_form(place: str, values: NDArray[Any] | DataError, form: _Form) -> Pixel
     elif values.shape in (form.shape, form.shape[:2]):
         values = values.reshape(1, *form.shape[:2], -1)
     try:
-        return form.fit(as_pixels([values], [place], form.pixel_range, form.values)[0], place)
+        return form.fit(as_pixels(values, place, form.pixel_range, form.values), place)
     except DataError as error:
         return error

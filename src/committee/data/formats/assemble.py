@@ -190,31 +190,34 @@ def _split(images: LabelledImages, where: str) -> tuple[LabelledImages, Labelled
     return images.with_pixels(cast(Pixels, train), kept), images.with_pixels(cast(Pixels, test), chosen)
 
 
-def as_pixels(
-    arrays: Sequence[NDArray[Any]], where: Sequence[str], pixel_range: int = 255, values: ValueRange | None = None
-) -> list[Pixels]:
-    """8- or 16-bit pixels of arrays of any numeric type, one rule for all of them.
+def as_pixels(array: NDArray[Any], where: str, pixel_range: int = 255, values: ValueRange | None = None) -> Pixels:
+    """8- or 16-bit pixels of images to classify, of any numeric type.
 
-    Numbers that a range is known for are scaled by it. Otherwise unsigned 8- and 16-bit integers stay as they are;
-    booleans become 0 and 255; other whole numbers must be from 0 to 255, or from 0 to 65535; for floats the range is
-    found by `committee.data.formats.values.value_range`.
+    Numbers of the training's range are scaled by it. Otherwise unsigned 8- and 16-bit integers stay as they are;
+    booleans become 0 and 255; other whole numbers must be from 0 to 255, or from 0 to 65535, and floats from 0 to 1, or
+    from 0 to 255: a few images alone do not show any other range.
 
     Args:
-        arrays: shapes as in `RawPart.values`.
-        where: a file name for each.
+        array: a shape as in `RawPart.values`.
+        where: name for messages.
         pixel_range: 65535 to make 16-bit pixels of numbers of other types even where none is over 255.
-        values: the numbers that mean black and white.
+        values: the numbers that meant black and white in training; None where the training images were pixels.
 
     Returns:
-        (image, height, width, channel) arrays, uint8 or uint16.
+        (image, height, width, channel), uint8 or uint16.
 
     Raises:
         DataError: a shape that is not of images, a value outside these ranges, NaN (the image is named).
     """
-    shaped = [_shaped(array, place) for array, place in zip(arrays, where, strict=True)]
-    known = values is not None and all(takes(values, array) for array in shaped)
-    values = values if known else value_range(shaped, where, None)[0]
-    return _pixels(shaped, where, pixel_range, values)
+    shaped = _shaped(array, where)
+    if values is None or not takes(values, shaped):
+        values = value_range([shaped], [where], None)[0]
+        if values is not None and (values.low, values.high) not in ((0, 1), (0, 255)):
+            raise DataError(
+                f"{where}: integers from 0 to 255 or 65535, or floats from 0 to 1 or 0 to 255, are expected, since the "
+                f"training images were pixels, got values from {values.low:g} to {values.high:g}; rescale them"
+            )
+    return _pixels([shaped], [where], pixel_range, values)[0]
 
 
 def _pixels(
