@@ -1,10 +1,11 @@
 """Photographs of digits given to a committee: the share right as they are and prepared, and what familiar says.
 
-    python bench/photographs.py RUN [--images 100]
+    python bench/photographs.py RUN [--images 100] [--sheet docs/photographs.png]
 
 RUN is a finished run on MNIST; its data set is found as `committee evaluate` finds it. The photographs are made of test
 digits by tests/photographs.py, `--images` in each of its styles; preparing was developed on training digits. All test
-images are given, too: preparing may change none of them. Prints JSON.
+images are given, too: preparing may change none of them. Prints JSON; the sheet shows a photograph in each style above
+the same prepared.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--images", type=int, default=100, help="photographs in each style")
+    parser.add_argument("--sheet", type=Path, help="a picture of photographs and what they become")
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     photographs = importlib.import_module("photographs")  # that of the tests
@@ -57,6 +60,18 @@ def main() -> None:
                 photo = photographs.photograph(test.pixels[image, ..., 0], style, rng)
                 (folder / f"{len(labels):05d}.jpg").write_bytes(photo)
                 labels.append(int(test.labels[image]))
+        if options.sheet:
+            preparation = members.preparation("auto")
+            sheet = Image.new("RGB", (len(photographs.STYLES) * 124, 240), "white")
+            for column in range(len(photographs.STYLES)):
+                photo = Image.open(folder / f"{column * options.images:05d}.jpg").convert("RGB")
+                small = preparation(np.asarray(photo)[None], "sheet")[0, ..., 0]
+                photo.thumbnail((120, 120))
+                sheet.paste(photo, (column * 124, 120 - photo.height))
+                sheet.paste(
+                    Image.fromarray(small).resize((112, 112), Image.Resampling.NEAREST), (column * 124 + 4, 126)
+                )
+            sheet.save(options.sheet, optimize=True)
         result: dict[str, Any] = {"run": str(options.run), "photographs": len(labels)}
         for how in ("as-is", "auto"):
             found, prepared, choices = answers(folder, how)

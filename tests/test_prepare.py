@@ -95,7 +95,8 @@ def test_prepared_images_have_the_measures_of_the_training_images(frames: ImageD
     """Dark on light and in another place, too: the set's own measures count, not MNIST's."""
     digit, rng = frames.train.pixels[0, ..., 0], np.random.default_rng(1)
     photo = np.asarray(Image.open(BytesIO(photograph(digit, STYLES["squared paper"], rng))))
-    dark = 255 - np.roll(np.pad(frames.train.pixels, ((0, 0), (4, 4), (4, 4), (0, 0))), 3, axis=1)
+    wide = np.roll(np.pad(frames.train.pixels, ((0, 0), (4, 4), (4, 4), (0, 0))), 3, axis=1)
+    dark = (240 - wide.astype(int) * 200 // 255).astype(np.uint8)
     for pixels, centre in ((frames.train.pixels, (14, 14)), (dark, (21, 18))):
         writing = measure(pixels)
         assert writing is not None
@@ -103,8 +104,9 @@ def test_prepared_images_have_the_measures_of_the_training_images(frames: ImageD
         assert writing.centre == pytest.approx(centre, abs=0.1)
         made = as_digits(writing, photo)
         assert made is not None
-        assert (made.shape, made.min(), made.max()) == ((*writing.shape, 1), 0, 255)
-        ink = made[..., 0] / 255.0 if writing.light else 1 - made[..., 0] / 255.0
+        paper = 0 if writing.light else 240
+        assert (made.shape, made[0, 0, 0], np.ptp(made)) == ((*writing.shape, 1), paper, 255 if writing.light else 240)
+        ink = np.abs(made[..., 0] - float(paper))
         rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
         assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
         mass = [np.average(np.arange(len(ink)), weights=ink.sum(axis=axis)) for axis in (1, 0)]

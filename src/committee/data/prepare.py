@@ -25,7 +25,8 @@ How = Literal["auto", "as-is", "digits"]
 
 INK = 0.15  # contrast with the background from which on a pixel of a training image counts as ink
 MEASURED = 2000  # training images that are measured, at most
-PLAIN_SHARE, ALIKE_SHARE = 0.95, 0.9  # of images that must be alike in border, and in size and place
+PLAIN_SHARE, ALIKE_SHARE = 0.95, 0.9  # of images that must be alike in border, and in size
+LIKE_SHARE = 0.99  # of training images that would not be prepared
 
 
 class Writing(Record):
@@ -38,7 +39,7 @@ class Writing(Record):
         longer_side: of the ink's box.
         centred_by: whether the ink's "mass" or its "box" is always in the same place.
         centre: row and column of that place, counted from 0.
-        stroke: the width of the strokes that a tenth of the images are thinner than, half, and all but a tenth.
+        stroke: the median width of the strokes.
     """
 
     shape: tuple[int, int]
@@ -47,7 +48,7 @@ class Writing(Record):
     longer_side: int
     centred_by: Literal["mass", "box"]
     centre: tuple[float, float]
-    stroke: tuple[float, float, float]
+    stroke: float
 
 
 def measure(pixels: Pixels) -> Writing | None:
@@ -61,36 +62,36 @@ def measure(pixels: Pixels) -> Writing | None:
     background = float(np.median(border))
     if (np.abs(border - background).max(axis=1) < INK).mean() < PLAIN_SHARE or 0.3 < background < 0.7:
         return None
-    ink = _ink(grey, light=background < 0.5)
+    ink = _ink(grey, background)
     inked = ink[(ink > INK).any(axis=(1, 2))]
     if len(inked) < PLAIN_SHARE * len(ink):
         return None
     boxes = _boxes(inked)
     longer = np.maximum(boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2])
-    side = int(np.median(_longer(_boxes(inked, 0.02))))
+    side = int(np.median(_longer(_boxes(inked, 0.0))))
     if (np.abs(longer - np.median(longer)) <= max(1, 0.06 * side)).mean() < ALIKE_SHARE or (inked > 0.5).mean() > 0.35:
         return None
     places = {"mass": _centres(inked), "box": _middles(boxes)}
     by, found = min(places.items(), key=lambda item: float(item[1].std(axis=0).max()))
     if found.std(axis=0).max() > 0.04 * max(grey.shape[1:]):
         return None
-    low, middle, high = np.quantile([stroke_width(each) for each in inked[:1000]], (0.1, 0.5, 0.9))
-    return Writing(
+    writing = Writing(
         shape=(grey.shape[1], grey.shape[2]),
         light=background < 0.5,
         background=background,
         longer_side=side,
         centred_by="mass" if by == "mass" else "box",
         centre=(float(found[:, 0].mean()), float(found[:, 1].mean())),
-        stroke=(float(low), float(middle), float(high)),
+        stroke=float(np.median([stroke_width(each) for each in inked[:1000]])),
     )
+    return writing if is_like(writing, some).mean() >= LIKE_SHARE else None
 
 
 def is_like(writing: Writing, pixels: Pixels) -> NDArray[np.bool_]:
     """(image,): whether images of the training images' size have their background, their size of ink, and its place."""
     grey = _grey(pixels)
     background = (np.abs(_border(grey) - writing.background) < INK).mean(axis=1) > 0.95
-    ink = _ink(grey, light=writing.light)
+    ink = _ink(grey, writing.background)
     longer = _longer(_boxes(ink))
     size = np.abs(longer - writing.longer_side) <= 0.2 * writing.longer_side
     place = _centres(ink) if writing.centred_by == "mass" else _middles(_boxes(ink))
@@ -113,7 +114,7 @@ def as_digits(writing: Writing, image: Pixels) -> Pixels | None:
         return None
     small, pixel = _shrunk(ink, writing.longer_side)
     for _ in range(3):  # a thin pen's strokes become as wide as usual; how wide they are is seen once they are small
-        radius = round((writing.stroke[1] - stroke_width(np.pad(small, 1))) / 2 * pixel)
+        radius = round((writing.stroke - stroke_width(np.pad(small, 1))) / 2 * pixel)
         if radius < 1:
             break
         ink = grown(np.pad(ink, radius), radius)
@@ -223,9 +224,10 @@ def _border(grey: Floats) -> Floats:
     return np.concatenate([grey[:, 0], grey[:, -1], grey[:, 1:-1, 0], grey[:, 1:-1, -1]], axis=1)
 
 
-def _ink(grey: Floats, *, light: bool) -> Floats:
-    """How much lighter or darker than the background each pixel is, from 0 to 1."""
-    return grey if light else 1 - grey
+def _ink(grey: Floats, background: float) -> Floats:
+    """How much each pixel differs from a dark or light background, from 0 to 1; traces of JPEG are none."""
+    ink = (grey - background) / ((1 - background) if background < 0.5 else -background)
+    return cast(Floats, np.where(ink > INK / 4, ink, 0))
 
 
 def _boxes(ink: Floats, threshold: float = INK) -> NDArray[np.int64]:
