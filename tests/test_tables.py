@@ -514,3 +514,55 @@ def test_what_is_no_digit_is_left_to_the_slow_reader(cell: str, tmp_path: Path) 
         else:
             with pytest.raises(DataError, match="row 32"):
                 read_csv(files, "set.csv")
+
+
+# All pixels in one cell.
+
+
+def fer(path: Path, digits: Part, columns: str, name: str = "fer.csv", change: tuple[str, str] = ("?", "")) -> Path:
+    """The first 100 digits as FER2013 is written."""
+    usages = ["Training"] * 60 + ["PublicTest"] * 20 + ["PrivateTest"] * 20
+    cells = [
+        {"emotion": str(label), "pixels": " ".join(map(str, image)), "usage": usage}
+        for image, label, usage in zip(digits[0], digits[1], usages, strict=False)
+    ]
+    lines = [",".join(row[column.strip().lower()] for column in columns.split(",")) for row in cells]
+    (path / name).write_text("\n".join([columns, *(line.replace(*change) for line in lines)]))
+    return path / name
+
+
+@pytest.mark.parametrize("columns", ["emotion,pixels,Usage", "emotion, Usage, pixels"])
+def test_fer2013_has_its_parts(columns: str, tmp_path: Path, digits: Part) -> None:
+    path = fer(tmp_path, digits, columns)
+    dataset = read_dataset(path)
+    assert same(dataset, digits[0][:100], digits[1][:100])
+    assert [image.tobytes() for image in dataset.test._images.pixels] == [
+        image.astype(np.uint8).tobytes() for image in digits[0][80:100]
+    ]
+    assert any(note.startswith("the validation part (20 images) was joined") for note in dataset.notes)
+    _, read = read_images([path], image_shape=(8, 8, 1), pixel_range=255)
+    assert np.array_equal(read.reshape(100, 64), digits[0][:100])
+
+
+def test_kaggles_fer_test_file_without_labels_is_left_out(tmp_path: Path, digits: Part) -> None:
+    fer(tmp_path, digits, "emotion,pixels", "train.csv")
+    fer(tmp_path, digits, "pixels", "test.csv")
+    dataset = read_dataset(tmp_path)
+    assert same(dataset, digits[0][:100], digits[1][:100])
+    assert "test.csv has no labels, so it was left out" in dataset.notes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("PublicTest", "Elsewhere"), "row 62 must have a usage (Training, PublicTest, PrivateTest), got"),
+        (("0 0 0,PrivateTest", "0 0,PrivateTest"), "must have 64 whole numbers in its column pixels"),
+        (("0 0 0,PrivateTest", "0 0 x,PrivateTest"), "must have 64 whole numbers in its column pixels"),
+    ],
+)
+def test_faults_in_pixel_strings_name_the_row(
+    change: tuple[str, str], words: str, tmp_path: Path, digits: Part
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_dataset(fer(tmp_path, digits, "emotion,pixels,Usage", change=change))
+    assert words in str(caught.value)

@@ -114,7 +114,7 @@ FORMATS = (
         description="CSV files",
         find=_csv_names,
         read_set=csv_files.read_csv_set,
-        read_images=lambda files, name: [(files.label(name), csv_files.read_csv(files, name).values)],
+        read_images=csv_files.read_csv_images,
     ),
     Format(
         description="LIBSVM's files (usps, usps.t)",

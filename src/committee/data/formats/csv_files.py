@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from committee.data.formats.assemble import RawPart, RawSet
 from committee.data.formats.csv_numbers import BOM, NumberTable, decoded, not_a_number, number_table
 from committee.data.formats.files import Files, names_by_part
 from committee.data.formats.kinds import names_an_image
+from committee.data.formats.pixel_strings import has_pixel_strings, raw_parts, read_pixel_strings
 from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.errors import DataError
 
@@ -46,7 +48,7 @@ def read_csv_set(files: Files, options: ReadOptions = AS_IT_IS) -> RawSet:
 
     The label is the column that the options or the header name, or else the first or the last, as its values say; the
     others are pixels, row by row, with the channels of a pixel side by side. A test file without labels (Kaggle's) is
-    left out, with a note.
+    left out, with a note. Files with all pixels in one cell (FER2013) are read by pixel_strings.py.
 
     Raises:
         DataError: there is no label column, or a row has too many or too few columns or a cell that is not a number
@@ -57,6 +59,12 @@ def read_csv_set(files: Files, options: ReadOptions = AS_IT_IS) -> RawSet:
     first: CsvTable | None = None
     for part, names in names_by_part(files, (".csv", ".csv.gz")).items():
         for name in names:
+            if has_pixel_strings(files, name):
+                found, remarks = raw_parts(files, name, part, options)
+                for each, one in found.items():
+                    parts[each] = joined(parts[each], one) if each in parts else one
+                notes += remarks
+                continue
             table = read_csv(files, name, options, first)
             if table.labels is None and part == "test":
                 notes.append(f"{name} has no labels, so it was left out")
@@ -71,6 +79,15 @@ def read_csv_set(files: Files, options: ReadOptions = AS_IT_IS) -> RawSet:
                 new = RawPart(table.values, table.labels, files.label(name))
                 parts[part] = joined(parts[part], new) if part in parts else new
     return with_validation(parts, notes=tuple(notes))
+
+
+def read_csv_images(files: Files, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The images in one CSV file, with their place for messages; labels are ignored."""
+    if has_pixel_strings(files, name):
+        for values, _, where in read_pixel_strings(files, name, "train").values():
+            yield where, values
+    else:
+        yield files.label(name), read_csv(files, name).values
 
 
 def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: CsvTable | None = None) -> CsvTable:
