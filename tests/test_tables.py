@@ -540,7 +540,7 @@ def test_fer2013_has_its_parts(columns: str, tmp_path: Path, digits: Part) -> No
         image.astype(np.uint8).tobytes() for image in digits[0][80:100]
     ]
     assert any(note.startswith("the validation part (20 images) was joined") for note in dataset.notes)
-    _, read = read_images([path], image_shape=(8, 8, 1), pixel_range=255)
+    read = read_images([path], image_shape=(8, 8, 1), pixel_range=255).pixels
     assert np.array_equal(read.reshape(100, 64), digits[0][:100])
 
 
