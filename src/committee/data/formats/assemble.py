@@ -298,8 +298,8 @@ def _flat_labels(part: RawPart) -> NDArray[Any]:
     elif labels.ndim == 2 and labels.dtype.kind in "biuf" and len(labels):
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
             raise DataError(
-                f"{part.where}: one label per image is expected, got the shape {labels.shape}, and rows that are not "
-                "one-hot; give class numbers or names"
+                f"{part.where}: one label per image is expected, got the shape {labels.shape}, and rows with none or "
+                "several; give a class number or name for each, since images of several labels are not read"
             )
         labels = labels.argmax(axis=1)
     if labels.ndim != 1 or len(labels) != len(part.values):
