@@ -471,6 +471,7 @@ def test_a_class_of_one_image_is_noted_and_training_says_the_ways_out(tmp_path: 
 # Reading quickly.
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("block", [64, 1000, 2**17])
 @pytest.mark.parametrize(
     ("highest", "line_end", "dtype"),
@@ -483,15 +484,17 @@ def test_a_class_of_one_image_is_noted_and_training_says_the_ways_out(tmp_path: 
     ],
 )
 def test_digits_are_read_exactly_wherever_a_block_ends(
-    highest: int, line_end: str, dtype: Any, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    highest: int, line_end: str, dtype: Any, block: int, wide: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(csv_numbers, "_BLOCK", block)
     pixels = np.random.Generator(np.random.PCG64(highest)).integers(0, highest, (300, 16), endpoint=True)
     pixels[7, 3] = highest
-    labels = np.arange(300) * 7 % 12 * 999  # labels and numbers of rows may be larger than pixels
+    size = 999 if wide else 1  # labels and numbers of rows may be larger than pixels
+    labels = np.arange(300) * 7 % 12 * size
     lines = ["id,label," + ",".join(f"p{i}" for i in range(16))]
     lines += [
-        ",".join(map(str, [80_000 + i, label, *row])) for i, (label, row) in enumerate(zip(labels, pixels, strict=True))
+        ",".join(map(str, [i % 100 * size, label, *row]))
+        for i, (label, row) in enumerate(zip(labels, pixels, strict=True))
     ]
     (tmp_path / "set.csv").write_text(line_end.join(lines) + line_end * 3, newline="")
     with open_files(tmp_path) as files:
@@ -566,3 +569,12 @@ def test_faults_in_pixel_strings_name_the_row(
     with pytest.raises(DataError) as caught:
         read_dataset(fer(tmp_path, digits, "emotion,pixels,Usage", change=change))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_pixel_is_known_by_its_neighbour(place: str, tmp_path: Path, digits: Part) -> None:
+    """Cut so close that both ends have ink, with classes that are not counted from 0."""
+    pixels, labels = digits[0].reshape(-1, 8, 8)[:, 0:6, 1:5].reshape(-1, 24), digits[1] * 5 + 3
+    columns = (labels, pixels) if place == "first" else (pixels, labels)
+    dataset = read_dataset(table(tmp_path, *columns), ReadOptions(shape=(6, 4, 1)))
+    assert same(dataset, pixels, labels)
