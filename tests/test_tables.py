@@ -578,3 +578,19 @@ def test_a_pixel_is_known_by_its_neighbour(place: str, tmp_path: Path, digits: P
     columns = (labels, pixels) if place == "first" else (pixels, labels)
     dataset = read_dataset(table(tmp_path, *columns), ReadOptions(shape=(6, 4, 1)))
     assert same(dataset, pixels, labels)
+
+
+def test_kaggles_emnist_is_put_upright(tmp_path: Path) -> None:
+    images = np.zeros((52, 28, 28), np.uint8)
+    images[:, 4:24, 10] = 200  # upright strokes
+    images[:, 4, :10] = np.arange(52)[:, None]
+    rows = np.hstack([np.tile(np.arange(1, 27), 2)[:, None], images.swapaxes(1, 2).reshape(52, -1)])
+    for part in ("train", "test"):
+        np.savetxt(tmp_path / f"emnist-letters-{part}.csv", rows, fmt="%d", delimiter=",")
+    dataset = read_dataset(tmp_path)
+    assert dataset.class_names == tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    assert np.array_equal(dataset.train.pixels[..., 0], images)
+    assert any("emnist-letters" in note and "put upright" in note for note in dataset.notes)
+    (tmp_path / "emnist-letters-train.csv").rename(tmp_path / "letters-train.csv")
+    (tmp_path / "emnist-letters-test.csv").unlink()
+    assert read_dataset(tmp_path).train.pixels[0, 10, 4:24, 0].all()  # not called so: as it lies

@@ -18,7 +18,7 @@ import platformdirs
 from committee.data import readers
 from committee.data.dataset import ImageDataset, Labels, Pixels
 from committee.data.download import fetch
-from committee.data.formats import arrays, binaries, csv_numbers, idx, libsvm, matlab
+from committee.data.formats import arrays, binaries, csv_numbers, emnist, idx, libsvm, matlab
 from committee.data.formats.assemble import TEST_FRACTION, RawPart, RawSet, assemble
 from committee.data.formats.files import Files, open_files
 from committee.data.published import DIGITS, PUBLISHED, Published
@@ -179,7 +179,7 @@ def _published(name: str, data_dir: Path | None) -> tuple[RawSet, str]:
         )
     train, test = raw.train, raw.test
     if entry.transposed:
-        train, test = (idx.emnist_upright(part, entry.first_label) for part in (train, test))
+        train, test = (emnist.upright(part, entry.first_label) for part in (train, test))
     notes = (*raw.notes, f"licence: {entry.licence}") if entry.licence else raw.notes
     return RawSet(train, test, entry.class_names, notes), str(place)
 

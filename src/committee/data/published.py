@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from committee.data.formats import idx
+from committee.data.formats import emnist
 
 DIGITS = tuple("0123456789")
 _IDX = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
@@ -54,7 +54,7 @@ class Published:
 
 
 def _emnist(name: str) -> Published:
-    first_label, class_names = idx.EMNIST[name]
+    first_label, class_names = emnist.EMNIST[name]
     return Published(
         class_names=class_names,
         sums={"gzip.zip": "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e"},

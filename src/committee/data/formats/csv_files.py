@@ -15,6 +15,7 @@ from committee.data.formats import csv_columns
 from committee.data.formats.arrays import joined, with_validation
 from committee.data.formats.assemble import RawPart, RawSet
 from committee.data.formats.csv_numbers import BOM, NumberTable, decoded, not_a_number, number_table
+from committee.data.formats.emnist import as_emnist
 from committee.data.formats.files import Files, names_by_part
 from committee.data.formats.kinds import names_an_image
 from committee.data.formats.pixel_strings import has_pixel_strings, raw_parts, read_pixel_strings
@@ -22,6 +23,8 @@ from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.errors import DataError
 
 _ROWS = 256
+
+ENDINGS = (".csv", ".csv.gz")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def read_csv_set(files: Files, options: ReadOptions = AS_IT_IS) -> RawSet:
     parts: dict[str, RawPart] = {}
     notes: list[str] = []
     first: CsvTable | None = None
-    for part, names in names_by_part(files, (".csv", ".csv.gz")).items():
+    for part, names in names_by_part(files, ENDINGS).items():
         for name in names:
             if has_pixel_strings(files, name):
                 found, remarks = raw_parts(files, name, part, options)
@@ -78,7 +81,9 @@ def read_csv_set(files: Files, options: ReadOptions = AS_IT_IS) -> RawSet:
                 notes += table.notes
                 new = RawPart(table.values, table.labels, files.label(name))
                 parts[part] = joined(parts[part], new) if part in parts else new
-    return with_validation(parts, notes=tuple(notes))
+    name = names_by_part(files, ENDINGS)["train"][0].rpartition("/")[2].lower()
+    emnist = as_emnist(name.partition("train")[0], parts)
+    return emnist or with_validation(parts, notes=tuple(notes))
 
 
 def read_csv_images(files: Files, name: str) -> Iterator[tuple[str, NDArray[Any]]]:

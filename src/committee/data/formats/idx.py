@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import string
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from committee.data.formats.arrays import check_same_number, with_validation
 from committee.data.formats.assemble import RawPart, RawSet
+from committee.data.formats.emnist import EMNIST, as_emnist
 from committee.data.formats.files import Files, read_exactly
 from committee.errors import DataError
 
@@ -22,19 +22,6 @@ _IDX_NAME = re.compile(
     re.IGNORECASE,
 )
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-_DIGITS = tuple(string.digits)
-_MERGED = (*_DIGITS, *string.ascii_uppercase, *"abdefghnqrt")
-
-EMNIST = {
-    "emnist-balanced": (0, _MERGED),
-    "emnist-bymerge": (0, _MERGED),
-    "emnist-byclass": (0, (*_DIGITS, *string.ascii_uppercase, *string.ascii_lowercase)),
-    "emnist-letters": (1, tuple(string.ascii_uppercase)),
-    "emnist-digits": (0, _DIGITS),
-    "emnist-mnist": (0, _DIGITS),
-}
-"""EMNIST's sets: the label of the first class, and the classes. All store images with rows and columns exchanged."""
 
 QMNIST_NOTE = "QMNIST's labels have eight columns: the first is the class, the third, the writer, became the group"
 """Columns: class, NIST's HSF series, writer, digit of this writer, NIST's class, global digit, duplicate, unused.
@@ -108,15 +95,8 @@ def read_idx_set(files: Files, only: str | None = None) -> RawSet:
             f"{files.where}: IDX files of training images (train-images-idx3-ubyte) are expected, got only others; "
             "add them"
         )
-    emnist = None if only is not None else _emnist_name(found["train", "images"], parts)
-    if emnist is None:
-        return with_validation(parts, notes=tuple(notes))
-    first_label, class_names = EMNIST[emnist]
-    note = f"the files are those of {emnist}: the images, stored with rows and columns exchanged, were put upright"
-    if first_label:
-        note += f", and labels from {first_label} on became class names from {class_names[0]} on"
-    upright = {part: emnist_upright(raw, first_label) for part, raw in parts.items()}
-    return with_validation(upright, class_names, (note,))
+    match = None if only is not None else _IDX_NAME.fullmatch(found["train", "images"])
+    return (as_emnist(match["set"], parts) if match else None) or with_validation(parts, notes=tuple(notes))
 
 
 def _without_own_folder(name: str) -> str:
@@ -125,31 +105,6 @@ def _without_own_folder(name: str) -> str:
     above, _, own = folder.rpartition("/")
     plain = [re.sub(r"[-_.]", "-", each.lower().removesuffix(".gz")) for each in (own, base)]
     return above if plain[0] == plain[1] else folder
-
-
-def _emnist_name(images_file: str, parts: Mapping[str, RawPart]) -> str | None:
-    """The name of the EMNIST set in files that have its names and contents; None for others."""
-    match = _IDX_NAME.fullmatch(images_file)
-    name = match["set"].lower().rstrip("-_.") if match else ""
-    if name not in EMNIST:
-        return None
-    first, class_names = EMNIST[name]
-    own = all(
-        part.values.shape[1:] == (28, 28)
-        and part.labels.ndim == 1
-        and first <= part.labels.min(initial=first)
-        and part.labels.max(initial=first) < first + len(class_names)
-        for part in parts.values()
-    )
-    return name if own else None
-
-
-def emnist_upright(part: RawPart, first_label: int) -> RawPart:
-    """EMNIST's images as people see them, and its labels as positions in the class names.
-
-    Source: Cohen, Afshar, Tapson & van Schaik 2017, whose files store an image column by column.
-    """
-    return replace(part, values=part.values.swapaxes(1, 2), labels=part.labels.astype(np.int64) - first_label)
 
 
 def is_qmnist(labels: NDArray[Any]) -> bool:
