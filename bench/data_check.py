@@ -9,7 +9,7 @@ training and 1,429 test images, other ones in each draw) and in the whole set. T
 training images; here test images are planted.
 
 Time: `committee data check` on the set's files, the whole command, in turn with an epoch of `standard` (one member on
-one core, the second of two epochs). Memory: the highest sum over the process tree, as in memory.py.
+one core: a run of three epochs less one of one, halved). Memory: the peak of the process tree, as in memory.py.
 """
 
 from __future__ import annotations
@@ -61,24 +61,24 @@ def planted(train: np.ndarray, test: np.ndarray, drawn: np.random.Generator) -> 
     return {"found": len(found & true), "others": len(found - true), "seconds": round(seconds, 2)}
 
 
-def epoch(data: list[str], folder: Path) -> float:
-    """Seconds of the second epoch of one member of `standard` on one core."""
-    from committee.folders.run_folder import RunFolder
-
-    few = ["--members", "1", "--epochs", "2", "--workers", "1", "--keep-sealed", "--out", str(folder)]
-    command = [sys.executable, "-m", "committee", "train", *data, *few]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return RunFolder(folder).member(0).history[1].seconds
-
-
-def check(data: list[str], folder: Path) -> tuple[float, float]:
-    """Seconds of `committee data check`, and processor seconds."""
+def timed(command: list[str]) -> tuple[float, float]:
+    """Seconds of a committee command, and processor seconds of it and all its processes."""
     before, began = os.times(), time.monotonic()
-    command = [sys.executable, "-m", "committee", "data", "check", *data, "--out", str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "committee", *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     seconds, after = time.monotonic() - began, os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return seconds, used
+
+
+def epoch(data: list[str], folder: Path) -> tuple[float, float]:
+    """Seconds and processor seconds of an epoch of one member of `standard` on one core: three epochs less one."""
+    few = ["--members", "1", "--workers", "1", "--keep-sealed"]
+    one, three = (
+        timed(["train", *data, *few, "--epochs", str(epochs), "--out", f"{folder}-{epochs}"]) for epochs in (1, 3)
+    )
+    return (three[0] - one[0]) / 2, (three[1] - one[1]) / 2
 
 
 def main() -> None:
@@ -107,7 +107,10 @@ def main() -> None:
                 whole.append(planted(train, test, drawn))
                 print(f"{name}: draw {draw}: 10,000 images {small[-1]}, all {whole[-1]}", flush=True)
             times = [
-                (*check(data, folder / f"check{number}"), epoch(data, folder / f"run{number}"))
+                (
+                    *timed(["data", "check", *data, "--out", str(folder / f"check{number}")]),
+                    *epoch(data, folder / f"run{number}"),
+                )
                 for number in range(arguments.rounds)
             ]
             memory = peak(["data", "check", *data, "--out", str(folder / "memory")])
@@ -118,7 +121,7 @@ def main() -> None:
                 text=True,
             ).stdout
         findings = [finding["kind"] for finding in json.loads(listed)["findings"]]
-        seconds, processor, trained = (statistics.median(column) for column in zip(*times, strict=True))
+        seconds, processor, trained, training = (statistics.median(column) for column in zip(*times, strict=True))
         results[dataset.name] = {
             "in_10000_images": small,
             "in_all_images": whole,
@@ -127,8 +130,8 @@ def main() -> None:
             "memory": memory,
         }
         print(
-            f"{name}: check {seconds:.1f} s ({processor:.1f} processor seconds), epoch of standard {trained:.1f} s, "
-            f"memory {memory['whole_mb']:.0f} MB; {results[dataset.name]['findings']}",
+            f"{name}: check {seconds:.1f} s ({processor:.1f} processor seconds), epoch of standard {trained:.1f} s "
+            f"({training:.1f}), memory {memory['whole_mb']:.0f} MB; {results[dataset.name]['findings']}",
             flush=True,
         )
     write("data_check", {"benchmark": "the check of a data set", "results": results})

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from committee.config.record import Record
 from committee.data.class_distances import Neighbours, neighbours
 from committee.data.dataset import ImageDataset, ImageMarks, LabelledImages, image_marks
-from committee.data.near_duplicates import NearPairs, Small, near_duplicates, one_thread, reduced
+from committee.data.near_duplicates import NearPairs, Small, grey, near_duplicates, one_thread, reduced
 from committee.errors import counted
 
 Part = Literal["train", "test"]
@@ -375,9 +375,9 @@ def _turned(images: Small, constant: NDArray[np.bool_]) -> Order:
     An image has a plain background if nine tenths of its frame are within an eighth of its range from the frame's
     median. Only where four fifths of all images have one, and nine tenths of these the same way round, is the rest odd.
     """
-    grey = images.mean(axis=3, dtype=np.float32)
-    frame = np.concatenate([grey[:, 0], grey[:, -1], grey[:, 1:-1, 0], grey[:, 1:-1, -1]], axis=1)
-    low, high = grey.min((1, 2)), grey.max((1, 2))
+    pixels = grey(images)
+    frame = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1)
+    low, high = pixels.min((1, 2)), pixels.max((1, 2))
     median = np.median(frame, axis=1)
     plain = (np.abs(frame - median[:, None]) <= (high - low)[:, None] / 8).mean(1) >= 0.9
     plain &= ~constant

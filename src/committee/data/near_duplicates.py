@@ -17,7 +17,9 @@ original's.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -56,10 +58,10 @@ LARGEST_DIFFERENCE = 0.12
 LARGEST_GAIN = 4 / 3
 """How many times as much contrast one image of a pair may have as the other."""
 
-COPIES = 2000
+COPIES = 1600
 """Copies of images that are changed on purpose, to learn from one half of them which numbers are stable."""
 
-MOST, PER_IMAGE = 50_000, 3
+MOST, PER_IMAGE = 50_000, 1
 """Candidates beyond which the search is narrowed: in all, or for each image, whichever is more.
 
 Where images are so alike that narrowing does not help, it stops at twice as many.
@@ -109,6 +111,13 @@ def reduced(pixels: Pixels) -> Small:
     return small
 
 
+def grey(images: Small) -> Floats:
+    """The mean of the channels: (image, height, width)."""
+    if images.shape[3] == 1:
+        return images[..., 0].astype(np.float32)
+    return images.mean(axis=3, dtype=np.float32)
+
+
 def near_duplicates(images: Small, averaged: bool = False) -> NearPairs:
     """All pairs of images that are nearly the same.
 
@@ -126,6 +135,7 @@ def near_duplicates(images: Small, averaged: bool = False) -> NearPairs:
         reach = _reach(numbers, own, drawn)
         most = 2 * max(MOST, PER_IMAGE * len(images))
         first, second, complete = _pairs_within(numbers, reach, most)
+    first, second = _of_like_contrast(images, first, second)
     difference, same = _compared(images, images, first, second, averaged)
     _, proven = _compared(images, copies[~learnt], sample[~learnt], np.arange(len(own)), averaged)
     first, second, difference = first[same], second[same], difference[same]
@@ -185,11 +195,11 @@ def _spectra(images: Small) -> Floats:
     tables = [_waves(height, width, cutoff, windowed) for cutoff, windowed in ((7, True), (5, False))]
     parts = []
     for start in range(0, len(images), CHUNK):
-        grey = images[start : start + CHUNK].mean(axis=3, dtype=np.float32).reshape(-1, height * width)
-        grey -= grey.mean(1, keepdims=True)
+        flat = grey(images[start : start + CHUNK]).reshape(-1, height * width)
+        flat -= flat.mean(1, keepdims=True)
         found = []
         for waves in tables:
-            both = (grey @ waves).reshape(len(grey), 2, -1)
+            both = (flat @ waves).reshape(len(flat), 2, -1)
             roots = np.sqrt(np.hypot(both[:, 0], both[:, 1]))
             found.append(roots / (np.linalg.norm(roots, axis=1, keepdims=True) + 1e-6))
         parts.append(np.concatenate(found, axis=1))
@@ -216,7 +226,7 @@ def _reach(numbers: Floats, own: Floats, drawn: np.random.Generator) -> float:
 
     It holds nearly all changed copies with a fifth to spare, unless there would be too many candidates.
     """
-    some = numbers[drawn.permutation(len(numbers))[:200]]
+    some = numbers[drawn.permutation(len(numbers))[:300]]
     squares = (numbers**2).sum(1)
     distances = (some**2).sum(1)[:, None] + squares - 2 * some @ numbers.T
     each = (
@@ -301,23 +311,38 @@ def one_thread() -> Iterator[None]:
 # --- proof ------------------------------------------------------------------------------------------------------------
 
 
+def _of_like_contrast(
+    images: Small, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs without those that are far beyond `LARGEST_GAIN`, which shifts and white do not explain."""
+    parts = [grey(images[start : start + CHUNK]).std((1, 2)) for start in range(0, len(images), CHUNK)]
+    contrast = np.concatenate(parts)
+    one, two = contrast[first], contrast[second]
+    like = np.maximum(one, two) <= 1.25 * LARGEST_GAIN * np.minimum(one, two)
+    return first[like], second[like]
+
+
 def _compared(
     one: Small, two: Small, first: NDArray[np.int64], second: NDArray[np.int64], averaged: bool
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """What is left of each pair's contrast at the best shift, and whether they are nearly the same."""
     relative, same = np.empty(len(first), np.float32), np.empty(len(first), np.bool_)
-    for start in range(0, len(first), 1024):
-        part = slice(start, start + 1024)
+
+    def compare(part: slice) -> None:
         a, b = one[first[part]], two[second[part]]
         darker = a.mean((1, 2, 3)) < b.mean((1, 2, 3))
         a, b = np.where(darker[:, None, None, None], [a, b], [b, a])  # a is the darker one
-        relative[part], scaled = _difference(a, b, averaged)
+        left, scaled = _difference(a, b, averaged)
         for ceiling in CEILINGS:
             doubtful = np.flatnonzero((scaled > LARGEST_RESIDUAL) & (scaled <= 2 * LARGEST_RESIDUAL))
             again, scaled_again = _difference(np.minimum(a[doubtful], ceiling), b[doubtful], averaged)
-            relative[part][doubtful] = np.minimum(relative[part][doubtful], again)
+            left[doubtful] = np.minimum(left[doubtful], again)
             scaled[doubtful] = np.minimum(scaled[doubtful], scaled_again)
-        same[part] = (scaled <= LARGEST_RESIDUAL) & (relative[part] <= LARGEST_DIFFERENCE)
+        relative[part] = left
+        same[part] = (scaled <= LARGEST_RESIDUAL) & (left <= LARGEST_DIFFERENCE)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:  # NumPy lets go of Python's lock while it computes
+        list(threads.map(compare, [slice(start, start + 1024) for start in range(0, len(first), 1024)]))
     return relative, same
 
 
