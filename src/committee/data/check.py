@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from committee.config.record import Record
 from committee.data.class_distances import Neighbours, neighbours
 from committee.data.dataset import ImageDataset, ImageMarks, LabelledImages, image_marks
-from committee.data.near_duplicates import NearPairs, Small, grey, near_duplicates, one_thread, reduced
+from committee.data.near_duplicates import (
+    CHUNK,
+    Floats,
+    NearPairs,
+    Small,
+    grey,
+    near_duplicates,
+    one_thread,
+    reduced,
+)
 from committee.errors import counted
 
 Part = Literal["train", "test"]
@@ -375,14 +384,19 @@ def _turned(images: Small, constant: NDArray[np.bool_]) -> Order:
     An image has a plain background if nine tenths of its frame are within an eighth of its range from the frame's
     median. Only where four fifths of all images have one, and nine tenths of these the same way round, is the rest odd.
     """
-    pixels = grey(images)
-    frame = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1)
-    low, high = pixels.min((1, 2)), pixels.max((1, 2))
-    median = np.median(frame, axis=1)
-    plain = (np.abs(frame - median[:, None]) <= (high - low)[:, None] / 8).mean(1) >= 0.9
+    parts = [_backgrounds(grey(images[start : start + CHUNK])) for start in range(0, len(images), CHUNK)]
+    plain, light = (np.concatenate(each) for each in zip(*parts, strict=True))
     plain &= ~constant
-    light = median > (low + high) / 2
     if plain.sum() < 0.8 * len(images):
         return np.zeros(0, np.int64)
     odd = np.flatnonzero(plain & (light if 2 * light[plain].sum() <= plain.sum() else ~light))
     return odd if len(odd) <= 0.1 * plain.sum() else odd[:0]
+
+
+def _backgrounds(pixels: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which images (image, height, width) have a plain background, and which a light one."""
+    frame = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1)
+    low, high = pixels.min((1, 2)), pixels.max((1, 2))
+    median = np.median(frame, axis=1)
+    plain = (np.abs(frame - median[:, None]) <= (high - low)[:, None] / 8).mean(1) >= 0.9
+    return plain, median > (low + high) / 2

@@ -115,7 +115,7 @@ def grey(images: Small) -> Floats:
     """The mean of the channels: (image, height, width)."""
     if images.shape[3] == 1:
         return images[..., 0].astype(np.float32)
-    return images.mean(axis=3, dtype=np.float32)
+    return np.asarray(images.mean(axis=3, dtype=np.float32), np.float32)
 
 
 def near_duplicates(images: Small, averaged: bool = False) -> NearPairs:
