@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from committee.data.dataset import LabelledImages, Pixels
 from committee.errors import counted
 
-_BLOCK = 4096
+_BLOCK = 512
 
 
 def notes_on_labels(images: Sequence[LabelledImages], class_names: Sequence[str]) -> list[str]:
@@ -92,9 +92,9 @@ def _keys(pixels: Pixels) -> NDArray[np.uint64]:
     keys = np.empty(len(pixels), np.uint64)
     for start in range(0, len(pixels), _BLOCK):
         rows = np.ascontiguousarray(pixels[start : start + _BLOCK])
-        flat = rows.reshape(len(rows), -1).view(np.uint8)
-        words = np.zeros((len(rows), size * 8), np.uint8)
-        words[:, : flat.shape[1]] = flat
+        words = rows.reshape(len(rows), -1).view(np.uint8)
+        if words.shape[1] < size * 8:
+            words = np.pad(words, ((0, 0), (0, size * 8 - words.shape[1])))
         wide = words.view(np.uint64)
         keys[start : start + _BLOCK] = (wide ^ (wide >> np.uint64(32))) @ weights
     return keys
