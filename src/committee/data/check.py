@@ -32,8 +32,8 @@ from committee.errors import counted
 Part = Literal["train", "test"]
 KindName = Literal[
     "leak",
-    "near leak",
     "conflict",
+    "near leak",
     "blank",
     "polarity",
     "duplicate",
@@ -78,15 +78,15 @@ KINDS: dict[KindName, Kind] = {
         "test images are identical to training images",
         "test figures are too favourable; remove them from one of the parts",
     ),
-    "near leak": Kind(
-        "pair of a test image and a training image is nearly the same",
-        "pairs of a test image and a training image are nearly the same",
-        "look at them; keep what belongs together on one side (--groups), or remove one of each pair",
-    ),
     "conflict": Kind(
         "image is identical to one with another label",
         "images are identical to one with another label",
         "correct the labels, or remove these images",
+    ),
+    "near leak": Kind(
+        "pair of a test image and a training image is nearly the same",
+        "pairs of a test image and a training image are nearly the same",
+        "look at them; keep what belongs together on one side (--groups), or remove one of each pair",
     ),
     "blank": Kind(
         "image is blank (a single colour)",
@@ -208,13 +208,11 @@ def _named(found: Sequence[Finding]) -> str:
 def quick_notes(dataset: ImageDataset) -> tuple[str, ...]:
     """What is said before each training, of a second's work at most; the test images stay sealed.
 
-    Identical images in both parts, identical images with different labels, blank images, classes too small to judge.
+    Identical images in both parts, blank images, classes too small to judge. Identical images with different labels are
+    in the notes from reading.
     """
     found = list(leak_note(dataset.test_images_also_in_train(), len(dataset.test)))
     marks = _joined(image_marks(dataset.train), dataset.test.marks())
-    conflicts = len(_conflicts(marks))
-    if conflicts:
-        found.append(_more(conflicts, "conflict"))
     if marks.constant.any():
         found.append(_more(int(marks.constant.sum()), "blank"))
     small = list(_small_classes(dataset))

@@ -201,8 +201,10 @@ def rows(check: DatasetCheck) -> tuple[Sequence[str], Iterable[Sequence[str]]]:
 def _verdict(check: DatasetCheck) -> str:
     if not check.findings:
         return "nothing was found"
-    if check.of("leak") or check.of("near leak"):
+    if check.of("leak"):
         return "test images among the training images"
+    if check.of("near leak"):
+        return "test images that nearly are training images"
     return "what to look at"
 
 
