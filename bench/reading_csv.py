@@ -49,7 +49,7 @@ def reader_of(tool: str, path: Path) -> Callable[[], object]:
 
         return lambda: pyarrow.csv.read_csv(path)
     from committee.data.formats.csv_files import read_csv
-    from committee.data.formats.files import open_files
+    from committee.data.formats.opening import open_files
     from committee.data.readers import read_dataset
 
     def table() -> object:

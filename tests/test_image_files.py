@@ -23,7 +23,8 @@ from pyarrow import parquet
 from committee.data.dataset import ImageDataset, open_test
 from committee.data.formats import plain_png
 from committee.data.formats.decode import decode, probe
-from committee.data.formats.files import Files, open_files
+from committee.data.formats.files import Files
+from committee.data.formats.opening import open_files
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.errors import DataError

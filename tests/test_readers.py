@@ -21,7 +21,7 @@ from PIL import Image
 
 from committee.data import dataset as data
 from committee.data.dataset import open_test
-from committee.data.formats import files
+from committee.data.formats import mapped
 from committee.data.formats.kinds import IMAGES
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
@@ -209,9 +209,9 @@ def test_large_uncompressed_arrays_are_memory_mapped(
     else:
         np.save(folder / "X.npy", digits[0][0])
         np.save(folder / "y.npy", digits[0][1])
-    monkeypatch.setattr(files, "MAPPED_BYTES", 1000)
+    monkeypatch.setattr(mapped, "MAPPED_BYTES", 1000)
     dataset = read_dataset(folder)
-    assert files.is_mapped(dataset.train.pixels)
+    assert mapped.is_mapped(dataset.train.pixels)
     assert dataset.part_digests() == reference.part_digests()
     if form == "idx":
         (folder / "train-images-idx3-ubyte").write_bytes(idx_bytes(digits[0][0]) + b"x")

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 import committee
 from committee.cli.main import main
 from committee.data.dataset import open_test
-from committee.data.formats import files
+from committee.data.formats import mapped
 from committee.folders.run_folder import RunFolder
 from committee.training.jobs import Event
 from committee.training.state import StepProgress
@@ -342,13 +342,13 @@ def test_members_with_their_own_kernels_and_views_come_back_as_they_were(tmp_pat
 def test_large_arrays_are_mapped_not_read_and_train_as_any(
     tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MAPPED_BYTES", 1)
+    monkeypatch.setattr(mapped, "MAPPED_BYTES", 1)
     (tmp_path / "set").mkdir()
     np.save(tmp_path / "set" / "images.npy", digits.train.pixels)
     np.save(tmp_path / "set" / "labels.npy", digits.train.labels)
     dataset = committee.load_dataset(tmp_path / "set")
     for part in (dataset.train.pixels, dataset.test._images.pixels):  # whose test part was split off
-        assert files.is_mapped(part)
+        assert mapped.is_mapped(part)
     pixels = np.concatenate([dataset.train.pixels, dataset.test._images.pixels])
     assert sorted(map(bytes, pixels)) == sorted(map(bytes, digits.train.pixels))
     assert call("train", tmp_path / "set", *SMALL, "--workers", "1", "--out", tmp_path / "run").exit_code == 0

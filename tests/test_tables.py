@@ -19,7 +19,7 @@ from committee.config.recipe import Holdout
 from committee.data.dataset import ImageDataset
 from committee.data.formats import csv_numbers
 from committee.data.formats.csv_files import read_csv
-from committee.data.formats.files import open_files
+from committee.data.formats.opening import open_files
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.data.splits import validation_positions

@@ -20,7 +20,8 @@ from committee.data.dataset import ImageDataset, Labels, Pixels
 from committee.data.download import fetch
 from committee.data.formats import arrays, binaries, csv_numbers, emnist, idx, libsvm, matlab
 from committee.data.formats.assemble import TEST_FRACTION, RawPart, RawSet, assemble
-from committee.data.formats.files import Files, open_files
+from committee.data.formats.files import Files
+from committee.data.formats.opening import open_files
 from committee.data.published import DIGITS, PUBLISHED, Published
 from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.data.splits import stratified_part

@@ -30,9 +30,10 @@ from committee.data.dataset import ImageDataset, Pixels
 from committee.data.formats import arrays, binaries, csv_files, folders, idx, libsvm, listings, matlab, parquet
 from committee.data.formats.assemble import RawSet, as_pixels, assemble
 from committee.data.formats.decode import conformed
-from committee.data.formats.files import Files, open_files, part_of
+from committee.data.formats.files import Files, part_of
 from committee.data.formats.image_set import Unreadable, told, with_reasons
 from committee.data.formats.kinds import ANOTHER, IMAGES, image_names, in_words, kinds_of, left_out_note
+from committee.data.formats.opening import open_files
 from committee.data.read_options import AS_IT_IS, ReadOptions, ValueRange
 from committee.errors import DataError, counted
 

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.formats.assemble import RawPart, RawSet, by_part, joining_note
-from committee.data.formats.files import MAX_BYTES, PARTS, Files, open_zip, read_exactly, reason
+from committee.data.formats.files import MAX_BYTES, PARTS, Files, reason
+from committee.data.formats.mapped import read_exactly
+from committee.data.formats.opening import open_zip
 from committee.errors import DataError
 
 _IMAGES = ("x", "images", "image", "imgs", "img", "data", "pixels")

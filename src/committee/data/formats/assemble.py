@@ -23,8 +23,8 @@ from committee.data.formats.decode import (
     wanted_channels,
     with_channels,
 )
-from committee.data.formats.files import split_rows
 from committee.data.formats.groups import with_groups
+from committee.data.formats.mapped import split_rows
 from committee.data.formats.rows import shape_of_row, with_shapes
 from committee.data.formats.values import depth, is_plain, takes, to_pixels, value_range
 from committee.data.read_options import ReadOptions, ValueRange

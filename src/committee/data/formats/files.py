@@ -8,34 +8,22 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import mmap
-import os
 import re
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from committee.errors import DataError, counted
+from committee.errors import DataError
 
 MAX_BYTES = 8 * 2**30
 """The most bytes that a data set may have once decoded; headers and archives that announce more are not read."""
 
 MAX_IMAGE_PIXELS = 64_000_000
 """The most pixels that an image file may have."""
-
-MAPPED_BYTES = 64 * 2**20
-"""Arrays of at least this size that lie uncompressed in a file of their own are memory-mapped instead of read."""
-
-MAX_FILES = 2_000_000
 
 HEAD_BYTES = 32
 """How much of a file tells what it holds."""
@@ -45,10 +33,6 @@ _FAULTS = (
     *(SyntaxError, struct.error, zlib.error),
 )
 """What decoders raise at damaged files, where one would expect a single type."""
-
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-
-_CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
 
 
 def reason(error: Exception) -> str:
@@ -268,267 +252,3 @@ def _set_name(name: str, suffixes: tuple[str, ...]) -> str:
         for each in [*folder.split("/"), stem]
     )
     return "/".join("-".join(each) for each in words if each)
-
-
-def _plain_file(file: BinaryIO, expected: int) -> str:
-    """The path of an open uncompressed file that has at least `expected` bytes left to read; "" for anything else."""
-    raw = getattr(file, "raw", None)
-    if not isinstance(raw, io.FileIO) or not isinstance(raw.name, (str, os.PathLike)):
-        return ""
-    return os.fspath(raw.name) if os.fstat(raw.fileno()).st_size - file.tell() >= expected else ""
-
-
-def is_mapped(array: NDArray[Any]) -> bool:
-    """Whether an array is, or is a view of, a memory-mapped file."""
-    base: Any = array
-    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
-        base = base.base
-    return isinstance(base, (np.memmap, mmap.mmap))
-
-
-def rows_of(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
-    """array[positions], without memory for it where the array is memory-mapped.
-
-    The rows of a memory-mapped array are copied into a temporary file, which is memory-mapped in turn and goes when the
-    result is no longer used.
-    """
-    if not is_mapped(array):
-        return array[positions]
-    with tempfile.TemporaryFile() as file:
-        rows = np.memmap(file, array.dtype, "w+", shape=(len(positions), *array.shape[1:]))
-    for start in range(0, len(positions), 10_000):
-        rows[start : start + 10_000] = array[positions[start : start + 10_000]]
-    return np.asarray(rows)
-
-
-def split_rows(
-    array: NDArray[Any], first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """array[first] and array[second], both in the memory of the array, which must not be used any more.
-
-    Only as much room as `second` needs is taken meanwhile. An array that cannot be written to is copied, one that is
-    memory-mapped as `rows_of` does it.
-
-    Args:
-        array: (row, ...).
-        first: positions, ascending.
-        second: all other positions, ascending.
-    """
-    if is_mapped(array) or not array.flags.writeable:
-        return rows_of(array, first), rows_of(array, second)
-    kept_aside = array[second]
-    for start in range(0, len(first), 1000):  # rows only move towards the beginning
-        some = first[start : start + 1000]
-        array[start : start + len(some)] = array[some]
-    array[len(first) :] = kept_aside
-    return array[: len(first)], array[len(first) :]
-
-
-def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> NDArray[Any]:
-    """The array that a file holds from here on: a large one in an uncompressed file is memory-mapped, others are read.
-
-    Args:
-        file: open, positioned behind the header.
-        shape: as the header says.
-        dtype: as the header says.
-        label: name for messages.
-
-    Raises:
-        DataError: the array would be larger than `MAX_BYTES`, or the file ends early.
-    """
-    expected = int(np.prod([int(size) for size in shape], dtype=object)) * dtype.itemsize
-    if expected > MAX_BYTES:
-        raise DataError(
-            f"{label}: at most {MAX_BYTES:,} bytes are read, and the header announces {expected:,} (shape {shape}, "
-            f"{dtype}); check the file or give fewer images"
-        )
-    if expected >= MAPPED_BYTES and (path := _plain_file(file, expected)):
-        array = np.asarray(np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape))
-        file.seek(expected, os.SEEK_CUR)
-        return array
-    array = np.empty(shape, dtype)
-    view = array.reshape(-1).view(np.uint8).data if expected else memoryview(bytearray())
-    got = 0
-    try:
-        while got < expected and (count := cast(io.BufferedIOBase, file).readinto(view[got:])):
-            got += count
-    except (EOFError, zlib.error):
-        pass
-    if got < expected:
-        raise DataError(
-            f"{label}: the file is cut off: {expected:,} bytes of data are expected, got {got:,}; "
-            "copy or download it again"
-        )
-    return array
-
-
-def _wanted(parts: list[str]) -> bool:
-    """Whether no part of a name is hidden or clutter that operating systems leave behind."""
-    return not any(part.startswith(".") or part in _CLUTTER for part in parts)
-
-
-def _beginning(path: str, limit: int) -> bytes:
-    """At most so many bytes of a file, without what Python's file objects cost: a third of decoding a small image."""
-    handle = os.open(path, _READ)
-    try:
-        content = os.read(handle, min(limit, 2**16))
-        if len(content) < 2**16:
-            return content
-        parts = [content]
-        while parts[-1] and (left := limit - sum(map(len, parts))):
-            parts.append(os.read(handle, min(left, 2**24)))
-        return b"".join(parts)
-    finally:
-        os.close(handle)
-
-
-def _walked(path: Path, deep: bool) -> tuple[list[str], list[str], list[str]]:
-    """The names of the files and of the folders at a path, sorted, and notes about links that were not followed.
-
-    All folders are read before the first link is followed, so that a folder keeps its own name where a link leads to it
-    as well, and no folder is read twice.
-    """
-    names: list[str] = []
-    folders: list[str] = []
-    passed_over: list[str] = []
-    root = path.resolve()
-    seen: set[Path] = set()
-    real: list[tuple[str, Path]] = [("", root)]
-    linked: list[tuple[str, Path]] = []
-    while real or linked:
-        if real:
-            name, target = real.pop()
-        else:
-            name, target = linked.pop(linked.index(min(linked)))
-            if target in seen or root.is_relative_to(target):
-                passed_over.append(name)
-                continue
-        if target in seen:  # a link led here before
-            continue
-        seen.add(target)
-        folders.append(name)
-        files, inner, links = _listed(path / name, f"{name}/" if name else "")
-        names += files
-        if len(names) > MAX_FILES:
-            raise DataError(
-                f"{path}: at most {MAX_FILES:,} files are read, and the folder has more; give the path of the "
-                "folder that holds the images"
-            )
-        if not deep:
-            break
-        real += [(folder, target / folder.rpartition("/")[2]) for folder in inner]
-        linked += [(link, (path / link).resolve()) for link in links]
-    notes = []
-    if passed_over:
-        listed = ", ".join(passed_over[:5]) + (", ..." if len(passed_over) > 5 else "")
-        notes.append(
-            f"{counted(len(passed_over), 'linked folder')} ({listed}) {'was' if len(passed_over) == 1 else 'were'} "
-            "passed over, leading to folders that are read already or hold the data"
-        )
-    return sorted(names), sorted(folders)[1:], notes
-
-
-def _listed(folder: Path, prefix: str) -> tuple[list[str], list[str], list[str]]:
-    """The files, the real folders and the linked folders in a folder, with a prefix before their names.
-
-    A link that leads nowhere counts as a file, which cannot be read; pipes, sockets and devices are passed over.
-    """
-    files: list[str] = []
-    folders: list[str] = []
-    links: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = prefix + entry.name
-                if entry.name.startswith(".") or entry.name in _CLUTTER:
-                    continue
-                if entry.is_file(follow_symlinks=False):
-                    files.append(name)
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append(name)
-                elif entry.is_symlink():
-                    place = Path(entry.path)
-                    if place.is_dir():
-                        links.append(name)
-                    elif place.is_file() or not place.exists():
-                        files.append(name)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: the folder cannot be read ({error.strerror}); allow it, or give the path of another"
-        ) from error
-    return files, folders, links
-
-
-@contextmanager
-def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
-    """The files at a path: those in a folder, those in a zip or NPZ, or the one file that it names.
-
-    Args:
-        path: a folder, a zip or a file. Symbolic links to folders are followed, each real folder once.
-        deep: whether those in a folder's subfolders belong to it.
-
-    Raises:
-        DataError: the path or a folder in it does not exist or cannot be read, or it is a damaged zip.
-    """
-    if path.is_dir():
-        names, folders, notes = _walked(path, deep)
-        yield Files(
-            str(path),
-            tuple(names),
-            lambda name: (path / name).open("rb"),
-            lambda name: (path / name).stat().st_size,
-            reader=lambda name, limit: _beginning(f"{path}/{name}", limit),
-            folders=tuple(folders),
-            notes=tuple(notes),
-        )
-    elif not path.is_file():
-        raise DataError(f"{path}: there is no such file or folder; check the path")
-    elif path.suffix.lower() in (".zip", ".npz"):
-        with _opened_zip(path.open("rb"), str(path)) as files:
-            yield files
-    else:
-        yield Files(str(path.parent), (path.name,), lambda name: path.open("rb"), lambda name: path.stat().st_size)
-
-
-@contextmanager
-def open_zip(files: Files, name: str) -> Iterator[Files]:
-    """The members of a zip, such as an NPZ, that is one of `files`."""
-    with files.open(name) as file, _opened_zip(file, files.label(name)) as members:
-        yield members
-
-
-def _folders_of_zip(archive: zipfile.ZipFile) -> set[str]:
-    """The folders that a zip names, and those above its files."""
-    found: set[str] = set()
-    for name in archive.namelist():
-        parts = name.split("/")[:-1]
-        if _wanted(parts):
-            found.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
-    return found
-
-
-@contextmanager
-def _opened_zip(file: BinaryIO, where: str) -> Iterator[Files]:
-    with file:
-        try:
-            archive = zipfile.ZipFile(file)
-            infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise DataError(
-                f"{where}: a zip is expected, got something else ({reason(error)}); copy or download it again"
-            ) from error
-        with archive:
-            promised = sum(info.file_size for info in infos.values())
-            if promised > MAX_BYTES:
-                raise DataError(
-                    f"{where}: at most {MAX_BYTES:,} bytes are read, and it would unpack to {promised:,}; "
-                    "unpack it yourself and give the part you need"
-                )
-            yield Files(
-                where,
-                tuple(sorted(name for name in infos if _wanted(name.split("/")))),
-                lambda name: cast(BinaryIO, archive.open(infos[name])),
-                lambda name: infos[name].file_size,
-                separator=": ",
-                folders=tuple(sorted(_folders_of_zip(archive))),
-            )

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from committee.data.formats.arrays import check_same_number, with_validation
 from committee.data.formats.assemble import RawPart, RawSet
 from committee.data.formats.emnist import EMNIST, as_emnist
-from committee.data.formats.files import Files, read_exactly
+from committee.data.formats.files import Files
+from committee.data.formats.mapped import read_exactly
 from committee.errors import DataError
 
 _IDX_NAME = re.compile(

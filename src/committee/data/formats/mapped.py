@@ -1,0 +1,111 @@
+"""Arrays in files: large ones are mapped into memory; some of their rows, into temporary files mapped likewise."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import tempfile
+import zlib
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.data.formats.files import MAX_BYTES
+from committee.errors import DataError
+
+MAPPED_BYTES = 64 * 2**20
+"""Arrays of at least this size that lie uncompressed in a file of their own are memory-mapped instead of read."""
+
+
+def _plain_file(file: BinaryIO, expected: int) -> str:
+    """The path of an open uncompressed file that has at least `expected` bytes left to read; "" for anything else."""
+    raw = getattr(file, "raw", None)
+    if not isinstance(raw, io.FileIO) or not isinstance(raw.name, (str, os.PathLike)):
+        return ""
+    return os.fspath(raw.name) if os.fstat(raw.fileno()).st_size - file.tell() >= expected else ""
+
+
+def is_mapped(array: NDArray[Any]) -> bool:
+    """Whether an array is, or is a view of, a memory-mapped file."""
+    base: Any = array
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    return isinstance(base, (np.memmap, mmap.mmap))
+
+
+def rows_of(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
+    """array[positions], without memory for it where the array is memory-mapped.
+
+    The rows of a memory-mapped array are copied into a temporary file, which is memory-mapped in turn and goes when the
+    result is no longer used.
+    """
+    if not is_mapped(array):
+        return array[positions]
+    with tempfile.TemporaryFile() as file:
+        rows = np.memmap(file, array.dtype, "w+", shape=(len(positions), *array.shape[1:]))
+    for start in range(0, len(positions), 10_000):
+        rows[start : start + 10_000] = array[positions[start : start + 10_000]]
+    return np.asarray(rows)
+
+
+def split_rows(
+    array: NDArray[Any], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """array[first] and array[second], both in the memory of the array, which must not be used any more.
+
+    Only as much room as `second` needs is taken meanwhile. An array that cannot be written to is copied, one that is
+    memory-mapped as `rows_of` does it.
+
+    Args:
+        array: (row, ...).
+        first: positions, ascending.
+        second: all other positions, ascending.
+    """
+    if is_mapped(array) or not array.flags.writeable:
+        return rows_of(array, first), rows_of(array, second)
+    kept_aside = array[second]
+    for start in range(0, len(first), 1000):  # rows only move towards the beginning
+        some = first[start : start + 1000]
+        array[start : start + len(some)] = array[some]
+    array[len(first) :] = kept_aside
+    return array[: len(first)], array[len(first) :]
+
+
+def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> NDArray[Any]:
+    """The array that a file holds from here on: a large one in an uncompressed file is memory-mapped, others are read.
+
+    Args:
+        file: open, positioned behind the header.
+        shape: as the header says.
+        dtype: as the header says.
+        label: name for messages.
+
+    Raises:
+        DataError: the array would be larger than `MAX_BYTES`, or the file ends early.
+    """
+    expected = int(np.prod([int(size) for size in shape], dtype=object)) * dtype.itemsize
+    if expected > MAX_BYTES:
+        raise DataError(
+            f"{label}: at most {MAX_BYTES:,} bytes are read, and the header announces {expected:,} (shape {shape}, "
+            f"{dtype}); check the file or give fewer images"
+        )
+    if expected >= MAPPED_BYTES and (path := _plain_file(file, expected)):
+        array = np.asarray(np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape))
+        file.seek(expected, os.SEEK_CUR)
+        return array
+    array = np.empty(shape, dtype)
+    view = array.reshape(-1).view(np.uint8).data if expected else memoryview(bytearray())
+    got = 0
+    try:
+        while got < expected and (count := cast(io.BufferedIOBase, file).readinto(view[got:])):
+            got += count
+    except (EOFError, zlib.error):
+        pass
+    if got < expected:
+        raise DataError(
+            f"{label}: the file is cut off: {expected:,} bytes of data are expected, got {got:,}; "
+            "copy or download it again"
+        )
+    return array
