@@ -145,3 +145,15 @@ def test_a_column_of_parquet_says_the_groups(tmp_path: Path) -> None:
     train = load_dataset(str(tmp_path / "train.parquet"), groups="board").train
     assert train.groups is not None
     assert np.unique(train.groups, return_counts=True)[1].tolist() == [4] * 8  # two whole boards are sealed
+
+
+@pytest.mark.parametrize("names", [[f"p{number // 4}" for number in range(40)], list(range(100, 140))])
+def test_a_column_of_csv_says_the_groups(names: list[str] | list[int], tmp_path: Path) -> None:
+    pixels = np.arange(40 * 16).reshape(40, 16) % 256
+    rows = ["writer,label," + ",".join(f"pixel{i}" for i in range(16))]
+    rows += [",".join(map(str, [names[i], i % 2, *pixels[i]])) for i in range(40)]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    train = load_dataset(str(tmp_path), groups="writer").train
+    assert train.pixels.shape[1:] == (4, 4, 1)
+    assert train.groups is not None
+    assert len(np.unique(train.groups)) == len(set(names)) * 4 // 5

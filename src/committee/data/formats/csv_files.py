@@ -17,6 +17,7 @@ from committee.data.formats.assemble import RawPart, RawSet
 from committee.data.formats.csv_numbers import BOM, NumberTable, decoded, not_a_number, number_table
 from committee.data.formats.emnist import as_emnist
 from committee.data.formats.files import Files, names_by_part
+from committee.data.formats.groups import group_column
 from committee.data.formats.kinds import names_an_image
 from committee.data.formats.pixel_strings import has_pixel_strings, raw_parts, read_pixel_strings
 from committee.data.read_options import AS_IT_IS, ReadOptions
@@ -37,6 +38,7 @@ class CsvTable:
         count: how many columns the file has.
         label_columns: where the labels stand.
         notes: what was found out without being said.
+        groups: (image,) strings: which images belong together, as the column says that the user names; None for none.
     """
 
     values: NDArray[Any]
@@ -44,6 +46,7 @@ class CsvTable:
     count: int
     label_columns: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    groups: NDArray[np.str_] | None = None
 
 
 def read_csv_set(files: Files, options: ReadOptions = AS_IT_IS) -> RawSet:
@@ -79,7 +82,7 @@ def read_csv_set(files: Files, options: ReadOptions = AS_IT_IS) -> RawSet:
             else:
                 first = first or table
                 notes += table.notes
-                new = RawPart(table.values, table.labels, files.label(name))
+                new = RawPart(table.values, table.labels, files.label(name), groups=table.groups)
                 parts[part] = joined(parts[part], new) if part in parts else new
     name = names_by_part(files, ENDINGS)["train"][0].rpartition("/")[2].lower()
     emnist = as_emnist(name.partition("train")[0], parts)
@@ -116,7 +119,9 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
     first_row = next(csv.reader([decoded(head, where)], delimiter=delimiter))
     count, names = len(first_row), csv_columns.header_of(first_row)
     _check_no_listing(second or head, delimiter, where)
+    together = group_column(options.groups, names or ())
     numbering = [column for column in csv_columns.row_numbers(names) if names and names[column] != options.label]
+    numbering += [] if together is None else [together]
     columns = [column for column in range(count) if column not in numbering]
     unlabelled = like is not None and count == like.count - len(like.label_columns)
     label = None if unlabelled else csv_columns.named_label(names, count, options.label, where)
@@ -143,7 +148,8 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
     grid = csv_columns.grid_shape([names[column] for column in pixel_columns]) if names else None
     if grid and options.shape is None:
         values = values.reshape(len(values), *grid)
-    return CsvTable(values, labels, count, chosen, tuple(notes))
+    groups = None if together is None else table.apart[together].astype(np.str_)
+    return CsvTable(values, labels, count, chosen, tuple(notes), groups)
 
 
 def _check_no_listing(row: bytes, delimiter: str, where: str) -> None:
