@@ -179,3 +179,12 @@ def test_quick_findings_are_said_by_data_info_and_before_training(tmp_path: Path
     assert words in json.loads(info.stdout)["notes"]
     small = ["--members", "1", "--epochs", "1", "--keep-sealed", "--set", "holdout.folds=2", "--workers", "1"]
     assert f"Note: {words}" in call("train", tmp_path / "set.npz", *small, "--out", tmp_path / "run").stderr
+
+
+def test_blank_images_are_no_contradiction_and_no_leak(digits: ImageDataset, tmp_path: Path) -> None:
+    pixels, labels = digits.train.pixels[:300].copy(), digits.train.labels[:300]
+    pixels[:4] = 9  # of several classes
+    np.savez(tmp_path / "set.npz", x_train=pixels, y_train=labels, x_test=pixels[:40], y_test=labels[:40])
+    dataset = load_dataset(tmp_path / "set.npz")
+    assert not any("identical in every pixel to one of another class" in note for note in dataset.notes)
+    assert dataset.test_images_also_in_train() == 36

@@ -157,3 +157,18 @@ def test_a_column_of_csv_says_the_groups(names: list[str] | list[int], tmp_path:
     assert train.pixels.shape[1:] == (4, 4, 1)
     assert train.groups is not None
     assert len(np.unique(train.groups)) == len(set(names)) * 4 // 5
+
+
+def test_a_table_of_groups_beside_the_images_is_no_table_of_labels(tmp_path: Path) -> None:
+    for number in range(40):
+        Image.fromarray(np.full((8, 8), 6 * number, dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    labels = [f"{number}.png,{'ab'[number % 2]}" for number in range(40)]
+    patients = [f"{number}.png,p{number // 4}" for number in range(40)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *labels]))
+    (tmp_path / "groups.csv").write_text("\n".join(["image,patient_id", *patients]))
+    dataset = load_dataset(str(tmp_path), groups=str(tmp_path / "groups.csv"))
+    assert dataset.class_names == ("a", "b")
+    assert dataset.train.groups is not None
+    (tmp_path / "groups.csv").unlink()
+    with pytest.raises(DataError, match="no column 'labl' among image, label; did you mean label"):
+        load_dataset(str(tmp_path), groups="labl")

@@ -201,10 +201,8 @@ def test_a_class_whose_files_are_no_images_is_refused_and_an_empty_one_noted(top
     (data / top / "bird").mkdir()
     assert f"1 empty class folder ({Path(top, 'bird').as_posix()}) is no class" in read_dataset(data).notes
     for i in range(3):
-        file(data / top, f"bird/{i}.heic", b"\0\0\0\x18ftypheic")
-    with pytest.raises(
-        DataError, match=r"bird: PNG, .* files are expected in the folder of a class, got only 3 \.heic"
-    ):
+        file(data / top, f"bird/{i}.psd", b"8BPS")
+    with pytest.raises(DataError, match=r"bird: PNG, .* files are expected in the folder of a class, got only 3 \.psd"):
         read_dataset(data)
 
 
@@ -578,3 +576,19 @@ def test_a_data_set_is_split_without_a_copy_of_its_pixels(tmp_path: Path) -> Non
     ]
     test = open_test(dataset, tmp_path / "record.jsonl", "test")
     assert np.shares_memory(dataset.train.pixels.base, test.pixels)
+
+
+def test_sizes_of_images_that_are_left_out_are_not_told(tmp_path: Path) -> None:
+    for number in range(12):
+        folder = tmp_path / ("river", "beach")[number % 2]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8), 20 * number, dtype=np.uint8)).save(folder / f"{number}.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60), dtype=np.uint8)).save(tmp_path / "cut.jpg")
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").unlink()
+    (tmp_path / "river" / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (tmp_path / "river" / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    with pytest.raises(DataError, match=r"got 2 of 14 that are not: .*a HEIC photograph, which must be saved as JPEG"):
+        read_dataset(tmp_path)
+    notes = read_dataset(tmp_path, ReadOptions(skip_unreadable=True)).notes
+    assert not any("resized" in note for note in notes)

@@ -254,9 +254,9 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     for note in images.notes:
         click.echo(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)
+    predictions.write(replace(answers, unreadable=images.unreadable), form, out)
     for note in predictions.remarks(answers, preparation):
         click.echo(f"Note: {note}", err=True)
-    predictions.write(replace(answers, unreadable=images.unreadable), form, out)
     if images.unreadable:
         click.echo(tell_of_unreadable(images.unreadable, len(images.names)), err=True)
         raise SystemExit(3)

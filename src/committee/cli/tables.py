@@ -104,7 +104,7 @@ def closing_lines(results: Results) -> list[str]:
     if found and no_better_than_guessing(found[1]):
         lines.append(
             "This committee is not shown to be better than guessing: try more --epochs, smaller batches (--set "
-            "training.batch_size=16), or look at the labels with committee data info."
+            "training.batch_size=16), or look at the data with committee data check."
         )
     lines.append(openings_line(results.test_openings))
     if results.left_out:

@@ -86,7 +86,8 @@ KINDS: dict[KindName, Kind] = {
     "near leak": Kind(
         "pair of a test image and a training image is nearly the same",
         "pairs of a test image and a training image are nearly the same",
-        "look at them; keep what belongs together on one side (--groups), or remove one of each pair",
+        "look at them, since simple shapes may be alike by chance; keep what belongs together on one side (--groups), "
+        "or remove one of each pair",
     ),
     "blank": Kind(
         "image is blank (a single colour)",

@@ -188,9 +188,9 @@ class ImageDataset:
         return _digest(train), _digest(test)
 
     def test_images_also_in_train(self) -> int:
-        """How many test images have the pixels and the class name of a training image."""
+        """How many test images have the pixels and the class name of a training image; blank ones do not count."""
         train, test = self._hashes
-        return int(np.isin(test, train).sum())
+        return int((np.isin(test, train) & ~self.test.marks().constant).sum())
 
     @cached_property
     def _hashes(self) -> tuple[Hashes, Hashes]:

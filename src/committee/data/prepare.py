@@ -140,11 +140,12 @@ def _shrunk(ink: Floats, longer_side: int) -> tuple[Floats, float]:
 
 
 class Original(NamedTuple):
-    """An image as it was given: its size in pixels, and whether it was prepared."""
+    """An image as it was given: its size in pixels, whether it was prepared, or is empty where it was to be."""
 
     height: int
     width: int
     prepared: bool
+    is_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,8 @@ class Preparation:
                 result[i], prepared[i] = self._conformed(image[None], label)[0], True
         if not prepared.all():
             result[~prepared] = self._conformed(pixels[~prepared], label)
-        self.originals.extend(Original(height, width, bool(each)) for each in prepared)
+        empty = {i for i, image in made.items() if image is None}
+        self.originals.extend(Original(height, width, bool(each), i in empty) for i, each in enumerate(prepared))
         return result
 
     def _to_prepare(self, pixels: Pixels, label: str) -> list[int]:

@@ -203,8 +203,6 @@ def _verdict(check: DatasetCheck) -> str:
         return "nothing was found"
     if check.of("leak"):
         return "test images among the training images"
-    if check.of("near leak"):
-        return "test images that nearly are training images"
     return "what to look at"
 
 

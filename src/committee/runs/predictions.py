@@ -19,7 +19,7 @@ from committee.data.dataset import Pixels
 from committee.data.prepare import Preparation
 from committee.ensemble.committee import Committee
 from committee.errors import CommitteeError, counted, require
-from committee.metrics.familiarity import doubt_of, measured
+from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.metrics.formatting import percent
 
 FILE_FORMS = ("csv", "json", "parquet")
@@ -38,7 +38,7 @@ class PredictionRecord(Record):
     image: str
     prediction: str
     probability: float
-    disagreement: float
+    disagreement: float | None
     familiar: float | None = None
     probabilities: dict[str, float]
 
@@ -50,7 +50,8 @@ class Predictions:
     Attributes:
         names: one for each image, such as ``"digit.png"`` or ``"array.npy[3]"``.
         probabilities: (image, class), the committee's.
-        disagreement: (image,), the fraction of members whose own first choice differs from the committee's.
+        disagreement: (image,), the fraction of members whose own first choice differs from the committee's; NaN where
+            there is a single member.
         familiar: (image,), the share of the training images that are at least as unusual among them, predicted out of
             fold; NaN where the run does not know its training images. See `committee.metrics.familiarity`.
         unlike: positions of the images that are unlike the training images.
@@ -74,7 +75,7 @@ class Predictions:
                 image=name,
                 prediction=self.class_names[int(row.argmax())],
                 probability=float(row.max()),
-                disagreement=float(disagreement),
+                disagreement=None if np.isnan(disagreement) else float(disagreement),
                 familiar=None if np.isnan(familiar) else float(f"{familiar:.3g}"),
                 probabilities={c: float(p) for c, p in zip(self.class_names, row, strict=True)},
             )
@@ -90,6 +91,8 @@ def predict(committee: Committee, names: Sequence[str], pixels: Pixels) -> Predi
     combined = committee.rule.predict(members)
     choices = combined.argmax(axis=1)
     disagreement = (members.argmax(axis=2) != choices).mean(axis=0)
+    if len(members) == 1:
+        disagreement = np.full(len(names), np.nan)
     known = committee.images.familiarity
     if known is None:
         familiar, found, reason = np.full(len(names), np.nan), np.empty(0, np.int64), ""
@@ -116,6 +119,10 @@ def remarks(predictions: Predictions, preparation: Preparation) -> list[str]:
             f"{prepared:,} of {images} {'was' if prepared == 1 else 'were'} prepared: what is written there got the "
             f"size, place and brightness of the training images{how}"
         )
+    if empty := [name for name, each in zip(predictions.names, originals, strict=True) if each.is_empty]:
+        notes.append(f"no writing was found in {_listed(empty)}")
+    writing = preparation.how == "as-is" and preparation.writing is not None
+    remedy = ", and leave out --prepare as-is, which takes writing as it is" if writing else ""
     if found := [originals[i] for i in predictions.unlike]:
         sizes = Counter((each.height, each.width) for each in found if not each.prepared)
         ((height, width), _), *_ = sizes.most_common(1) or [((0, 0), 0)]
@@ -124,9 +131,16 @@ def remarks(predictions: Predictions, preparation: Preparation) -> list[str]:
         size = f", {height}x{width} pixels where those had {theirs[0]}x{theirs[1]}" if large else ""
         notes.append(
             f"{len(found):,} of {images} {'looks' if len(found) == 1 else 'look'} unlike the training images: "
-            f"{predictions.reason}{size}; do not rely on answers that are hardly familiar"
+            f"{'mostly ' if len(found) > 1 else ''}{predictions.reason}{size} "
+            f"({_listed([predictions.names[i] for i in predictions.unlike])}); do not rely on answers less than "
+            f"1\u00a0% familiar{remedy}"
         )
     return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def form_of(form: str | None, out: Path | None) -> str:
@@ -175,18 +189,25 @@ def _print_table(predictions: Predictions) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    if not console.is_terminal:  # a file or another program has room for everything
+        console = Console(width=max(200, 3 * max(map(len, predictions.names), default=0)))
+    longest = max(map(len, predictions.class_names))
+    second_too = console.width >= 60 + max(10, longest) + max(6, longest)  # 60: the other columns and the frame
     table = Table()
-    table.add_column("image", overflow="fold", min_width=min(max(map(len, predictions.names)), 40))
-    for heading in ("prediction", "prob.", "second", "prob.", "disagree", "familiar"):
-        table.add_column(heading, justify="left" if heading in ("prediction", "second") else "right")
+    table.add_column("image", overflow="fold", min_width=8)  # gives way, and then the second choice, never `familiar`
+    headings = ("prediction", "prob.", *(("second", "prob.") if second_too else ()), "disagree", "familiar")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("prediction", "second") else "right", no_wrap=True)
     for name, row, disagreement, familiar in zip(
         predictions.names, predictions.probabilities, predictions.disagreement, predictions.familiar, strict=True
     ):
-        first, second = np.argsort(-row, kind="stable")[:2]
-        cells = [name, predictions.class_names[first], percent(float(row[first])), predictions.class_names[second]]
+        chosen = np.argsort(-row, kind="stable")[: 2 if second_too else 1]
+        cells = [text for c in chosen for text in (predictions.class_names[c], percent(float(row[c])))]
         shares = ["" if np.isnan(share) else f"{100 * share:.0f}\u00a0%" for share in (disagreement, familiar)]
-        table.add_row(*map(Text, [*cells, percent(float(row[second])), *shares]))
-    Console().print(table)
+        style = "red" if familiar < UNFAMILIAR[0] else ""
+        table.add_row(*map(Text, [name, *cells, *shares]), style=style)
+    console.print(table)
 
 
 def _flat(predictions: Predictions) -> dict[str, list[Any]]:

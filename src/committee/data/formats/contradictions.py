@@ -61,7 +61,8 @@ def _plain(name: str) -> str:
 
 
 def contradictory(images: Sequence[LabelledImages]) -> list[list[tuple[int, int]]]:
-    """Groups of images, as part and position there, that are identical in every pixel and not all of one class.
+    """Groups of images, as part and position there, that are identical in every pixel and not all of one class, without
+    those of a single colour.
 
     Images are compared where a hash of theirs, a random sum modulo 2^64, agrees.
     """
@@ -78,7 +79,9 @@ def contradictory(images: Sequence[LabelledImages]) -> list[list[tuple[int, int]
         for place in order[starts[group] : ends[group]]:
             part = int(np.searchsorted(offsets, place, side="right")) - 1
             position = int(place - offsets[part])
-            same.setdefault(images[part].pixels[position].tobytes(), []).append((part, position))
+            pixels = images[part].pixels[position]
+            if not (pixels == pixels[:1, :1]).all():  # what is blank contradicts nothing; it is counted as such
+                same.setdefault(pixels.tobytes(), []).append((part, position))
         for places in same.values():
             if len({int(images[part].labels[position]) for part, position in places}) > 1:
                 found.append(places)

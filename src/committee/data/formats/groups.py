@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from committee.data.dataset import LabelledImages
 from committee.data.formats.files import reason
-from committee.errors import DataError, counted
+from committee.errors import DataError, counted, nearest
 
 WAYS = (
     "path:1 (the first folder of an image's path below the data; path:-1 the last), name:PATTERN (a regular expression "
@@ -33,9 +33,21 @@ _SPEAKING = re.compile(
 
 
 def group_column(given: str | None, names: Sequence[str]) -> int | None:
-    """The position of the column that the user means by groups; None where that is no column."""
+    """The position of the column that the user means by groups; None where nothing or no column is meant.
+
+    Raises:
+        DataError: there is no column of that name.
+    """
+    if given is None or not _is_column(given) or not names:
+        return None
     lower = [name.lower() for name in names]
-    return lower.index(given.lower()) if given is not None and given.lower() in lower else None
+    if given.lower() not in lower:
+        listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise DataError(
+            f"groups are given by {WAYS}; there is no column {given!r} among {listed}{nearest(given, list(names))}; "
+            "correct it"
+        )
+    return lower.index(given.lower())
 
 
 def column_note(names: Sequence[str], cells: Callable[[int], Sequence[object]]) -> tuple[str, ...]:

@@ -111,7 +111,8 @@ def decode_all(
     listed = [unreadable[i] for i in sorted(unreadable)]
     if listed and not (options.skip_unreadable and kept):
         raise DataError(told(listed, count, where, " with --skip-unreadable"))
-    notes = [] if set(sizes) == {target} else [_resizing(sizes, target)]
+    given = Counter((pictures[i].height, pictures[i].width) for i in kept)
+    notes = [] if set(given) <= {target} else [_resizing(given, target)]
     notes += pages_note(sum(pictures[i].pages > 1 for i in kept))
     if listed:
         were = "was" if len(listed) == 1 else "were"

@@ -15,7 +15,7 @@ IMAGES = "PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, AVIF or JPEG 2000"
 # fmt: off
 IMAGE_ENDINGS = frozenset({
     "png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm",
-    "avif", "jp2", "j2k", "jpx", "jpc",
+    "avif", "jp2", "j2k", "jpx", "jpc", "heic", "heif",
 })
 """Files with these endings are images; what is in them shows when they are decoded."""
 
@@ -48,7 +48,10 @@ _OTHERS = (
     ("a Git LFS pointer, whose image 'git lfs pull' fetches", re.compile(rb"version https://git-lfs")),
     ("a web page", re.compile(rb"\s*<(!doctype|html|head|body)", re.IGNORECASE)),
     ("an SVG drawing", re.compile(rb"\s*<(svg|\?xml)", re.IGNORECASE)),
-    ("a HEIC image", re.compile(rb".{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)),
+    (
+        "a HEIC photograph, which must be saved as JPEG first",
+        re.compile(rb".{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL),
+    ),
     ("a PDF", re.compile(rb"%PDF")),
     ("a Photoshop image", re.compile(rb"8BPS")),
     ("an icon", re.compile(rb"\0\0\x01\0")),

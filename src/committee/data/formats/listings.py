@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from committee.data.formats.assemble import RawSet
 from committee.data.formats.csv_columns import LABEL_NAMES, given_column, is_number
@@ -73,7 +74,8 @@ def read_listing_set(files: Files, options: ReadOptions) -> RawSet:
     """
     images = image_names(files)
     index = _Index.of(images)
-    listings = [each for name in _tables(files, images) if (each := _listing(files, name, index))]
+    tables = [name for name in _tables(files, images) if not _is_file(files.label(name), options.groups)]
+    listings = [each for name in tables if (each := _listing(files, name, index))]
     notes: list[str] = []
     faults: list[DataError] = []
     found: dict[str, Placed] = {}
@@ -115,14 +117,21 @@ def read_listing_set(files: Files, options: ReadOptions) -> RawSet:
             "images, or correct their names in the table"
         )
     if missing:
-        notes.append(f"{missing:,} of {counted(rows, 'listed image')} are not there, such as {example}")
+        are = "is" if missing == 1 else "are"
+        notes.append(f"{missing:,} of {counted(rows, 'listed image')} {are} not there, such as {example}")
     if len(images) > len(found):
-        notes.append(f"{counted(len(images) - len(found), 'image')} without a label in a table left out")
+        were = "was" if len(images) - len(found) == 1 else "were"
+        notes.append(f"{counted(len(images) - len(found), 'image')} without a label in a table {were} left out")
     placed = [
         each._replace(part=each.part or _part_of(each.name.split("/")[:-1]) or "train")
         for _, each in sorted(found.items())
     ]
     return read_placed(files, placed, options, notes)
+
+
+def _is_file(path: str, given: str | None) -> bool:
+    """Whether a path is the file that the user gives."""
+    return given is not None and Path(given).is_file() and Path(path).resolve() == Path(given).resolve()
 
 
 def _place(found: dict[str, Placed], new: Placed, files: Files, listing: Listing) -> None:
