@@ -331,7 +331,7 @@ def test_labels_in_a_table_are_those_of_the_images_that_it_names(
         20 if parted else round(count / 5),
         80 if count == 100 else 64,
     )
-    assert ("20 images without a label in a table left out" in dataset.notes) == (count == 80)
+    assert ("20 images without a label in a table were left out" in dataset.notes) == (count == 80)
     if parted:
         assert {image.tobytes() for image in dataset.test._images.pixels} == {
             (image * 15).astype(np.uint8).tobytes() for image in digits[0][80:100]
@@ -383,7 +383,7 @@ def test_missing_and_unlabelled_images_are_counted(tmp_path: Path, digits: Part)
     dataset = read_dataset(listed_folder(tmp_path, digits, rows))
     assert len(dataset.train) + len(dataset.test) == 16
     assert "3 of 19 listed images are not there, such as 20.png in labels.csv" in dataset.notes
-    assert "4 images without a label in a table left out" in dataset.notes
+    assert "4 images without a label in a table were left out" in dataset.notes
     assert read_images([tmp_path], image_shape=(8, 8, 1), pixel_range=255).pixels.shape[0] == 20
     with pytest.raises(DataError, match=r"got names of image files \(4\.png\); give the path of the folder"):
         read_dataset(tmp_path / "labels.csv")
