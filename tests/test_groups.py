@@ -170,5 +170,5 @@ def test_a_table_of_groups_beside_the_images_is_no_table_of_labels(tmp_path: Pat
     assert dataset.class_names == ("a", "b")
     assert dataset.train.groups is not None
     (tmp_path / "groups.csv").unlink()
-    with pytest.raises(DataError, match="no column 'labl' among image, label; did you mean label"):
+    with pytest.raises(DataError, match=r"no column 'labl' among image, label \(did you mean 'label'\?\)"):
         load_dataset(str(tmp_path), groups="labl")
