@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,18 +285,33 @@ def test_predictions_are_those_of_the_evaluation_in_every_form(run: Path, tmp_pa
     assert all(0 <= record["familiar"] <= 1 for record in records)
 
 
-def test_damaged_weights_are_not_used(run: Path, tmp_path: Path) -> None:
-    import shutil
-
+@pytest.mark.parametrize(
+    "name",
+    ["members/01/weights.safetensors", "members/00/member.json", "members/00/train_probabilities.npy", "committee.json",
+     "results.json", "recipe.toml", "data.json", "images.json", "pictures.npz"],
+)  # fmt: skip
+def test_damage_is_noticed_by_every_command_and_never_laundered(name: str, run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    path = copy / "members" / "01" / "weights.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    result = call("predict", copy, copy / "train_labels.npy")
-    assert result.exit_code == 2
-    assert "is not the file that training wrote (SHA-256 differs)" in result.stderr
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 0x81
+    (copy / name).write_bytes(content)
+    commands = [("report", copy), ("predict", copy, copy / "train_labels.npy"), ("evaluate", copy), ("verify", copy)]
+    for command in (*commands, ("compare", copy, run), ("train", "digits", *SMALL, "--from", copy)):
+        result = call(*command)
+        assert result.exit_code == 2, (command, result.output)
+        assert f"{name} is not the file that training wrote (SHA-256 differs)" in result.stderr.replace("\n", " ")
+
+
+def test_verify_looks_at_the_page_too_and_report_writes_it_again(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    said = call("verify", copy).output
+    assert "files of this run are those that were written" in said
+    (copy / "report.html").write_text("another page")
+    assert "report.html is not the file" in call("verify", copy).stderr
+    assert call("report", copy).exit_code == 0
+    assert call("verify", copy).output == said  # the same contents
 
 
 def test_compare_tells_a_run_from_itself_and_from_a_better_one(run: Path, tmp_path: Path) -> None:

@@ -113,7 +113,6 @@ def train(
         if budget is not None:
             raise CommitteeError("--from trains for --epochs more epochs and takes no --budget; give one of the two")
         before = RunFolder.finished(continued)
-        before.verify_weights()
         training_options = replace(training_options, seed=before.identity.seed)
     recipe, dataset = recipe_options.load(before), training_options.load(data)
     setting = training_options.setting(data)
@@ -330,6 +329,23 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
 
 @main.command()
 @run_argument
+@example("committee verify runs/mnist-5k-standard-seed0")
+def verify(run: Path) -> None:
+    """Compare every file of RUN, or of a study's folder, with what was written.
+
+    Every other command compares the files that it reads; this one looks at all of them, the page and its figures, too.
+    """
+    from committee.folders.run_folder import Folder, kind_of
+
+    kind = kind_of(run)
+    folder = Folder(run)
+    count = folder.verify(shown_too=True)
+    click.echo(f"{run}: all {count:,} files of this {kind} are those that were written.")
+    click.echo(f"Contents: {folder.contents_digest()}")
+
+
+@main.command()
+@run_argument
 @example("committee report runs/mnist-5k-standard-seed0\ncommittee report runs/mnist-study-ladder-seed0")
 def report(run: Path) -> None:
     """Write the report of RUN, or the page of a study's folder, again.
@@ -342,7 +358,7 @@ def report(run: Path) -> None:
     from committee.studies.run import write_page
 
     if kind_of(run) == "study":
-        study = StudyFolder(run)
+        study = StudyFolder.finished(run)
         write_page(study)
         click.echo(f"Report: {study.page}")
     else:

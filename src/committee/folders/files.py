@@ -29,12 +29,14 @@ def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        RunError: it is missing.
+        RunError: it is missing, or no text.
     """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing; is {path.parent} a folder that committee wrote?") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is damaged (no text in UTF-8); restore it or train again") from error
 
 
 def write_json(path: Path, value: JsonValue) -> None:

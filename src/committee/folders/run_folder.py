@@ -47,6 +47,9 @@ from committee.metrics.results import Results, TestOpening
 SCHEMA = 3
 READABLE = (2, 3)  # 2: version 0.2 to 0.4, whose names `committee.config.record` translates
 MANIFEST = "run.json"
+SHOWN = ("figures/", "tables/", "report.html", "study.html")
+"""What people look at, and no command reads: names of files, or what they begin with."""
+
 M = TypeVar("M", bound=Manifest)
 
 
@@ -90,6 +93,8 @@ class Folder:
             raise RunError(f"{self.path} exists and is not a run folder; give another folder (--out)")
 
     def _begin(self, identity: Record) -> None:
+        if self.has_begun:  # with the same identity, perhaps in the words of another version
+            return
         try:
             files.write_record(self.path / "identity.json", identity)
         except OSError as error:
@@ -159,6 +164,44 @@ class Folder:
 
     # --- manifest
 
+    def verify(self, *, shown_too: bool = False) -> int:
+        """Compare the files of a finished folder with its manifest, before any of them is trusted.
+
+        Args:
+            shown_too: whether the page, its tables and its figures are compared, too; nothing is read from these.
+
+        Returns:
+            How many files were compared.
+
+        Raises:
+            RunError: a file is missing or is not the one that was written.
+        """
+        listed = self._listed()
+        names = [name for name in sorted(listed) if shown_too or not name.startswith(SHOWN)]
+        for name in names:
+            path = self.path / name
+            if not path.is_file():
+                raise RunError(f"{path} is missing, but {MANIFEST} lists it; restore it or train again")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != listed[name].sha256:
+                raise RunError(
+                    f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again"
+                )
+        return len(names)
+
+    def contents_digest(self) -> str:
+        """SHA-256 over the digests of the files that `verify` compares: what a finished folder holds, as one number."""
+        listed = self._listed()
+        lines = [f"{name} {listed[name].sha256}\n" for name in sorted(listed) if not name.startswith(SHOWN)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _listed(self) -> dict[str, FileRecord]:
+        """The files of the manifest."""
+        content = files.read_json(self.path / MANIFEST)
+        listed = content.get("files") if isinstance(content, dict) else None
+        if not isinstance(listed, dict) or any(name.startswith("/") or ".." in name.split("/") for name in listed):
+            raise RunError(f"{self.path / MANIFEST} lists no files of this folder; restore it or train again")
+        return {name: files.as_record(value, FileRecord, self.path / MANIFEST) for name, value in listed.items()}
+
     def _finish(self, kind: type[M], summary: Mapping[str, JsonValue]) -> M:
         listed = {}
         for path in sorted(self.path.rglob("*")):
@@ -183,10 +226,12 @@ class RunFolder(Folder):
             or_model: whether a model of a study may be meant, too.
 
         Raises:
-            RunError: not a run folder, an unfinished run, one of a version that cannot be read, or another kind.
+            RunError: not a run folder, an unfinished run, one of a version that cannot be read, another kind, or one
+                with a file that is missing or not the one that was written.
         """
         folder, kind = cls(path), kind_of(Path(path))
         if kind == "run" or (kind == "model" and or_model):
+            folder.verify()
             return folder
         wanted = {
             "study": f"{path} is the folder of a study; give one of its models, {path}/models/NAME (its sealed "
@@ -380,32 +425,10 @@ class RunFolder(Folder):
         """Write the manifest of a study's model."""
         return self._finish(ModelManifest, {"study": study, "model": model})
 
-    def _listed_weights(self) -> dict[str, FileRecord]:
-        content = files.read_json(self.path / MANIFEST)
-        assert isinstance(content, dict)
-        listed = content.get("files")
-        assert isinstance(listed, dict)
-        names = [name for name in sorted(listed) if name.endswith("weights.safetensors")]
-        return {name: files.as_record(listed[name], FileRecord, self.path / MANIFEST) for name in names}
-
-    def verify_weights(self) -> None:
-        """Compare every weights file with the manifest.
-
-        Raises:
-            RunError: a file is missing or is not the one that training wrote.
-        """
-        for name, listed in self._listed_weights().items():
-            path = self.path / name
-            if not path.exists():
-                raise RunError(f"{path} is missing, but {MANIFEST} lists it; restore it or train again")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != listed.sha256:
-                raise RunError(
-                    f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again"
-                )
-
     def weights_digest(self) -> str:
         """SHA-256 over the members' weights files of a finished run: equal digests, equal members."""
-        return hashlib.sha256("".join(each.sha256 for each in self._listed_weights().values()).encode()).hexdigest()
+        weights = sorted((name, each) for name, each in self._listed().items() if name.endswith("weights.safetensors"))
+        return hashlib.sha256("".join(each.sha256 for _, each in weights).encode()).hexdigest()
 
 
 def kind_of(path: Path) -> str:

@@ -27,11 +27,13 @@ class StudyFolder(Folder):
         """The folder of a finished study.
 
         Raises:
-            RunError: not a finished study's folder.
+            RunError: not a finished study's folder, or one with a file that is missing or not the one that was written.
         """
         if kind_of(Path(path)) != "study":
             raise RunError(f"{path} is the folder of a run; give the folder of a study")
-        return cls(path)
+        folder = cls(path)
+        folder.verify()
+        return folder
 
     def check_free(self, identity: StudyIdentity) -> None:
         """Refuse a folder that holds something else than this study; nothing is written.
