@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 from committee.cli.main import main
 from committee.data.catalog import load_dataset
 from committee.data.check import DatasetCheck, KindName, check_dataset, quick_notes
-from committee.data.dataset import ImageDataset, LabelledImages, SealedTest, checked_images
+from committee.data.dataset import ImageDataset, LabelledImages, SealedTest, checked_images, image_keys
 from committee.data.near_duplicates import near_duplicates, reduced
 
 
@@ -188,3 +188,9 @@ def test_blank_images_are_no_contradiction_and_no_leak(digits: ImageDataset, tmp
     dataset = load_dataset(tmp_path / "set.npz")
     assert not any("identical in every pixel to one of another class" in note for note in dataset.notes)
     assert dataset.test_images_also_in_train() == 36
+
+
+def test_images_that_differ_in_every_eighth_byte_alone_are_told_apart() -> None:
+    pixels = np.zeros((4096, 4, 8, 1), np.uint8)
+    pixels[:, 0, 7, 0], pixels[:, 1, 7, 0] = np.arange(4096) % 64, np.arange(4096) // 64
+    assert len(np.unique(image_keys(pixels))) == 4096

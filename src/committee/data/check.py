@@ -213,18 +213,14 @@ def quick_notes(dataset: ImageDataset) -> tuple[str, ...]:
     in the notes from reading.
     """
     found = list(leak_note(dataset.test_images_also_in_train(), len(dataset.test)))
-    marks = _joined(image_marks(dataset.train), dataset.test.marks())
-    if marks.constant.any():
-        found.append(_more(int(marks.constant.sum()), "blank"))
+    marks = _joined(image_marks(dataset.train), dataset.test.marks)
+    if blank := int(marks.constant.sum()):
+        text = KINDS["blank"]
+        found.append(f"{blank:,} {text.one if blank == 1 else text.many}; committee data check shows them")
     small = list(_small_classes(dataset))
     if small:
         found.append(line("small class", small))
     return tuple(found)
-
-
-def _more(count: int, kind: KindName) -> str:
-    text = KINDS[kind]
-    return f"{count:,} {text.one if count == 1 else text.many}; committee data check shows them"
 
 
 def leak_note(duplicates: int, test_images: int) -> list[str]:

@@ -6,12 +6,9 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from committee.data.dataset import LabelledImages, Pixels
+from committee.data.dataset import LabelledImages, image_keys
 from committee.errors import counted
-
-_BLOCK = 512
 
 
 def notes_on_labels(images: Sequence[LabelledImages], class_names: Sequence[str]) -> list[str]:
@@ -64,9 +61,9 @@ def contradictory(images: Sequence[LabelledImages]) -> list[list[tuple[int, int]
     """Groups of images, as part and position there, that are identical in every pixel and not all of one class, without
     those of a single colour.
 
-    Images are compared where a hash of theirs, a random sum modulo 2^64, agrees.
+    Images are compared where their `image_keys` agree.
     """
-    keys = np.concatenate([_keys(part.pixels) for part in images])
+    keys = np.concatenate([image_keys(part.pixels) for part in images])
     labels = np.concatenate([part.labels for part in images])
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
@@ -86,18 +83,3 @@ def contradictory(images: Sequence[LabelledImages]) -> list[list[tuple[int, int]
             if len({int(images[part].labels[position]) for part, position in places}) > 1:
                 found.append(places)
     return sorted(found)
-
-
-def _keys(pixels: Pixels) -> NDArray[np.uint64]:
-    """A 64-bit number for each image, equal for identical ones and hardly ever for others."""
-    size = -(-pixels[:1].nbytes // 8)
-    weights = np.random.Generator(np.random.PCG64(0)).integers(0, 2**64, size, np.uint64) | np.uint64(1)
-    keys = np.empty(len(pixels), np.uint64)
-    for start in range(0, len(pixels), _BLOCK):
-        rows = np.ascontiguousarray(pixels[start : start + _BLOCK])
-        words = rows.reshape(len(rows), -1).view(np.uint8)
-        if words.shape[1] < size * 8:
-            words = np.pad(words, ((0, 0), (0, size * 8 - words.shape[1])))
-        wide = words.view(np.uint64)
-        keys[start : start + _BLOCK] = (wide ^ (wide >> np.uint64(32))) @ weights
-    return keys
