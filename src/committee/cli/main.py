@@ -335,7 +335,7 @@ def verify(run: Path) -> None:
 
     Every other command compares the files that it reads; this one looks at all of them, the page and its figures, too.
     """
-    from committee.folders.run_folder import Folder, kind_of
+    from committee.folders.folder import Folder, kind_of
 
     kind = kind_of(run)
     folder = Folder(run)
@@ -352,7 +352,8 @@ def report(run: Path) -> None:
 
     Tables, figures and the page come from the folder's own files; nothing is trained or opened.
     """
-    from committee.folders.run_folder import RunFolder, kind_of
+    from committee.folders.folder import kind_of
+    from committee.folders.run_folder import RunFolder
     from committee.folders.study_folder import StudyFolder
     from committee.runs.evaluation import write_report
     from committee.studies.run import write_page

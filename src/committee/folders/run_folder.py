@@ -1,7 +1,6 @@
 """The folder of a run: the only place that knows the names of its files (docs/architecture.md lists them).
 
-A file is read when it is first asked for, and kept. The manifest `run.json` holds every other file's size and SHA-256
-and is written last: a folder without it is an unfinished run.
+A file is read when it is first asked for, and kept.
 """
 
 from __future__ import annotations
@@ -9,209 +8,34 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
 
 from committee.config import recipe_parsing
 from committee.config.recipe import Recipe
-from committee.config.record import Record
 from committee.config.toml_files import content_of
 from committee.data.dataset import Labels
 from committee.data.prepare import measure
 from committee.errors import RunError
 from committee.folders import files
+from committee.folders.folder import MANIFEST, Folder, kind_of
 from committee.folders.member_folder import MemberFolder
 from committee.folders.records import (
     CommitteeRecord,
-    Environment,
-    FileRecord,
     ImagesRecord,
-    Manifest,
     ModelManifest,
-    RunData,
     RunIdentity,
     RunManifest,
     RunSummary,
-    StudyManifest,
     differences,
 )
 from committee.metrics import familiarity
-from committee.metrics.results import Results, TestOpening
-
-SCHEMA = 3
-READABLE = (2, 3)  # 2: version 0.2 to 0.4, whose names `committee.config.record` translates
-MANIFEST = "run.json"
-SHOWN = ("figures/", "tables/", "report.html", "study.html")
-"""What people look at, and no command reads: names of files, or what they begin with."""
-
-M = TypeVar("M", bound=Manifest)
-
-
-class Folder:
-    """What the folders of runs and of studies share: an identity, a manifest, tables, figures, a test record."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}>"
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether everything is there."""
-        return (self.path / MANIFEST).exists()
-
-    def reopen(self) -> None:
-        """Take the manifest away: the folder is about to change."""
-        (self.path / MANIFEST).unlink(missing_ok=True)
-
-    # --- identity
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether a training has entered the folder."""
-        return (self.path / "identity.json").exists()
-
-    def _check_free(self, identity: Record, kind: type[Record]) -> None:
-        if self.has_begun:
-            stored = files.read_record(self.path / "identity.json", kind)
-            if found := differences(stored, identity):
-                raise RunError(
-                    f"{self.path} holds another training ({'; '.join(found)}); give another folder (--out), or delete "
-                    "this one"
-                )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise RunError(f"{self.path} exists and is not a run folder; give another folder (--out)")
-
-    def _begin(self, identity: Record) -> None:
-        if self.has_begun:  # with the same identity, perhaps in the words of another version
-            return
-        try:
-            files.write_record(self.path / "identity.json", identity)
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written ({error.strerror}); give another folder (--out)") from error
-
-    # --- record
-
-    @cached_property
-    def environment(self) -> Environment:
-        """Where it was trained."""
-        return files.read_record(self.path / "environment.json", Environment)
-
-    def write_environment(self, environment: Environment) -> None:
-        """Where it was trained."""
-        files.write_record(self.path / "environment.json", environment)
-        self.environment = environment
-
-    @cached_property
-    def data(self) -> RunData:
-        """The data set in numbers, and how it is loaded again."""
-        return files.read_record(self.path / "data.json", RunData)
-
-    def write_data(self, data: RunData) -> None:
-        """The data set in numbers, and how it is loaded again."""
-        files.write_record(self.path / "data.json", data)
-        self.data = data
-
-    @property
-    def command(self) -> str:
-        """How it was started."""
-        return files.read_text(self.path / "command.txt").strip()
-
-    def write_command(self, command: str) -> None:
-        """How it was started."""
-        files.write_text(self.path / "command.txt", command + "\n")
-
-    @property
-    def test_record(self) -> Path:
-        """Where openings of the test images are noted, a line each."""
-        return self.path / "test_record.jsonl"
-
-    @property
-    def test_openings(self) -> tuple[TestOpening, ...]:
-        """Every opening of the test images."""
-        return files.read_records(self.test_record, TestOpening)
-
-    # --- what people look at
-
-    @property
-    def pictures(self) -> dict[str, NDArray[Any]]:
-        """The few images that the page shows: `samples`, `class_means`, and `test` or `train` for the galleries."""
-        return files.read_arrays(self.path / "pictures.npz")
-
-    def write_pictures(self, pictures: Mapping[str, NDArray[Any]]) -> None:
-        """The few images that the page shows."""
-        files.write_arrays(self.path / "pictures.npz", pictures)
-
-    @property
-    def figures(self) -> Path:
-        """The folder of the page's figures."""
-        return self.path / "figures"
-
-    @property
-    def tables(self) -> Path:
-        """The folder of the page's tables."""
-        return self.path / "tables"
-
-    # --- manifest
-
-    def verify(self, *, shown_too: bool = False) -> int:
-        """Compare the files of a finished folder with its manifest, before any of them is trusted.
-
-        Args:
-            shown_too: whether the page, its tables and its figures are compared, too; nothing is read from these.
-
-        Returns:
-            How many files were compared.
-
-        Raises:
-            RunError: a file is missing or is not the one that was written.
-        """
-        listed = self._listed()
-        names = [name for name in sorted(listed) if shown_too or not name.startswith(SHOWN)]
-        for name in names:
-            path = self.path / name
-            if not path.is_file():
-                raise RunError(f"{path} is missing, but {MANIFEST} lists it; restore it or train again")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != listed[name].sha256:
-                raise RunError(
-                    f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again"
-                )
-        return len(names)
-
-    def contents_digest(self) -> str:
-        """SHA-256 over the digests of the files that `verify` compares: what a finished folder holds, as one number."""
-        listed = self._listed()
-        lines = [f"{name} {listed[name].sha256}\n" for name in sorted(listed) if not name.startswith(SHOWN)]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    def _listed(self) -> dict[str, FileRecord]:
-        """The files of the manifest."""
-        content = files.read_json(self.path / MANIFEST)
-        listed = content.get("files") if isinstance(content, dict) else None
-        if not isinstance(listed, dict) or any(name.startswith("/") or ".." in name.split("/") for name in listed):
-            raise RunError(f"{self.path / MANIFEST} lists no files of this folder; restore it or train again")
-        return {name: files.as_record(value, FileRecord, self.path / MANIFEST) for name, value in listed.items()}
-
-    def _finish(self, kind: type[M], summary: Mapping[str, JsonValue]) -> M:
-        listed = {}
-        for path in sorted(self.path.rglob("*")):
-            if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
-                content = path.read_bytes()
-                digest = hashlib.sha256(content).hexdigest()
-                listed[path.relative_to(self.path).as_posix()] = FileRecord(bytes=len(content), sha256=digest)
-        manifest = kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
-        files.write_record(self.path / MANIFEST, manifest)
-        return manifest
+from committee.metrics.results import Results
 
 
 class RunFolder(Folder):
@@ -429,36 +253,6 @@ class RunFolder(Folder):
         """SHA-256 over the members' weights files of a finished run: equal digests, equal members."""
         weights = sorted((name, each) for name, each in self._listed().items() if name.endswith("weights.safetensors"))
         return hashlib.sha256("".join(each.sha256 for _, each in weights).encode()).hexdigest()
-
-
-def kind_of(path: Path) -> str:
-    """Whether a finished folder is that of a "run", a "study", or a "model" of a study.
-
-    Raises:
-        RunError: there is no such folder, it is unfinished, or a version wrote it that cannot be read.
-    """
-    if not path.is_dir():
-        models = sorted(each.name for each in path.parent.iterdir() if each.is_dir()) if path.parent.is_dir() else []
-        there = f"; {path.parent} has {', '.join(models)}" if path.parent.name == "models" and models else ""
-        raise RunError(f"there is no run folder {path}{there}; give a folder that committee train wrote")
-    if not (path / MANIFEST).exists():
-        if (path / "identity.json").exists():
-            whole = path.parents[1] if path.parent.name == "models" else path
-            if (whole / "study.toml").exists():
-                what = f"{path} belongs to" if whole != path else f"{path} is"
-                raise RunError(f"{what} an unfinished study; give the same committee study command again to finish it")
-            raise RunError(f"{path} is an unfinished run; give the same committee train command again to finish it")
-        raise RunError(f"{path} is not a run folder: it has no {MANIFEST}; give a folder that committee train wrote")
-    content = files.read_json(path / MANIFEST)
-    if not isinstance(content, dict) or content.get("schema") not in READABLE:
-        found = content.get("schema") if isinstance(content, dict) else "none"
-        raise RunError(
-            f"{path} has schema {found}, but this version reads {' and '.join(map(str, READABLE))}; "
-            "read it with the version that wrote it"
-        )
-    kinds: dict[str, type[Manifest]] = {"model": ModelManifest, "study": StudyManifest, "run": RunManifest}
-    named = content.get("kind")
-    return str(named) if named in kinds else "model" if "model" in content else "study" if "study" in content else "run"
 
 
 def free_folder(parent: Path, name: str, identity: RunIdentity) -> RunFolder:

@@ -14,8 +14,9 @@ import tomli_w
 from committee.config.study import Study
 from committee.errors import RunError
 from committee.folders import files
+from committee.folders.folder import MANIFEST, Folder, kind_of
 from committee.folders.records import AnsweredPlan, Audits, SelfTrainingResults, StudyIdentity, StudyManifest
-from committee.folders.run_folder import MANIFEST, Folder, RunFolder, kind_of
+from committee.folders.run_folder import RunFolder
 from committee.metrics.results import StudyResults
 
 
