@@ -69,6 +69,11 @@ class Scores(Record):
     balanced: BalancedScores | None = None  # None in results of versions before 0.6
 
     @property
+    def balanced_guess(self) -> float:
+        """The balanced accuracy of any guess that ignores the image: 1 / classes that have images."""
+        return 1 / sum(row.images > 0 for row in self.classes)
+
+    @property
     def is_imbalanced(self) -> bool:
         """Whether the largest class has more than twice as many images as the smallest one that has any."""
         counts = [row.images for row in self.classes if row.images]

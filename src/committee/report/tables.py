@@ -165,13 +165,9 @@ def no_better_than_guessing(scores: Scores) -> bool:
     That is so where the lower end of the accuracy's interval is not above the most frequent class's share of the
     images, nor that of the balanced accuracy above what any such guess has: 1 / classes.
     """
-    return accuracy_says_little(scores) and not (
-        scores.balanced and scores.balanced.accuracy_interval.low > 1 / sum(row.images > 0 for row in scores.classes)
-    )
-
-
-def accuracy_says_little(scores: Scores) -> bool:
-    """Whether always predicting the most frequent class may be as accurate."""
+    balanced = scores.balanced
+    if balanced and balanced.accuracy_interval.low > scores.balanced_guess:
+        return False
     return scores.accuracy_interval.low <= guess(scores)[1]
 
 
