@@ -37,6 +37,7 @@ bench: $(VENV)/.bench
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --timeout 3600
+	COMMITTEE_SOAK=1 $(BIN)/python -m pytest tests/reliability --timeout 7200
 
 # VERSION=0.5.1: checks, sets src/committee/version.py, tests, builds into dist/, commits and tags; uploads nothing
 release: $(VENV)/.dev
