@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from committee import disk
 from committee.config.record import Record
 from committee.errors import RunError
 from committee.folders import files
@@ -60,7 +61,7 @@ class Folder:
 
     def reopen(self) -> None:
         """Take the manifest away: the folder is about to change."""
-        (self.path / MANIFEST).unlink(missing_ok=True)
+        disk.remove(self.path / MANIFEST)
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder for a block in which it is written; see `committee.folders.lock.locked`."""
