@@ -98,6 +98,11 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(str(error)) from None
 
 
+def interval(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
+    """An option's length of time in seconds, which may be 0."""
+    return 0.0 if value in ("0", "0s") else seconds(context, parameter, value)
+
+
 def two_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
     """An option's two numbers with a comma between them."""
     try:
@@ -189,6 +194,7 @@ class TrainingOptions:
     workers: int
     device: str
     precision: str
+    checkpoint_every: float
     data_dir: Path | None
     read_options: ReadOptions
 
@@ -205,7 +211,9 @@ class TrainingOptions:
 
         folder = str(self.data_dir.resolve()) if self.data_dir else None
         reload = DataSource(data=data, data_dir=folder, **dict(self.read_options))
-        return Setting(self.seed, self.device, self.precision, self.workers, command_line(), reload)
+        return Setting(
+            self.seed, self.device, self.precision, self.workers, command_line(), reload, self.checkpoint_every
+        )
 
 
 def gathered(kind: type[RecipeOptions] | type[TrainingOptions] | type[ReadOptions], name: str) -> Decorator:
@@ -250,7 +258,25 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Processes on the CPU; changes no result.  [default: one for each core]",
     )
     precision = click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
-    options: list[Decorator] = [seed_option, workers, device_option, precision, data_dir_option, read_options]
+    checkpoint_every = click.option(
+        "--checkpoint-every",
+        metavar="TIME",
+        default="30s",
+        show_default=True,
+        callback=interval,
+        help="How much of a member's training an interruption may cost, such as 10s or 5m: it is saved so often, in "
+        "the middle of long epochs too, unless saving would take more than 1 % of the time; 0 saves it after every "
+        "step. Changes no result.",
+    )
+    options: list[Decorator] = [
+        seed_option,
+        workers,
+        device_option,
+        precision,
+        checkpoint_every,
+        data_dir_option,
+        read_options,
+    ]
     return together([*options, gathered(TrainingOptions, "training_options")], function)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from committee import disk
@@ -154,11 +154,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {name: file[name] for name in file.files}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, JsonValue] | None = None) -> None:
-    """A safetensors file, whole or not at all; `numbers` go into its header as JSON."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file, whole or not at all."""
+    disk.write(path, tensors_as_bytes(tensors))
+
+
+def tensors_as_bytes(tensors: Mapping[str, Tensor], numbers: Mapping[str, JsonValue] | None = None) -> bytes:
+    """The content of a safetensors file; `numbers` go into its header as JSON."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = {"numbers": json.dumps(numbers)} if numbers is not None else None
-    disk.write(path, save(plain, metadata=header))
+    return save(plain, {"numbers": json.dumps(numbers)} if numbers is not None else None)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -173,9 +177,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise RunError(f"{path} is missing or damaged ({error}); restore it or train again") from error
 
 
-def read_numbers(path: Path) -> dict[str, JsonValue]:
-    """The numbers in the header of a safetensors file that `write_tensors` wrote."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        numbers: dict[str, JsonValue] = json.loads(json.loads(file.read(length))["__metadata__"]["numbers"])
-    return numbers
+def tensors_from_bytes(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
+    """The tensors and numbers of a safetensors file that `tensors_as_bytes` gave; `path` is where that stands.
+
+    Raises:
+        RunError: it is damaged; the message is a clause that names the file alone.
+    """
+    try:
+        tensors = load(content)
+        length = int.from_bytes(content[:8], "little")
+        numbers: dict[str, JsonValue] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["numbers"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise RunError(f"{path.name} is damaged ({error})") from error
+    return tensors, numbers

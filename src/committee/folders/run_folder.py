@@ -82,6 +82,9 @@ class RunFolder(Folder):
         """
         self.check_free(identity)
         self._begin(identity)
+        for path in self.path.glob("members/*"):
+            if MemberFolder(path).is_done:  # the process that wrote its record may have been killed before this
+                MemberFolder(path).delete_checkpoints()
 
     @cached_property
     def identity(self) -> RunIdentity:
