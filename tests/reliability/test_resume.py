@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scale import LONG, cases, record_figure
 
+from committee import disk
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset, LabelledImages
-from committee.errors import RunError
+from committee.errors import StorageError
 from committee.folders import files
 from committee.folders.member_folder import MemberFolder
 from committee.nn.devices import pick_precision, single_threaded
@@ -30,7 +32,6 @@ from committee.training.batches import image_weights
 from committee.training.jobs import Checkpoints, EpochDone, Event, Job, Remark, execute, shared
 from committee.training.loop import fit
 from committee.training.state import Task, TrainedNetwork, TrainingState
-from reliability.scale import LONG, cases, record_figure
 
 MEASURED = {"seconds", "images_per_second"}  # what an epoch's record has of the clock
 
@@ -266,10 +267,10 @@ def test_a_checkpoint_that_cannot_be_written_costs_neither_the_member_nor_the_on
     kept = begin(job, monkeypatch)
 
     def full(path: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device", str(path))
+        raise StorageError(f"{path} cannot be written (No space left on device)")
 
-    monkeypatch.setattr(files, "write_bytes", full)
-    with pytest.raises((OSError, RunError)):
+    monkeypatch.setattr(disk, "write", full)
+    with pytest.raises(StorageError):
         list(execute(job))
     monkeypatch.undo()
     assert job.folder.checkpoints == kept

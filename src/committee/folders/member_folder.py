@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor
 
+from committee import disk
 from committee.errors import RunError
 from committee.folders import files
 from committee.folders.records import EpochRecord, MemberRecord
@@ -78,9 +79,9 @@ class MemberFolder:
         """The epochs so far."""
         return files.read_records(self.path / "history.jsonl", EpochRecord)
 
-    def write_history(self, history: tuple[EpochRecord, ...]) -> None:
-        """The epochs so far, a line each."""
-        files.write_records(self.path / "history.jsonl", history)
+    def write_history(self, history: tuple[EpochRecord, ...], *, synced: bool = True) -> None:
+        """The epochs so far, a line each; `synced` as in `committee.disk.write`."""
+        files.write_records(self.path / "history.jsonl", history, synced=synced)
 
     @property
     def has_weights(self) -> bool:
@@ -144,10 +145,10 @@ class MemberFolder:
         """
         content = files.tensors_as_bytes(tensors, numbers)
         path = self.path / f"checkpoint-{epoch:05d}-{step:06d}-{_short_digest(content)}.safetensors"
-        files.write_bytes(path, content)
+        disk.write(path, content)
         for other in self.checkpoints:
             if other not in (path, before):
-                other.unlink(missing_ok=True)
+                disk.remove(other)
         return path
 
     def read_checkpoint(self, path: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
@@ -169,7 +170,7 @@ class MemberFolder:
     def delete_checkpoints(self) -> None:
         """Forget how far training got."""
         for path in self.checkpoints:
-            path.unlink(missing_ok=True)
+            disk.remove(path)
 
 
 def _short_digest(content: bytes) -> str:
