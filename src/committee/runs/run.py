@@ -80,8 +80,7 @@ def train_plan(
     began = time.monotonic()
     folder.begin(plan.identity)
     if folder.is_finished:
-        folder.verify()
-        return folder.results
+        return RunFolder.finished(folder.path).results
     setting = plan.setting
     folder.write_recipe(plan.recipe)
     folder.write_environment(setting.environment())
