@@ -335,10 +335,12 @@ def verify(run: Path) -> None:
 
     Every other command compares the files that it reads; this one looks at all of them, the page and its figures, too.
     """
-    from committee.folders.folder import Folder, kind_of
+    from committee.folders.folder import kind_of
+    from committee.folders.run_folder import RunFolder
+    from committee.folders.study_folder import StudyFolder
 
     kind = kind_of(run)
-    folder = Folder(run)
+    folder = StudyFolder.finished(run) if kind == "study" else RunFolder.finished(run, or_model=True)
     count = folder.verify(shown_too=True)
     click.echo(f"{run}: all {count:,} files of this {kind} are those that were written.")
     click.echo(f"Contents: {folder.contents_digest()}")

@@ -7,7 +7,7 @@ finished.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +25,7 @@ from committee.folders.records import (
     Environment,
     FileRecord,
     Manifest,
-    ModelManifest,
     RunData,
-    RunManifest,
-    StudyManifest,
     differences,
 )
 from committee.metrics.results import TestOpening
@@ -167,12 +164,15 @@ class Folder:
             RunError: a file is missing or is not the one that was written.
         """
         listed = self._listed()
+        for inner in sorted({parent for name in listed for parent in Path(name).parents[:-1]}):
+            if (self.path / inner).is_symlink():
+                raise RunError(f"{self.path / inner} is a link; a run's files lie in its own folder: put them there")
         names = [name for name in sorted(listed) if shown_too or not name.startswith(SHOWN)]
         for name in names:
             path = self.path / name
-            if not path.is_file():
+            if not path.exists():
                 raise RunError(f"{path} is missing, but {MANIFEST} lists it; restore it or train again")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != listed[name].sha256:
+            if files.digest(path, listed[name].bytes) != listed[name].sha256:
                 raise RunError(
                     f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again"
                 )
@@ -188,8 +188,9 @@ class Folder:
         """The files of the manifest."""
         content = files.read_json(self.path / MANIFEST)
         listed = content.get("files") if isinstance(content, dict) else None
-        if not isinstance(listed, dict) or any(name.startswith("/") or ".." in name.split("/") for name in listed):
+        if not isinstance(listed, dict):
             raise RunError(f"{self.path / MANIFEST} lists no files of this folder; restore it or train again")
+        check_names(listed, self.path / MANIFEST)
         return {name: files.as_record(value, FileRecord, self.path / MANIFEST) for name, value in listed.items()}
 
     def _finish(self, kind: type[M], summary: Mapping[str, JsonValue]) -> M:
@@ -202,6 +203,35 @@ class Folder:
         manifest = kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
         files.write_record(self.path / MANIFEST, manifest)
         return manifest
+
+
+def check_names(names: Iterable[str], where: Path) -> None:
+    """Refuse names that lead out of a folder, or that are not told apart on every system.
+
+    Args:
+        names: files below a run's folder, the parts of their paths separated by "/".
+        where: what lists them.
+
+    Raises:
+        RunError: an absolute name, one with "..", a backslash, a colon or a character that is not printed, one that is
+            too long; the manifest itself; two that differ in case alone; one that is also another's folder.
+    """
+    known, folders = set[str](), set[str]()
+    for name in names:
+        parts = name.split("/")
+        plain = name.isprintable() and not {"\\", ":"} & set(name) and not {"", ".", ".."} & set(parts)
+        if (
+            not plain
+            or max(map(len, parts)) > 200
+            or len(parts) > 8
+            or name.lower() == MANIFEST
+            or name.lower() in known
+        ):
+            raise RunError(f"{where} lists {name[:80]!r}, no name of a file of this folder; restore it or train again")
+        known.add(name.lower())
+        folders |= {"/".join(parts[:depth]).lower() for depth in range(1, len(parts))}
+    if found := sorted(known & folders):
+        raise RunError(f"{where} lists {found[0]!r} as a file and as a folder; restore it or train again")
 
 
 def kind_of(path: Path) -> str:
@@ -226,9 +256,11 @@ def kind_of(path: Path) -> str:
     if not isinstance(content, dict) or content.get("schema") not in READABLE:
         found = content.get("schema") if isinstance(content, dict) else "none"
         raise RunError(
-            f"{path} has schema {found}, but this version reads {' and '.join(map(str, READABLE))}; "
+            f"{path} has schema {str(found)[:40]}, but this version reads {' and '.join(map(str, READABLE))}; "
             "read it with the version that wrote it"
         )
-    kinds: dict[str, type[Manifest]] = {"model": ModelManifest, "study": StudyManifest, "run": RunManifest}
-    named = content.get("kind")
-    return str(named) if named in kinds else "model" if "model" in content else "study" if "study" in content else "run"
+    if (named := content.get("kind")) in ("run", "study", "model"):
+        return str(named)
+    if named is not None:
+        raise RunError(f"{path / MANIFEST} is of no kind that is known ({str(named)[:40]}); restore it or train again")
+    return "model" if "model" in content else "study" if "study" in content else "run"

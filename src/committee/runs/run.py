@@ -81,8 +81,7 @@ def train_plan(
     refuse_to_train_while_imported()
     folder.check_free(plan.identity)
     if folder.is_finished:
-        folder.verify()
-        return folder.results
+        return RunFolder.finished(folder.path).results
     with folder.locked():
         _train_members(plan, folder, deadline, on_event)
         return evaluate_run(folder, plan.dataset, open_for=None if keep_sealed else "the end of training")

@@ -178,7 +178,7 @@ class Checkpoints:
             try:
                 state = TrainingState.from_tensors(*folder.read_checkpoint(path))
             except RunError as error:
-                damaged.append(str(error))
+                damaged.append(str(error).partition(";")[0])  # what to do is decided here
             except (KeyError, TypeError, ValueError, AssertionError):
                 damaged.append(f"{path.name} does not hold what this version expects")
             else:
