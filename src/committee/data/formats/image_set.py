@@ -23,9 +23,9 @@ from committee.data.formats.decode import (
     wanted_channels,
     with_channels,
 )
-from committee.data.formats.files import MAX_BYTES
 from committee.data.formats.kinds import IMAGES
 from committee.data.formats.plain_png import decode_alike
+from committee.data.limits import limits
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
 
@@ -70,7 +70,7 @@ def decode_all(
 
     Raises:
         DataError: unreadable images, all in one message; images with and without colour or alpha; or more bytes than
-            `MAX_BYTES`.
+            the limit `bytes`.
     """
     plain = _plain(count, read, options, where)
     if plain is not None:
@@ -96,7 +96,7 @@ def decode_all(
         target = (options.image_size, options.image_size) if options.image_size else fitted(*common)
         dtype = np.dtype(np.uint16 if any(picture.bits == 16 for picture in pictures.values()) else np.uint8)
         shape = (len(pictures), *target, channels)
-        _check_room(shape, dtype)
+        _check_room(shape, dtype, where)
         pixels: Pixels = np.empty(shape, dtype)
         kept: list[int] = []
 
@@ -131,7 +131,7 @@ def _plain(count: int, read: Callable[[int], bytes], options: ReadOptions, where
     height, width, channels = pixels.shape[1:]
     wanted = wanted_channels({channels}, options.channels) if options.channels else channels  # alpha stays
     target = (options.image_size, options.image_size) if options.image_size else fitted(height, width)
-    _check_room((count, *target, wanted), pixels.dtype)
+    _check_room((count, *target, wanted), pixels.dtype, where)
     notes = () if target == (height, width) else (_resizing({(height, width): count}, target),)
     return Decoded(resized(with_channels(pixels, wanted, where), target), np.arange(count), notes)
 
@@ -196,11 +196,12 @@ def _common_channels(pictures: Mapping[int, Picture], label: Callable[[int], str
     return pictures[first].channels
 
 
-def _check_room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def _check_room(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> None:
     """Images of this shape and type must not be over the limit."""
-    total = math.prod(shape) * dtype.itemsize
-    if total > MAX_BYTES:
-        raise DataError(
-            f"at most {MAX_BYTES:,} bytes are read, and {shape[0]:,} images of {shape[1]}x{shape[2]} pixels take "
-            f"{total:,}; choose a smaller image_size"
-        )
+    limits().check(
+        "bytes",
+        math.prod(shape) * dtype.itemsize,
+        where,
+        f"bytes of {shape[0]:,} images of {shape[1]}x{shape[2]} pixels",
+        "choose a smaller image_size",
+    )
