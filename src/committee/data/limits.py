@@ -44,7 +44,7 @@ class Limits:
     images: int = 10_000_000
     classes: int = 100_000
     columns: int = 250_000
-    line: int = 8 * 2**20
+    line: int = 4 * 2**20
     encoded: int = 128 * 2**20
     pixels: int = 64_000_000
 
@@ -89,9 +89,12 @@ class Limits:
             )
 
     def raised(self, limit: Limit, to: int) -> str:
-        """What the environment variable must say for this limit to be so high, and the others as they are."""
-        known = asdict(Limits())
-        changed = {name: value for name, value in asdict(replace(self, **{limit: to})).items() if value != known[name]}
+        """What the environment variable must say for this limit to be so high, and the others as they are.
+
+        It is at least doubled, since what was found may be only the first part of what is there.
+        """
+        known, higher = asdict(Limits()), replace(self, **{limit: max(to, 2 * int(getattr(self, limit)))})
+        changed = {name: value for name, value in asdict(higher).items() if value != known[name]}
         return ",".join(f"{name}={value}" for name, value in changed.items())
 
 

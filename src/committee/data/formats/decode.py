@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from committee.data.formats import tiff
 from committee.data.formats.files import HEAD_BYTES, check_image_size, decoding, reason
 from committee.data.formats.image_headers import checked
 from committee.data.formats.kinds import IMAGES, image_kind, in_words
-from committee.data.limits import limits
+from committee.data.limits import VARIABLE, limits
 from committee.errors import DataError
 
 LONGEST_SIDE = 96
@@ -185,12 +186,16 @@ def _opened(content: bytes, label: str) -> Image.Image:
         raise DataError(
             f"{label}: a {IMAGES} image is expected, got {in_words(content[:HEAD_BYTES])}; replace or remove the file"
         )
+    most = limits()
+    if most.pixels > (Image.MAX_IMAGE_PIXELS or most.pixels):  # the user raised the limit above Pillow's
+        Image.MAX_IMAGE_PIXELS = most.pixels
     try:
         image = Image.open(io.BytesIO(content), formats=(kind,))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        got = re.search(r"\d+", str(error))
         raise DataError(
-            f"{label}: an image of at most {limits().pixels:,} pixels is expected, got a larger one "
-            f"({reason(error)}); shrink it"
+            f"{label}: an image of at most {most.pixels:,} pixels is expected, got a larger one ({reason(error)}); "
+            f"shrink it, or if you trust it, set {VARIABLE}={most.raised('pixels', int(got[0]) if got else 0)}"
         ) from error
     except KeyError as error:  # Pillow 10 has no decoder of AVIF
         raise DataError(f"{label}: the installed Pillow reads no {kind}; update it, or convert the image") from error

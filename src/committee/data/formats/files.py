@@ -235,6 +235,7 @@ class Files:
             DataError: as in `open`, or a line is longer.
         """
         most = limits().line
+        self._check_length(self.size(name), "bytes", name)
         with self.open(name) as file:
             number = 0
             while line := file.readline(most + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from committee.data.formats.decode import (
 )
 from committee.data.formats.kinds import IMAGES
 from committee.data.formats.plain_png import decode_alike
-from committee.data.limits import limits
+from committee.data.limits import VARIABLE, limits
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
 
@@ -155,6 +156,10 @@ def told(unreadable: Sequence[Unreadable], count: int, where: str, leave_out: st
     if number == 1:
         return unreadable[0][1] + (f", or leave it out{leave_out}" if leave_out else "")
     advice = f", or leave them out{leave_out}" if leave_out else ""
+    raised = [sentence[sentence.rindex(VARIABLE) :] for _, sentence in unreadable if f"set {VARIABLE}=" in sentence]
+    if raised:
+        highest = max(raised, key=lambda pair: int(re.sub(r"\D", "", pair.rpartition("=")[2]) or 0))
+        advice += f", or if you trust them, set {highest}"
     return (
         f"{where}: readable images are expected, got {number:,} of {count:,} that are not: "
         f"{with_reasons(unreadable, where)}; replace or remove them{advice}"
