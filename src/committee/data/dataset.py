@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from committee.data.read_options import ValueRange
 from committee.errors import DataError, counted
+from committee.names import visible
 from committee.rng import numpy_generator
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -165,8 +166,8 @@ class ImageDataset:
     def __repr__(self) -> str:
         form = "x".join(map(str, self.image_shape))
         return (
-            f"<ImageDataset {self.name}: {len(self.train):,} training and {len(self.test):,} sealed test images, "
-            f"{len(self.class_names)} classes, {form}>"
+            f"<ImageDataset {visible(self.name)}: {len(self.train):,} training and {len(self.test):,} sealed test "
+            f"images, {len(self.class_names)} classes, {form}>"
         )
 
     @property

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +19,8 @@ from committee.ensemble.committee import Committee
 from committee.errors import CommitteeError, counted, require
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.metrics.formatting import percent
+from committee.names import csv_text, json_text
+from committee.terminal import console, plain, show
 
 FILE_FORMS = ("csv", "json", "parquet")
 
@@ -157,7 +157,7 @@ def form_of(form: str | None, out: Path | None) -> str:
     if found not in FILE_FORMS:
         raise CommitteeError(
             f"a file of predictions is {', '.join(FILE_FORMS[:-1])} or {FILE_FORMS[-1]}, got {found or 'no ending'!r}; "
-            f"give --format csv, or --out {out.stem}.csv"
+            f"give --format csv, or --out {shlex.quote(f'{out.stem}.csv')}"
         )
     return found
 
@@ -177,7 +177,7 @@ def write(predictions: Predictions, form: str, out: Path | None) -> None:
         else:
             text = {"csv": _csv, "json": _json}[form](predictions)
             if out is None:
-                print(text, end="")
+                show(text)
             else:
                 out.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -185,15 +185,13 @@ def write(predictions: Predictions, form: str, out: Path | None) -> None:
 
 
 def _print_table(predictions: Predictions) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:  # a file or another program has room for everything
-        console = Console(width=max(200, 3 * max(map(len, predictions.names), default=0)))
+    out = console()
+    if not out.is_terminal:  # a file or another program has room for everything
+        out = console(width=max(200, 3 * max(map(len, predictions.names), default=0)))
     longest = max(map(len, predictions.class_names))
-    second_too = console.width >= 60 + max(10, longest) + max(6, longest)  # 60: the other columns and the frame
+    second_too = out.width >= 60 + max(10, longest) + max(6, longest)  # 60: the other columns and the frame
     table = Table()
     table.add_column("image", overflow="fold", min_width=8)  # gives way, and then the second choice, never `familiar`
     headings = ("prediction", "prob.", *(("second", "prob.") if second_too else ()), "disagree", "familiar")
@@ -206,8 +204,8 @@ def _print_table(predictions: Predictions) -> None:
         cells = [text for c in chosen for text in (predictions.class_names[c], percent(float(row[c])))]
         shares = ["" if np.isnan(share) else f"{100 * share:.0f}\u00a0%" for share in (disagreement, familiar)]
         style = "red" if familiar < UNFAMILIAR[0] else ""
-        table.add_row(*map(Text, [name, *cells, *shares]), style=style)
-    console.print(table)
+        table.add_row(*map(plain, [name, *cells, *shares]), style=style)
+    out.print(table)
 
 
 def _flat(predictions: Predictions) -> dict[str, list[Any]]:
@@ -236,17 +234,13 @@ def _flat(predictions: Predictions) -> dict[str, list[Any]]:
 
 def _csv(predictions: Predictions) -> str:
     columns = _flat(predictions)
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return file.getvalue()
+    return csv_text(list(columns), zip(*columns.values(), strict=True))
 
 
 def _json(predictions: Predictions) -> str:
     broken = [UnreadableRecord(image=name, error=sentence) for name, sentence in predictions.unreadable]
     records = [record.model_dump() for record in (*predictions.records(), *broken)]
-    return json.dumps(records, ensure_ascii=False, indent=1) + "\n"
+    return json_text(records, indent=1) + "\n"
 
 
 def _write_parquet(predictions: Predictions, out: Path) -> None:
