@@ -361,9 +361,11 @@ def report(run: Path) -> None:
 
     if kind_of(run) == "study":
         study = StudyFolder.finished(run)
-        write_page(study)
+        with study.locked():
+            write_page(study)
         say(f"Report: {study.page}")
     else:
         folder = RunFolder.finished(run)
-        write_report(folder)
+        with folder.locked():
+            write_report(folder)
         say(f"Report: {folder.report}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import shlex
@@ -43,6 +44,12 @@ class Group(click.Group):
         except CommitteeError as error:
             say(f"Error: {error}", err=True)
             context.exit(2)
+        except OSError as error:  # from a place that no other part of the program has put into words
+            if error.errno == errno.EPIPE or not error.strerror:
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            say(f"Error: {place}{error.strerror}; check the disk and the permissions", err=True)
+            context.exit(2)
         except KeyboardInterrupt:
             say("Interrupted.", err=True)
             context.exit(130)
@@ -82,8 +89,8 @@ def click_errors_as_text() -> Iterator[None]:
 
 
 def _note(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """A note on standard error for a field by an old name; anything else as Python shows it."""
-    if category.__name__ == "RenamedFieldNote":
+    """A note on standard error for this package's own warnings; anything else as Python shows it."""
+    if category.__name__ in ("RenamedFieldNote", "DurabilityNote"):
         say(f"Note: {message}", err=True)
     else:
         otherwise(visible(str(message), lines=True), category, *where)

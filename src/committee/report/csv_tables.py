@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from committee import disk
 from committee.folders.records import EpochRecord
 from committee.metrics.results import Results, Scores
 from committee.names import csv_text
@@ -30,7 +31,7 @@ class Table:
 
     def write(self, path: Path) -> None:
         """The table as a CSV file."""
-        path.write_text(csv_text(self.columns, self.rows), encoding="utf-8", newline="\n")
+        disk.write(path, csv_text(self.columns, self.rows).encode())
 
 
 def write_run_tables(
@@ -43,8 +44,10 @@ def write_run_tables(
         class_names: one name for each class.
         histories: for each of `results.members` its epochs.
         folder: made if it is missing.
+
+    Raises:
+        StorageError: it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name, table in run_tables(results, class_names, histories).items():
         table.write(folder / f"{name}.csv")
 

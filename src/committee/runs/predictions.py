@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from committee import disk
 from committee.config.record import Record
 from committee.data.dataset import Pixels
 from committee.data.prepare import Preparation
@@ -19,7 +21,7 @@ from committee.ensemble.committee import Committee
 from committee.errors import CommitteeError, counted, require
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.metrics.formatting import percent
-from committee.names import csv_text, json_text
+from committee.names import csv_text, json_text, visible
 from committee.terminal import console, plain, show
 
 FILE_FORMS = ("csv", "json", "parquet")
@@ -169,7 +171,7 @@ def write(predictions: Predictions, form: str, out: Path | None) -> None:
         CommitteeError: the file cannot be written.
         MissingExtraError: Parquet without pyarrow.
     """
-    try:
+    with disk.failures_said(out or "standard output"):
         if form == "table":
             _print_table(predictions)
         elif form == "parquet" and out is not None:
@@ -179,18 +181,17 @@ def write(predictions: Predictions, form: str, out: Path | None) -> None:
             if out is None:
                 show(text)
             else:
-                out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CommitteeError(f"{out} cannot be written ({error.strerror}); give another file with --out") from error
+                disk.write(out, text.encode())
 
 
 def _print_table(predictions: Predictions) -> None:
     from rich.table import Table
 
+    names, class_names = list(map(visible, predictions.names)), list(map(visible, predictions.class_names))
     out = console()
     if not out.is_terminal:  # a file or another program has room for everything
-        out = console(width=max(200, 3 * max(map(len, predictions.names), default=0)))
-    longest = max(map(len, predictions.class_names))
+        out = console(width=max(200, 3 * max(map(len, names), default=0)))
+    longest = max(map(len, class_names))
     second_too = out.width >= 60 + max(10, longest) + max(6, longest)  # 60: the other columns and the frame
     table = Table()
     table.add_column("image", overflow="fold", min_width=8)  # gives way, and then the second choice, never `familiar`
@@ -198,10 +199,10 @@ def _print_table(predictions: Predictions) -> None:
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("prediction", "second") else "right", no_wrap=True)
     for name, row, disagreement, familiar in zip(
-        predictions.names, predictions.probabilities, predictions.disagreement, predictions.familiar, strict=True
+        names, predictions.probabilities, predictions.disagreement, predictions.familiar, strict=True
     ):
         chosen = np.argsort(-row, kind="stable")[: 2 if second_too else 1]
-        cells = [text for c in chosen for text in (predictions.class_names[c], percent(float(row[c])))]
+        cells = [text for c in chosen for text in (class_names[c], percent(float(row[c])))]
         shares = ["" if np.isnan(share) else f"{100 * share:.0f}\u00a0%" for share in (disagreement, familiar)]
         style = "red" if familiar < UNFAMILIAR[0] else ""
         table.add_row(*map(plain, [name, *cells, *shares]), style=style)
@@ -246,4 +247,6 @@ def _json(predictions: Predictions) -> str:
 def _write_parquet(predictions: Predictions, out: Path) -> None:
     arrow = require("pyarrow", extra="parquet", purpose="Writing Parquet")
     parquet = require("pyarrow.parquet", extra="parquet", purpose="Writing Parquet")
-    parquet.write_table(arrow.table(_flat(predictions)), out)
+    content = io.BytesIO()
+    parquet.write_table(arrow.table(_flat(predictions)), content)
+    disk.write(out, content.getvalue())

@@ -20,6 +20,7 @@ from committee.folders.run_folder import RunFolder
 from committee.metrics.results import Results
 from committee.runs.evaluation import evaluate_run
 from committee.training.executors import executor_for
+from committee.training.executors.processes import refuse_to_train_while_imported
 from committee.training.jobs import Event, shared
 from committee.training.pipeline import ignore, train_members
 from committee.training.plan import TrainingPlan, plan_training
@@ -77,12 +78,20 @@ def train_plan(
     on_event: Callable[[Event], None] = ignore,
 ) -> Results:
     """Train what is planned into a folder and evaluate it; the arguments and errors are those of `train`."""
-    began = time.monotonic()
-    folder.begin(plan.identity)
+    refuse_to_train_while_imported()
+    folder.check_free(plan.identity)
     if folder.is_finished:
         folder.verify()
         return folder.results
-    setting = plan.setting
+    with folder.locked():
+        _train_members(plan, folder, deadline, on_event)
+        return evaluate_run(folder, plan.dataset, open_for=None if keep_sealed else "the end of training")
+
+
+def _train_members(plan: TrainingPlan, folder: RunFolder, deadline: float, on_event: Callable[[Event], None]) -> None:
+    """The members that the folder lacks."""
+    began, setting = time.monotonic(), plan.setting
+    folder.begin(plan.identity)
     folder.write_recipe(plan.recipe)
     folder.write_environment(setting.environment())
     folder.write_data(RunData(**describe(plan.dataset).model_dump(), reload=setting.reload))
@@ -101,7 +110,6 @@ def train_plan(
                 )
     finally:
         folder.write_seconds_training(before + time.monotonic() - began)
-    return evaluate_run(folder, plan.dataset, open_for=None if keep_sealed else "the end of training")
 
 
 def evaluate(run: str | Path, dataset: ImageDataset) -> Results:
@@ -119,4 +127,5 @@ def evaluate(run: str | Path, dataset: ImageDataset) -> Results:
         raise RunError(
             f"{run} was trained on other images than {dataset.name} has now; give the data set of the training"
         )
-    return evaluate_run(folder, dataset, open_for="committee evaluate")
+    with folder.locked():
+        return evaluate_run(folder, dataset, open_for="committee evaluate")

@@ -170,7 +170,7 @@ def execute(job: Job) -> Iterator[Event]:
 def epoch_done(job: Job, state: TrainingState) -> EpochDone:
     """The event of an epoch; the history in the member's folder grows by it."""
     if job.folder:
-        job.folder.write_history(state.history)
+        job.folder.write_history(state.history, synced=False)  # a checkpoint holds it, too
     return EpochDone(job.member, state.history[-1], job.model)
 
 

@@ -28,12 +28,7 @@ class _Worker:
 
 def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
     """Execute the jobs in this many processes, in their order, as workers become free."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # SystemExit, since this process can only end, and a traceback would bury what to do
-        raise SystemExit(
-            "Error: this script trains as soon as it is imported, and worker processes import it; put its calls under "
-            '`if __name__ == "__main__":`, or train with workers=1 (in committee.Setting or CommitteeClassifier)'
-        )
+    refuse_to_train_while_imported()
     waiting = deque(jobs)
     active: dict[Connection, _Worker] = {}
     try:
@@ -64,6 +59,16 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
         for worker in active.values():
             worker.process.terminate()
             worker.process.join()
+
+
+def refuse_to_train_while_imported() -> None:
+    """End a worker process that imports its parent's script, and so was about to train itself, with what to do."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # SystemExit, since this process can only end, and a traceback would bury what to do
+        raise SystemExit(
+            "Error: this script trains as soon as it is imported, and worker processes import it; put its calls under "
+            '`if __name__ == "__main__":`, or train with workers=1 (in committee.Setting or CommitteeClassifier)'
+        )
 
 
 def _why_it_died(status: int | None) -> str:
