@@ -51,6 +51,11 @@ def _escape(character: str) -> str:
     return _SHORT.get(character, form)
 
 
+def unicode_text(text: str) -> str:
+    """A text as it is, but with escapes for bytes of a file's name that are no UTF-8, which few formats can hold."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def csv_cell(value: object) -> object:
     """A value for a CSV file; a text that a spreadsheet would take for a formula gets an apostrophe before it.
 

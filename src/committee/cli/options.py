@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import io
 import shlex
 import sys
 import warnings
@@ -38,6 +39,8 @@ class Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the command; warnings of this package are printed as notes."""
         warnings.showwarning = functools.partial(_note, warnings.showwarning)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # one that lacks a name's characters shows escapes for them
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with click_errors_as_text():
                 return super().invoke(context)

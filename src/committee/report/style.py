@@ -31,6 +31,7 @@ ERRORS = LinearSegmentedColormap.from_list("errors", ["#fdf1e9", "#f3b78f", VERM
 DIFFERENCES = LinearSegmentedColormap.from_list("differences", ["#f0f5f9", "#9cc3dc", BLUE])
 RIGHT = LinearSegmentedColormap.from_list("right", ["#e3e8ed", "#e3e8ed"])
 SMALL = (4.8, 3.5)
+DPI = 200  # two pixels for each pixel of the page
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK, "handlelength": 1.6}
 
 _TEXT_FONTS = ("Inter", "Source Sans 3", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
@@ -115,7 +116,7 @@ def as_png(figure: Figure) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(content, format="png", dpi=200, metadata={"Software": None})
+        figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
     return content.getvalue()
 
 

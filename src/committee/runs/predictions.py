@@ -21,7 +21,7 @@ from committee.ensemble.committee import Committee
 from committee.errors import CommitteeError, counted, require
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.metrics.formatting import percent
-from committee.names import csv_text, json_text, visible
+from committee.names import csv_text, json_text, unicode_text, visible
 from committee.terminal import console, plain, show
 
 FILE_FORMS = ("csv", "json", "parquet")
@@ -244,9 +244,14 @@ def _json(predictions: Predictions) -> str:
     return json_text(records, indent=1) + "\n"
 
 
+def _unicode(cell: object) -> object:
+    return unicode_text(cell) if isinstance(cell, str) else cell
+
+
 def _write_parquet(predictions: Predictions, out: Path) -> None:
     arrow = require("pyarrow", extra="parquet", purpose="Writing Parquet")
     parquet = require("pyarrow.parquet", extra="parquet", purpose="Writing Parquet")
     content = io.BytesIO()
-    parquet.write_table(arrow.table(_flat(predictions)), content)
+    columns = {unicode_text(name): [_unicode(cell) for cell in cells] for name, cells in _flat(predictions).items()}
+    parquet.write_table(arrow.table(columns), content)
     disk.write(out, content.getvalue())
