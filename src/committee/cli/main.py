@@ -30,6 +30,8 @@ from committee.cli.options import (
     training_options,
 )
 from committee.errors import CommitteeError, counted
+from committee.names import file_name
+from committee.terminal import console, say
 
 if TYPE_CHECKING:
     from committee.config.recipe import Recipe
@@ -116,18 +118,19 @@ def train(
         training_options = replace(training_options, seed=before.identity.seed)
     recipe, dataset = recipe_options.load(before), training_options.load(data)
     setting = training_options.setting(data)
-    name, deadline = f"{dataset.name}-{recipe.name}-seed{setting.seed}", math.inf
+    stem = f"{file_name(dataset.name)}-{file_name(recipe.name)}"
+    name, deadline = f"{stem}-seed{setting.seed}", math.inf
     if budget is not None:
-        name = f"{dataset.name}-{recipe.name}-{budget:.0f}s-seed{setting.seed}"
+        name = f"{stem}-{budget:.0f}s-seed{setting.seed}"
         folder = RunFolder(out or Path("runs") / name)
         recipe, setting, deadline = within(budget, began, dataset, recipe_options, setting, folder)
     plan = plan_training(dataset, recipe, setting, continued=before)
     folder = RunFolder(out) if out else free_folder(Path("runs"), name, plan.identity)
     folder.check_free(plan.identity)
     if folder.is_finished:
-        click.echo(f"{folder} already holds this training; showing its results.", err=True)
+        say(f"{folder} already holds this training; showing its results.", err=True)
     else:
-        click.echo(announcement(plan, folder), err=True)
+        say(*announcement(plan, folder), err=True)
     epochs = recipe.training.epochs
     work = {("", member): (epochs, 1.0) for member in plan.missing(folder)}
     try:
@@ -135,7 +138,7 @@ def train(
             train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=monitor)
     except KeyboardInterrupt:
         members = recipe.committee.members
-        click.echo(
+        say(
             f"Interrupted; {members - len(plan.missing(folder))} of {members} members are finished and kept in "
             f"{folder}. Give the same command again to continue.",
             err=True,
@@ -153,11 +156,11 @@ def within(
     from committee.runs.budget import end_seconds, plan_budget
 
     left = budget - (time.monotonic() - began)
-    click.echo(f"Budget {budget:.0f} seconds: planning for this machine ...", err=True)
+    say(f"Budget {budget:.0f} seconds: planning for this machine ...", err=True)
     plan = plan_budget(
         dataset, options.load(), left, setting, members=options.members, epochs=options.epochs, run=folder
     )
-    click.echo(plan.note, err=True)
+    say(plan.note, err=True)
     numbers = f"--members {plan.recipe.committee.members} --epochs {plan.recipe.training.epochs}"
     given = re.compile(r"--budget[ =]\S+")  # how long it takes depends on the machine, these numbers do not
     planned = f"{given.sub(numbers, setting.command)}  # planned for --budget {budget:.0f}s"
@@ -165,42 +168,40 @@ def within(
     return plan.recipe, repeatable, began + budget - end_seconds(len(dataset.train))
 
 
-def announcement(plan: TrainingPlan, folder: RunFolder) -> str:
+def announcement(plan: TrainingPlan, folder: RunFolder) -> list[str]:
     """What is about to be trained, in two lines, and remarks on the data."""
     from committee.data.check import quick_notes
 
     dataset, recipe, setting = plan.dataset, plan.recipe, plan.setting
     height, width, channels = dataset.image_shape
     members, epochs = counted(recipe.committee.members, "member"), counted(recipe.training.epochs, "epoch")
-    notes = "".join(f"Note: {note}\n" for note in (*dataset.notes, *quick_notes(dataset)))
-    return (
+    return [
         f"{dataset.name}: {len(dataset.train):,} training images, {len(dataset.test):,} sealed test images, "
-        f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})\n{notes}"
+        f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})",
+        *(f"Note: {note}" for note in (*dataset.notes, *quick_notes(dataset))),
         f"Recipe {recipe.name}: {members}, {epochs}{' at most' * (recipe.training.patience > 0)}, on "
-        f"{setting.device} in {setting.precision}, {setting.workers} at a time\n"
-        f"Folder: {folder}"
-    )
+        f"{setting.device} in {setting.precision}, {setting.workers} at a time",
+        f"Folder: {folder}",
+    ]
 
 
 def show(folder: RunFolder, as_json: bool) -> None:
     """The end of a training or an evaluation."""
-    from rich.console import Console
-
     from committee.cli import tables
 
     manifest = folder.manifest
     if as_json:
         summary = manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
-        click.echo(json.dumps({"run": str(folder), "report": str(folder.report), **summary}))
+        say(json.dumps({"run": str(folder), "report": str(folder.report), **summary}))
         return
     for warning in manifest.warnings:
-        click.echo(warning)
+        say(warning)
     results = folder.results
-    click.echo(tables.units(results))
-    Console().print(tables.members_table(results))
+    say(tables.units(results))
+    console().print(tables.members_table(results))
     for line in tables.closing_lines(results):
-        click.echo(line)
-    click.echo(f"Report: {folder.report}")
+        say(line)
+    say(f"Report: {folder.report}")
 
 
 # --- using runs -------------------------------------------------------------------------------------------------------
@@ -251,21 +252,23 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     preparation = committee.preparation(prepare)
     images = committee.read_images(paths, preparation)
     for note in images.notes:
-        click.echo(f"Note: {note}", err=True)
+        say(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)
     predictions.write(replace(answers, unreadable=images.unreadable), form, out)
     for note in predictions.remarks(answers, preparation):
-        click.echo(f"Note: {note}", err=True)
+        say(f"Note: {note}", err=True)
     if images.unreadable:
-        click.echo(tell_of_unreadable(images.unreadable, len(images.names)), err=True)
+        say(*tell_of_unreadable(images.unreadable, len(images.names)), err=True)
         raise SystemExit(3)
 
 
-def tell_of_unreadable(unreadable: Sequence[tuple[str, str]], read: int) -> str:
+def tell_of_unreadable(unreadable: Sequence[tuple[str, str]], read: int) -> list[str]:
     """What is printed where a prediction lacks images: how many, and the first ten with their reasons."""
-    shown = "".join(f"\n  {sentence}" for _, sentence in unreadable[:10])
-    more = f"\n  and {len(unreadable) - 10:,} more" if len(unreadable) > 10 else ""
-    return f"{counted(len(unreadable), 'image')} cannot be read and {counted(read, 'image')} can:{shown}{more}"
+    return [
+        f"{counted(len(unreadable), 'image')} cannot be read and {counted(read, 'image')} can:",
+        *(f"  {sentence}" for _, sentence in unreadable[:10]),
+        *([f"  and {len(unreadable) - 10:,} more"] if len(unreadable) > 10 else []),
+    ]
 
 
 @main.command()
@@ -290,9 +293,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
 
     folder = RunFolder.finished(run)
     if folder.manifest.test_openings and not again:
-        click.echo(
-            f"The test images of {run} are open already; showing its results (--again evaluates again).", err=True
-        )
+        say(f"The test images of {run} are open already; showing its results (--again evaluates again).", err=True)
         show(folder, as_json)
         return
     source = folder.data.reload
@@ -324,7 +325,7 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
     from committee.runs.comparison import as_text, compare_runs
 
     comparison = compare_runs(run_a, run_b, on)
-    click.echo(to_json(comparison) if as_json else as_text(comparison, run_a, run_b, on))
+    say(*([to_json(comparison)] if as_json else as_text(comparison, run_a, run_b, on)))
 
 
 @main.command()
@@ -342,8 +343,8 @@ def verify(run: Path) -> None:
     kind = kind_of(run)
     folder = StudyFolder.finished(run) if kind == "study" else RunFolder.finished(run, or_model=True)
     count = folder.verify(shown_too=True)
-    click.echo(f"{run}: all {count:,} files of this {kind} are those that were written.")
-    click.echo(f"Contents: {folder.contents_digest()}")
+    say(f"{run}: all {count:,} files of this {kind} are those that were written.")
+    say(f"Contents: {folder.contents_digest()}")
 
 
 @main.command()
@@ -364,9 +365,9 @@ def report(run: Path) -> None:
         study = StudyFolder.finished(run)
         with study.locked():
             write_page(study)
-        click.echo(f"Report: {study.page}")
+        say(f"Report: {study.page}")
     else:
         folder = RunFolder.finished(run)
         with folder.locked():
             write_report(folder)
-        click.echo(f"Report: {folder.report}")
+        say(f"Report: {folder.report}")

@@ -40,8 +40,11 @@ R = TypeVar("R", bound=Record)
 
 
 def write_text(path: Path, text: str, *, synced: bool = True) -> None:
-    """A text file in UTF-8, whole or not at all; `synced` as in `committee.disk.write`."""
-    disk.write(path, text.encode(), synced=synced)
+    """A text file in UTF-8, whole or not at all; `synced` as in `committee.disk.write`.
+
+    A byte of a file's name that is no UTF-8 becomes an escape, from which JSON reads the same name again.
+    """
+    disk.write(path, text.encode(errors="backslashreplace"), synced=synced)
 
 
 @contextmanager

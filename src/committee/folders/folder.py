@@ -29,6 +29,7 @@ from committee.folders.records import (
     differences,
 )
 from committee.metrics.results import TestOpening
+from committee.names import visible
 
 SCHEMA = 3
 READABLE = (2, 3)  # 2: version 0.2 to 0.4, whose names `committee.config.record` translates
@@ -46,7 +47,7 @@ class Folder:
         self.path = Path(path)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}>"
+        return f"<{type(self).__name__} {visible(str(self.path))}>"
 
     def __str__(self) -> str:
         return str(self.path)

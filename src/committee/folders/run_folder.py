@@ -5,9 +5,7 @@ A file is read when it is first asked for, and kept.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -37,6 +35,7 @@ from committee.folders.records import (
 from committee.folders.run_check import check_run
 from committee.metrics import familiarity
 from committee.metrics.results import Results
+from committee.names import csv_text
 
 
 class RunFolder(Folder):
@@ -230,12 +229,12 @@ class RunFolder(Folder):
             part: which images.
             rows: position, true class, predicted class, the probability of each, and the image's file.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("image", "true", "predicted", "probability_true", "probability_predicted", "file"))
-        for position, true, predicted, of_true, of_predicted, file in rows:
-            writer.writerow((position, true, predicted, f"{of_true:.6f}", f"{of_predicted:.6f}", file))
-        files.write_text(self.tables / f"misclassified_{part}.csv", text.getvalue())
+        columns = ("image", "true", "predicted", "probability_true", "probability_predicted", "file")
+        cells = (
+            (position, true, predicted, f"{of_true:.6f}", f"{of_predicted:.6f}", file)
+            for position, true, predicted, of_true, of_predicted, file in rows
+        )
+        files.write_text(self.tables / f"misclassified_{part}.csv", csv_text(columns, cells))
 
     # --- results
 
