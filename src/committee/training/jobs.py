@@ -179,7 +179,7 @@ class Checkpoints:
                 state = TrainingState.from_tensors(*folder.read_checkpoint(path))
             except RunError as error:
                 damaged.append(str(error).partition(";")[0])  # what to do is decided here
-            except (KeyError, TypeError, ValueError, AssertionError):
+            except (KeyError, TypeError, ValueError, AssertionError):  # of version 0.6 or earlier, without a digest
                 damaged.append(f"{path.name} does not hold what this version expects")
             else:
                 self.latest = path
