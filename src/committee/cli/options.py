@@ -138,7 +138,9 @@ def two_numbers(context: click.Context, parameter: click.Parameter, value: str |
     return None if value is None else (low, high)
 
 
-run_argument = click.argument("run", type=folder_type)
+key_type = click.Path(path_type=Path, exists=True, dir_okay=False)
+run_type = click.Path(path_type=Path)  # a folder or a bundle
+run_argument = click.argument("run", type=run_type)
 data_dir_option = click.option(
     "--data-dir", type=folder_type, help="Folder that holds the files of a data set with a name."
 )

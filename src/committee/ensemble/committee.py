@@ -153,7 +153,7 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
     """The committee of a finished run folder, or of a study's model.
 
     Args:
-        run: the folder that `committee train` wrote.
+        run: the folder that `committee train` wrote, or a bundle of it.
         device: where it predicts; "auto" picks as training does. On the device kind and with the precision of the
             training it gives the same bits as then.
 

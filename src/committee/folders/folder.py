@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from committee import disk
 from committee.config.record import Record
 from committee.errors import RunError
-from committee.folders import files
+from committee.folders import files, parsing
 from committee.folders.lock import is_empty, locked
 from committee.folders.records import (
     Environment,
@@ -43,14 +43,16 @@ M = TypeVar("M", bound=Manifest)
 class Folder:
     """What the folders of runs and of studies share: an identity, a manifest, tables, figures, a test record."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, name: str = "") -> None:
+        """A folder at a path; `name` is what to call it where it has been unpacked from elsewhere."""
         self.path = Path(path)
+        self._name = name
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {visible(str(self.path))}>"
+        return f"<{type(self).__name__} {visible(str(self))}>"
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self._name or str(self.path)
 
     @property
     def is_finished(self) -> bool:
@@ -164,7 +166,7 @@ class Folder:
         Raises:
             RunError: a file is missing or is not the one that was written.
         """
-        listed = self._listed()
+        listed = self.listed
         for inner in sorted({parent for name in listed for parent in Path(name).parents[:-1]}):
             if (self.path / inner).is_symlink():
                 raise RunError(f"{self.path / inner} is a link; a run's files lie in its own folder: put them there")
@@ -181,18 +183,14 @@ class Folder:
 
     def contents_digest(self) -> str:
         """SHA-256 over the digests of the files that `verify` compares: what a finished folder holds, as one number."""
-        listed = self._listed()
+        listed = self.listed
         lines = [f"{name} {listed[name].sha256}\n" for name in sorted(listed) if not name.startswith(SHOWN)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def _listed(self) -> dict[str, FileRecord]:
-        """The files of the manifest."""
-        content = files.read_json(self.path / MANIFEST)
-        listed = content.get("files") if isinstance(content, dict) else None
-        if not isinstance(listed, dict):
-            raise RunError(f"{self.path / MANIFEST} lists no files of this folder; restore it or train again")
-        check_names(listed, self.path / MANIFEST)
-        return {name: files.as_record(value, FileRecord, self.path / MANIFEST) for name, value in listed.items()}
+    @property
+    def listed(self) -> dict[str, FileRecord]:
+        """The files of the manifest, by their names."""
+        return listed_files(files.read_bytes(self.path / MANIFEST), self.path / MANIFEST)
 
     def _finish(self, kind: type[M], summary: Mapping[str, JsonValue]) -> M:
         listed = {}
@@ -204,6 +202,24 @@ class Folder:
         manifest = kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
         files.write_record(self.path / MANIFEST, manifest)
         return manifest
+
+
+def listed_files(manifest: bytes, where: Path) -> dict[str, FileRecord]:
+    """The files that a manifest lists.
+
+    Args:
+        manifest: its text.
+        where: what it is, for messages.
+
+    Raises:
+        RunError: it is none, or a name leads out of the folder.
+    """
+    content = parsing.json_value(manifest, where)
+    listed = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(listed, dict):
+        raise RunError(f"{where} lists no files of this folder; restore it or train again")
+    check_names(listed, where)
+    return {name: files.as_record(value, FileRecord, where) for name, value in listed.items()}
 
 
 def check_names(names: Iterable[str], where: Path) -> None:

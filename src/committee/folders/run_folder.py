@@ -21,6 +21,7 @@ from committee.data.dataset import Labels
 from committee.data.prepare import measure
 from committee.errors import RecipeError, RunError
 from committee.folders import files
+from committee.folders.bundle import is_bundle, unpacked
 from committee.folders.folder import MANIFEST, Folder, kind_of
 from committee.folders.member_folder import MemberFolder
 from committee.folders.records import (
@@ -42,18 +43,34 @@ class RunFolder(Folder):
     """The folder of a run; a study's models have the same form."""
 
     @classmethod
-    def finished(cls, path: str | Path, *, or_model: bool = False) -> Self:
+    def at(cls, path: str | Path) -> Self:
+        """The folder at a path, where a bundle is unpacked into a temporary one; see `committee.folders.bundle`.
+
+        Raises:
+            RunError: there is a file that is no bundle.
+        """
+        return cls(unpacked(Path(path)), str(path)) if is_bundle(Path(path)) else cls(path)
+
+    @classmethod
+    def finished(cls, path: str | Path, *, or_model: bool = False, to_write: bool = False) -> Self:
         """The folder of a finished run.
 
         Args:
-            path: the folder.
+            path: the folder, or a bundle.
             or_model: whether a model of a study may be meant, too.
+            to_write: whether something is to be written there, which a bundle does not take.
 
         Raises:
             RunError: not a run folder, an unfinished run, one of a version that cannot be read, another kind, or one
                 with a file that is missing or not the one that was written.
         """
-        folder, kind = cls(path), kind_of(Path(path))
+        if to_write and is_bundle(Path(path)):
+            raise RunError(
+                f"{path} is a bundle, and nothing is written into it; unpack it (unzip {path} -d FOLDER) and give the "
+                "folder"
+            )
+        folder = cls.at(path)
+        kind = kind_of(folder.path)
         if kind == "run" or (kind == "model" and or_model):
             folder.verify()
             check_run(folder, is_model=kind == "model")
@@ -128,7 +145,7 @@ class RunFolder(Folder):
 
     def member_numbers(self) -> list[int]:
         """The members of a finished folder that are done, whether they are trained or failed."""
-        found = (re.fullmatch(r"members/(\d{2,9})/member\.json", name) for name in self._listed())
+        found = (re.fullmatch(r"members/(\d{2,9})/member\.json", name) for name in self.listed)
         return sorted(int(each.group(1)) for each in found if each)
 
     @cached_property
@@ -180,7 +197,7 @@ class RunFolder(Folder):
         """What the training images look like; of older runs and studies' models, by the samples on their page."""
         if self.has_images:
             return files.read_record(self.path / "images.json", ImagesRecord)
-        owners = (self.path, *self.path.parents[1:2])
+        owners = (self.path, *(self.path.parents[1:2] if self.path.parent.name == "models" else ()))
         shown = next((Folder(each).pictures for each in owners if (each / "pictures.npz").exists()), {})
         if "samples" not in shown:
             return ImagesRecord()
@@ -268,7 +285,7 @@ class RunFolder(Folder):
 
     def weights_digest(self) -> str:
         """SHA-256 over the members' weights files of a finished run: equal digests, equal members."""
-        weights = sorted((name, each) for name, each in self._listed().items() if name.endswith("weights.safetensors"))
+        weights = sorted((name, each) for name, each in self.listed.items() if name.endswith("weights.safetensors"))
         return hashlib.sha256("".join(each.sha256 for _, each in weights).encode()).hexdigest()
 
 

@@ -115,13 +115,13 @@ def evaluate(run: str | Path, dataset: ImageDataset) -> Results:
     """Open the test images of a run that kept them sealed, and write its results and report again.
 
     Args:
-        run: the folder of a finished run.
+        run: the folder of a finished run; no bundle, since it is written to.
         dataset: what it was trained on.
 
     Raises:
         RunError: the folder is not a finished run, or it was trained on other images.
     """
-    folder = RunFolder.finished(run)
+    folder = RunFolder.finished(run, to_write=True)
     if dataset.part_digests() != (folder.identity.train_images, folder.identity.test_images):
         raise RunError(
             f"{run} was trained on other images than {dataset.name} has now; give the data set of the training"
