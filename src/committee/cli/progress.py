@@ -16,7 +16,7 @@ from rich.text import Text
 
 from committee.errors import counted
 from committee.metrics.formatting import duration, percent
-from committee.training.jobs import EpochDone, Event, Failed, Finished
+from committee.training.jobs import EpochDone, Event, Failed, Finished, Remark
 from committee.training.state import StepProgress
 
 
@@ -67,7 +67,7 @@ class Clock:
             self.seen[key] = self.seen.get(key, 0) + 1
             self.done += cost
             self.left -= cost
-        else:
+        elif isinstance(event, Finished | Failed):
             self.left -= cost * max(epochs - self.seen.get(key, 0), 0)
             self.part.pop(key, None)
 
@@ -96,7 +96,7 @@ class Lines(Monitor):
         return None
 
     def __call__(self, event: Event) -> None:
-        """Print a line for an epoch, a finished or a failed member."""
+        """Print a line for an epoch, a finished or a failed member, or a remark."""
         self.clock.take(event)
         name, key, now = member_name(event), (event.model, event.member), time.monotonic()
         if isinstance(event, EpochDone):
@@ -110,6 +110,8 @@ class Lines(Monitor):
             print(f"{name}  finished after {counted(event.record.epochs, 'epoch')}", file=sys.stderr, flush=True)
         elif isinstance(event, Failed):
             print(f"{name}  FAILED: {event.why}", file=sys.stderr, flush=True)
+        elif isinstance(event, Remark):
+            print(f"{name}  {event.text}", file=sys.stderr, flush=True)
 
 
 def epoch_line(event: EpochDone) -> str:
@@ -181,6 +183,8 @@ class Bars(Monitor):
             self.progress.update(self.bars[key], completed=self.clock.seen[key])
             if reduced := reduction(event):
                 self.progress.console.print(Text(f"{name}: {reduced}"))
+        elif isinstance(event, Remark):
+            self.progress.console.print(Text(f"{name}: {event.text}"))
         else:
             if key in self.bars:
                 self.progress.remove_task(self.bars.pop(key))

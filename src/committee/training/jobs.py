@@ -140,7 +140,16 @@ class Failed:
     model: str = ""
 
 
-Event = StepProgress | EpochDone | Finished | Failed
+@dataclass(frozen=True)
+class Remark:
+    """Something about a member that its user should know, in one sentence; its training goes on."""
+
+    member: int
+    text: str
+    model: str = ""
+
+
+Event = StepProgress | EpochDone | Finished | Failed | Remark
 Executor = Callable[[Sequence[Job]], Generator[Event]]
 
 
