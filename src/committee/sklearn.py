@@ -18,10 +18,10 @@ from committee.ensemble.committee import Committee, form_committee
 from committee.ensemble.member_predictions import MemberPredictions
 from committee.errors import DataError, require
 from committee.training.executors import executor_for
-from committee.training.jobs import shared
 from committee.training.pipeline import train_members
 from committee.training.plan import plan_training
 from committee.training.setting import Setting
+from committee.training.shared_images import shared
 
 _base = require("sklearn.base", extra="sklearn", purpose="CommitteeClassifier")
 _validation = require("sklearn.utils.validation", extra="sklearn", purpose="CommitteeClassifier")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from committee.cli import ends
 from committee.config.record import Record
 from committee.data.read_options import ReadOptions
 from committee.errors import CommitteeError
@@ -34,14 +35,16 @@ class Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the command; warnings of this package are printed as notes."""
         warnings.showwarning = functools.partial(_note, warnings.showwarning)
-        try:
-            return super().invoke(context)
-        except CommitteeError as error:
-            click.echo(f"Error: {error}", err=True)
-            context.exit(2)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            context.exit(130)
+        with ends.sigterm_raises():
+            try:
+                return super().invoke(context)
+            except CommitteeError as error:
+                click.echo(f"Error: {error}", err=True)
+                context.exit(2)
+            except KeyboardInterrupt as stop:
+                words, code = ends.words_and_code(stop)
+                click.echo(f"{words}.", err=True)
+                context.exit(code)
 
     def resolve_command(
         self, context: click.Context, args: list[str]

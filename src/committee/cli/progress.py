@@ -16,7 +16,7 @@ from rich.text import Text
 
 from committee.errors import counted
 from committee.metrics.formatting import duration, percent
-from committee.training.jobs import EpochDone, Event, Failed, Finished, Remark
+from committee.training.jobs import Died, EpochDone, Event, Failed, Finished, Remark
 from committee.training.state import StepProgress
 
 
@@ -27,6 +27,7 @@ class Monitor(AbstractContextManager["Monitor"], Protocol):
         """Show one event."""
 
 
+ENDS = {Failed: "failed", Died: "died"}
 SECONDS_PER_LINE = 10  # of each member, at least, where there are no bars
 Key = tuple[str, int]  # a model's name ("" for a run's only one), and a member's number
 Work = Mapping[Key, tuple[int, float]]  # for each member still to train: epochs at most, and what an epoch costs
@@ -54,6 +55,7 @@ class Clock:
         self.part: dict[Key, float] = {}  # cost of the part of its current epoch that each member has done
         self.at_most = "at most " if may_stop_early else ""
         self.seen: dict[Key, int] = {}
+        self.reached: dict[Key, int] = {}  # each member's last epoch
 
     def take(self, event: Event) -> None:
         """Count an event."""
@@ -64,10 +66,13 @@ class Clock:
             self.part[key] = cost * event.step / event.steps
         elif isinstance(event, EpochDone):
             self.part[key] = 0.0
+            if event.record.epoch <= self.reached.get(key, 0):  # once more, by a member that was started again
+                return
+            self.reached[key] = event.record.epoch
             self.seen[key] = self.seen.get(key, 0) + 1
             self.done += cost
             self.left -= cost
-        elif isinstance(event, Finished | Failed):
+        elif isinstance(event, Finished | Failed | Died):
             self.left -= cost * max(epochs - self.seen.get(key, 0), 0)
             self.part.pop(key, None)
 
@@ -108,8 +113,8 @@ class Lines(Monitor):
                 print(f"{name}  {reduced}", file=sys.stderr, flush=True)
         elif isinstance(event, Finished):
             print(f"{name}  finished after {counted(event.record.epochs, 'epoch')}", file=sys.stderr, flush=True)
-        elif isinstance(event, Failed):
-            print(f"{name}  FAILED: {event.why}", file=sys.stderr, flush=True)
+        elif isinstance(event, Failed | Died):
+            print(f"{name}  {ENDS[type(event)].upper()}: {event.why}", file=sys.stderr, flush=True)
         elif isinstance(event, Remark):
             print(f"{name}  {event.text}", file=sys.stderr, flush=True)
 
@@ -188,8 +193,8 @@ class Bars(Monitor):
         else:
             if key in self.bars:
                 self.progress.remove_task(self.bars.pop(key))
-            if isinstance(event, Failed):
-                self.progress.console.print(Text(f"{name} failed: {event.why}", style="red"))
+            if isinstance(event, Failed | Died):
+                self.progress.console.print(Text(f"{name} {ENDS[type(event)]}: {event.why}", style="red"))
             else:
                 self.progress.console.print(Text(f"{name} finished: {self.latest.get(key, '')}"))
         self.progress.update(

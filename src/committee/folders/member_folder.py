@@ -41,8 +41,8 @@ class MemberFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether the member has finished, failed or come too late."""
-        return (self.path / "member.json").exists()
+        """Whether the member has finished, failed or come too late; one whose process died is still to be trained."""
+        return (self.path / "member.json").exists() and self.record.status != "died"
 
     @property
     def has_begun(self) -> bool:
@@ -55,8 +55,9 @@ class MemberFolder:
         return files.read_record(self.path / "member.json", MemberRecord)
 
     def write_record(self, record: MemberRecord) -> None:
-        """Say what became of the member; its checkpoint goes."""
-        self._checkpoint.unlink(missing_ok=True)
+        """Say what became of the member; its checkpoint goes, unless it is needed to go on."""
+        if record.status != "died":
+            self.delete_checkpoint()
         files.write_record(self.path / "member.json", record)
 
     def write(self, member: TrainedMember) -> None:

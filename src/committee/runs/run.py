@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from committee.config.recipe import Recipe
@@ -20,10 +21,11 @@ from committee.folders.run_folder import RunFolder
 from committee.metrics.results import Results
 from committee.runs.evaluation import evaluate_run
 from committee.training.executors import executor_for
-from committee.training.jobs import Event, shared
+from committee.training.jobs import Event
 from committee.training.pipeline import ignore, train_members
 from committee.training.plan import TrainingPlan, plan_training
 from committee.training.setting import Setting
+from committee.training.shared_images import shared
 
 
 def train(
@@ -40,12 +42,15 @@ def train(
 ) -> Results:
     """Train a committee into a run folder; members that are already there are kept.
 
+    A member that cannot be trained is left out, and `results.members` says why: one that "failed" (its loss is not
+    finite) for good, one that "died" (its process did) until the same call trains it.
+
     Args:
         dataset: its training images are used, its test images only at the end.
         recipe: what to train.
         out: the run folder: a new one, or one that the same training began or finished.
         setting: seed, device, precision, workers; None takes the defaults.
-        keep_sealed: leave the test images sealed.
+        keep_sealed: leave the test images sealed; they stay so, too, where the process of a member died.
         continued: a finished run whose members are trained on for the recipe's epochs.
         pseudo: images with labels that a committee gave them; they join every batch.
         deadline: the `time.monotonic()` from which members that still train are given up, once as many are finished
@@ -76,12 +81,18 @@ def train_plan(
     deadline: float = math.inf,
     on_event: Callable[[Event], None] = ignore,
 ) -> Results:
-    """Train what is planned into a folder and evaluate it; the arguments and errors are those of `train`."""
+    """Train what is planned into a folder and evaluate it; the arguments and errors are those of `train`.
+
+    The test images stay sealed while the run lacks a member whose process died, so that they are opened once, for the
+    committee that was planned. Called again, it trains that member and opens them.
+    """
     began = time.monotonic()
     folder.begin(plan.identity)
     if folder.is_finished:
         folder.verify()
-        return folder.results
+        if not plan.missing(folder):
+            return folder.results
+        folder.reopen()
     setting = plan.setting
     folder.write_recipe(plan.recipe)
     folder.write_environment(setting.environment())
@@ -100,8 +111,10 @@ def train_plan(
                     on_event=on_event,
                 )
     finally:
-        folder.write_seconds_training(before + time.monotonic() - began)
-    return evaluate_run(folder, plan.dataset, open_for=None if keep_sealed else "the end of training")
+        with suppress(OSError, RunError):  # where a disk is full, the training's own error says so
+            folder.write_seconds_training(before + time.monotonic() - began)
+    stays_sealed = folder.is_sealed and (keep_sealed or bool(plan.missing(folder)))  # what was opened stays open
+    return evaluate_run(folder, plan.dataset, open_for=None if stays_sealed else "the end of training")
 
 
 def evaluate(run: str | Path, dataset: ImageDataset) -> Results:
