@@ -220,7 +220,7 @@ def test_going_on_from_a_run_keeps_its_validation_images(run: Path, tmp_path: Pa
     assert np.log(after[rows, labels]).mean() > np.log(before[rows, labels]).mean()
 
 
-def test_a_member_that_diverges_is_named_and_the_exit_code_is_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverging_member_is_named_and_the_exit_code_is_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from committee.training import loop
 
     loss_of = loop.loss_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -246,6 +247,12 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
                 plan.jobs(images, None, None), executor_for(setting, len(plan.validation)), "leave_out"
             )
         members = {outcome.record.member: outcome.trained for outcome in outcomes if outcome.trained}
+        for record in (outcome.record for outcome in outcomes if not outcome.trained):
+            warnings.warn(
+                f"a committee of {len(outcomes)} members is expected, but member {record.member} is not part of it: "
+                f"{record.remark}",
+                stacklevel=3,
+            )
         predictions = MemberPredictions.for_training_images(list(members.values()))
         rule, _ = predictions.fit_rule(dataset.train.labels, recipe.committee)
         committee = form_committee(
