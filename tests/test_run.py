@@ -67,7 +67,7 @@ def test_a_run_folder_holds_what_scripts_rely_on(run: Path) -> None:
     names = {"epoch", "images_per_second", "seconds", "train_loss", "validation_loss", "validation_accuracy"}
     assert names | {"learning_rate"} <= set(line)
     listed = RunFolder(run).manifest.files
-    on_disk = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} - {"run.json"}
+    on_disk = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} - {"run.json", ".lock"}
     assert set(listed) == on_disk
     assert all((run / name).stat().st_size == record.bytes for name, record in listed.items())
 

@@ -223,9 +223,10 @@ def test_a_bug_in_a_worker_keeps_its_traceback_and_is_not_tried_again(
 # --- the parent -------------------------------------------------------------------------------------------------------
 
 
-def children(process: int) -> list[int]:
-    """The processes that a process has started."""
-    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+def workers_of(process: int) -> list[int]:
+    """The worker processes of a process."""
+    started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(each) for each in started if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
 def is_running(process: int) -> bool:
@@ -238,7 +239,7 @@ def is_running(process: int) -> bool:
 
 @contextmanager
 def long_training(folder: Path, temporary: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A training of two workers that is under way, and its processes."""
+    """A training that is under way, and its two workers."""
     temporary.mkdir()
     command = [sys.executable, "-m", "committee", "train", "digits", *SMALL, "--workers", "2", "--epochs", "2000"]
     process = subprocess.Popen(
@@ -252,7 +253,7 @@ def long_training(folder: Path, temporary: Path) -> Iterator[tuple[subprocess.Po
         while len(list(folder.glob("members/*/history.jsonl"))) < 2:
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
-        yield process, children(process.pid)
+        yield process, workers_of(process.pid)
     finally:
         process.kill()
         process.communicate()
@@ -280,7 +281,8 @@ def test_workers_end_with_their_parent_and_the_next_training_removes_its_copies(
         process.kill()
         process.wait()
         seconds = seconds_until(lambda: not any(map(is_running, workers)), limit=3)
-    record_figure("parent killed", f"{len(workers)} processes gone after {seconds:.2f} s")
+    record_figure("parent killed", f"{len(workers)} workers gone after {seconds:.2f} s")
+    assert len(workers) == 2
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert copies.exists()
     mine = temporary / "committee-of-mine"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from committee import disk
 from committee.cli.options import (
     Group,
     changes_option,
@@ -59,7 +60,7 @@ def data_info(
     notes = tuple(dict.fromkeys([*summary.notes, *quick_notes(dataset)]))  # the summary, too, tells of leaks
     picture = picture or Path(f"{dataset.name}-samples.png")
     samples, means = sample_pictures(dataset)
-    style.save(image_plots.samples_and_means(samples, means, dataset.class_names), picture)
+    disk.write(picture, style.as_png(image_plots.samples_and_means(samples, means, dataset.class_names)))
     if as_json:
         click.echo(json.dumps({**summary.model_dump(mode="json"), "notes": notes, "picture": str(picture)}))
         return
@@ -177,7 +178,7 @@ def data_augment(
         )
     dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
     picture = picture or Path(f"{dataset.name}-augmented.png")
-    style.save(image_plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed)), picture)
+    disk.write(picture, style.as_png(image_plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed))))
     on = chosen.augmentation.model_dump(exclude_defaults=True, exclude={"no_aug_epochs"})
     click.echo(f"Augmentation: {', '.join(f'{name} {value}' for name, value in on.items())}")
     click.echo(f"Picture: {picture}")

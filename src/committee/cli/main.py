@@ -366,9 +366,11 @@ def report(run: Path) -> None:
 
     if kind_of(run) == "study":
         study = StudyFolder.finished(run)
-        write_page(study)
+        with study.locked():
+            write_page(study)
         click.echo(f"Report: {study.page}")
     else:
         folder = RunFolder.finished(run)
-        write_report(folder)
+        with folder.locked():
+            write_report(folder)
         click.echo(f"Report: {folder.report}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import shlex
@@ -41,6 +42,12 @@ class Group(click.Group):
             except CommitteeError as error:
                 click.echo(f"Error: {error}", err=True)
                 context.exit(2)
+            except OSError as error:  # from a place that no other part of the program has put into words
+                if error.errno == errno.EPIPE or not error.strerror:
+                    raise
+                place = f"{error.filename}: " if error.filename else ""
+                click.echo(f"Error: {place}{error.strerror}; check the disk and the permissions", err=True)
+                context.exit(2)
             except KeyboardInterrupt as stop:
                 words, code = ends.words_and_code(stop)
                 click.echo(f"{words}.", err=True)
@@ -62,8 +69,8 @@ class Group(click.Group):
 
 
 def _note(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """A note on standard error for a field by an old name; anything else as Python shows it."""
-    if category.__name__ == "RenamedFieldNote":
+    """A note on standard error for this package's own warnings; anything else as Python shows it."""
+    if category.__name__ in ("RenamedFieldNote", "DurabilityNote"):
         click.echo(f"Note: {message}", err=True)
     else:
         otherwise(message, category, *where)

@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from committee import disk
 from committee.data.read_options import ValueRange
 from committee.errors import DataError, counted
 from committee.rng import numpy_generator
@@ -216,8 +217,7 @@ def open_test(dataset: ImageDataset, record: Path, purpose: str, **details: Any)
         "images": len(dataset.test),
         **details,
     }
-    with record.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    disk.append(record, f"{json.dumps(line)}\n".encode())
     return dataset.test._images
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,18 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from committee import disk
 from committee.config.record import Record
 from committee.errors import RunError
 
 R = TypeVar("R", bound=Record)
 
 
-def write_text(path: Path, text: str) -> None:
-    """A text file in UTF-8, whole or not at all."""
-    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str, *, synced: bool = True) -> None:
+    """A text file in UTF-8, whole or not at all; `synced` as in `committee.disk.write`."""
+    disk.write(path, text.encode(), synced=synced)
 
 
 def read_text(path: Path) -> str:
@@ -35,6 +37,8 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing; is {path.parent} a folder that committee wrote?") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from error
     except UnicodeDecodeError as error:
         raise RunError(f"{path} is damaged (no text in UTF-8); restore it or train again") from error
 
@@ -88,10 +92,10 @@ def as_record(value: JsonValue, kind: type[R], path: Path) -> R:
         ) from error
 
 
-def write_records(path: Path, records: tuple[R, ...]) -> None:
+def write_records(path: Path, records: tuple[R, ...], *, synced: bool = True) -> None:
     """Records as a JSONL file, a line each; fields that are None and have a default are left out."""
     lines = [json.dumps(_stated(record)) + "\n" for record in records]
-    write_text(path, "".join(lines))
+    write_text(path, "".join(lines), synced=synced)
 
 
 def read_records(path: Path, kind: type[R]) -> tuple[R, ...]:
@@ -117,12 +121,9 @@ def _stated(record: Record) -> dict[str, JsonValue]:
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """An NPY file, whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-
-    _replace(path, write)
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    disk.write(path, content.getvalue())
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -140,12 +141,9 @@ def read_array(path: Path) -> NDArray[Any]:
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """An NPZ file, whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-
-    _replace(path, write)
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    disk.write(path, content.getvalue())
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -160,7 +158,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[st
     """A safetensors file, whole or not at all; `numbers` go into its header as JSON."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = {"numbers": json.dumps(numbers)} if numbers is not None else None
-    _replace(path, lambda temporary: save_file(plain, temporary, metadata=header))
+    disk.write(path, save(plain, metadata=header))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -181,14 +179,3 @@ def read_numbers(path: Path) -> dict[str, JsonValue]:
         length = int.from_bytes(file.read(8), "little")
         numbers: dict[str, JsonValue] = json.loads(json.loads(file.read(length))["__metadata__"]["numbers"])
     return numbers
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write through a temporary neighbour, so that the file is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +16,11 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from committee import disk
 from committee.config.record import Record
 from committee.errors import RunError
 from committee.folders import files
+from committee.folders.lock import is_empty, locked
 from committee.folders.records import (
     Environment,
     FileRecord,
@@ -58,7 +61,11 @@ class Folder:
 
     def reopen(self) -> None:
         """Take the manifest away: the folder is about to change."""
-        (self.path / MANIFEST).unlink(missing_ok=True)
+        disk.remove(self.path / MANIFEST)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for a block in which it is written; see `committee.folders.lock.locked`."""
+        return locked(self.path)
 
     # --- identity
 
@@ -75,16 +82,13 @@ class Folder:
                     f"{self.path} holds another training ({'; '.join(found)}); give another folder (--out), or delete "
                     "this one"
                 )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or not is_empty(self.path)):
             raise RunError(f"{self.path} exists and is not a run folder; give another folder (--out)")
 
     def _begin(self, identity: Record) -> None:
         if self.has_begun:  # with the same identity, perhaps in the words of another version
             return
-        try:
-            files.write_record(self.path / "identity.json", identity)
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written ({error.strerror}); give another folder (--out)") from error
+        files.write_record(self.path / "identity.json", identity)
 
     # --- record
 

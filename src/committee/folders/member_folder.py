@@ -73,9 +73,9 @@ class MemberFolder:
         """The epochs so far."""
         return files.read_records(self.path / "history.jsonl", EpochRecord)
 
-    def write_history(self, history: tuple[EpochRecord, ...]) -> None:
-        """The epochs so far, a line each."""
-        files.write_records(self.path / "history.jsonl", history)
+    def write_history(self, history: tuple[EpochRecord, ...], *, synced: bool = True) -> None:
+        """The epochs so far, a line each; `synced` as in `committee.disk.write`."""
+        files.write_records(self.path / "history.jsonl", history, synced=synced)
 
     @property
     def has_weights(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,7 @@ from committee.config.study import Study
 from committee.errors import RunError
 from committee.folders import files
 from committee.folders.folder import MANIFEST, Folder, kind_of
+from committee.folders.lock import is_empty, locked
 from committee.folders.records import AnsweredPlan, Audits, SelfTrainingResults, StudyIdentity, StudyManifest
 from committee.folders.run_folder import RunFolder
 from committee.metrics.results import StudyResults
@@ -137,12 +139,16 @@ class SelfTrainingFolder:
         Raises:
             RunError: it does.
         """
-        if self.path.exists() and any(self.path.iterdir()) and not self.round(0).path.exists():
+        if self.path.exists() and not is_empty(self.path) and not self.round(0).path.exists():
             raise RunError(f"{self.path} exists and holds no rounds of self-training; give another folder (--out)")
 
     def round(self, number: int) -> RunFolder:
         """The run of a round."""
         return RunFolder(self.path / f"round-{number}")
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for a block in which it is written; see `committee.folders.lock.locked`."""
+        return locked(self.path)
 
     @property
     def test_record(self) -> Path:

@@ -6,10 +6,12 @@ Accuracies are fractions, losses are in nats; an empty cell is a figure that doe
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from committee import disk
 from committee.folders.records import EpochRecord
 from committee.metrics.results import Results, Scores
 from committee.report import tables
@@ -29,10 +31,11 @@ class Table:
 
     def write(self, path: Path) -> None:
         """The table as a CSV file."""
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self.columns)
-            writer.writerows(self.rows)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        disk.write(path, text.getvalue().encode())
 
 
 def write_run_tables(
@@ -45,8 +48,10 @@ def write_run_tables(
         class_names: one name for each class.
         histories: for each of `results.members` its epochs.
         folder: made if it is missing.
+
+    Raises:
+        StorageError: it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name, table in run_tables(results, class_names, histories).items():
         table.write(folder / f"{name}.csv")
 

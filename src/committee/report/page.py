@@ -12,9 +12,10 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from committee import disk
 from committee.metrics.formatting import duration, number, percent, percent_or_nothing
 from committee.report.formatting import short
-from committee.report.style import save
+from committee.report.style import as_png
 
 _HERE = Path(__file__).parent
 
@@ -65,10 +66,10 @@ class Page:
 
 def embed(figures: Mapping[str, Figure], folder: Path) -> dict[str, Plot]:
     """Save figures as PNG files in a folder, and return them by name as a page embeds them."""
-    folder.mkdir(parents=True, exist_ok=True)
     plots = {}
     for name, figure in figures.items():
-        content = save(figure, folder / f"{name}.png").read_bytes()
+        content = as_png(figure)
+        disk.write(folder / f"{name}.png", content)
         width, height = figure.get_size_inches()
         uri = "data:image/png;base64," + base64.b64encode(content).decode()
         plots[name] = Plot(uri=uri, width=round(100 * width), height=round(100 * height))

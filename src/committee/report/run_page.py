@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from committee import disk
 from committee.folders.run_folder import RunFolder
 from committee.metrics.formatting import duration, interval_text, number, percent
 from committee.metrics.results import Interval, MemberResult, Scores
@@ -98,7 +99,7 @@ def write_run_page(folder: RunFolder) -> Path:
     parts = {gallery.part for gallery in run.results.galleries if gallery.pictures}
     uris = image_uris(run.pictures, sorted(parts), CLASSES_SHOWN, _image_budget(shown, len(run.data.class_names)))
     page = run_page(replace(run, plots=shown, uris=uris))
-    folder.report.write_text(page.render(), encoding="utf-8")
+    disk.write(folder.report, page.render().encode())
     return folder.report
 
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from matplotlib.figure import Figure
 
+from committee import disk
 from committee.config.study import parse
 from committee.folders.study_folder import StudyFolder
 from committee.metrics.results import StudyResults
@@ -63,7 +64,7 @@ def write_study_page(folder: StudyFolder) -> Path:
     parts = {g.part for row in study.results.rows for g in row.galleries if g.pictures}
     uris = image_uris(study.pictures, sorted(parts), CLASSES_SHOWN, IMAGE_BUDGET)
     page = study_page(replace(study, plots=embedded, uris=uris))
-    folder.page.write_text(page.render(), encoding="utf-8")
+    disk.write(folder.page, page.render().encode())
     return folder.page
 
 

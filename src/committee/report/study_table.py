@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from committee import disk
 from committee.metrics.formatting import (
     NOTHING,
     duration,
@@ -126,7 +127,6 @@ COLUMNS = (
 
 def write_csv(results: StudyResults, path: Path) -> None:
     """Every row of the table and every cell of the grid in a row each; accuracies as fractions."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     warnings = "; ".join(results.warnings)
     rows = [(*_row_values(row), warnings) for row in results.rows]
     rows += [(*_grid_values(cell), warnings) for cell in (results.grid.cells if results.grid else ())]
@@ -173,7 +173,7 @@ def write_markdown(results: StudyResults, path: Path) -> None:
     if results.grid:
         lines += _markdown_grid(results.grid)
     lines += ["", *(f"- {finding.text}" for finding in results.discussion), ""]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    disk.write(path, "\n".join(lines).encode())
 
 
 def _markdown_grid(grid: GridResult) -> list[str]:

@@ -7,11 +7,11 @@ figures can be drawn in any thread.
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,12 +108,13 @@ def finish(figure: Figure) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, at two pixels for each pixel of the page."""
+def as_png(figure: Figure) -> bytes:
+    """A figure as a PNG file, at two pixels for each pixel of the page."""
+    content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(path, dpi=200, metadata={"Software": None})
-    return path
+        figure.savefig(content, format="png", dpi=200, metadata={"Software": None})
+    return content.getvalue()
 
 
 def plain_axis(axis: Any, ticks: int) -> None:

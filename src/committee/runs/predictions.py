@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from committee import disk
 from committee.config.record import Record
 from committee.data.dataset import Pixels
 from committee.data.prepare import Preparation
@@ -169,7 +170,7 @@ def write(predictions: Predictions, form: str, out: Path | None) -> None:
         CommitteeError: the file cannot be written.
         MissingExtraError: Parquet without pyarrow.
     """
-    try:
+    with disk.failures_said(out or "standard output"):
         if form == "table":
             _print_table(predictions)
         elif form == "parquet" and out is not None:
@@ -179,9 +180,7 @@ def write(predictions: Predictions, form: str, out: Path | None) -> None:
             if out is None:
                 print(text, end="")
             else:
-                out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CommitteeError(f"{out} cannot be written ({error.strerror}); give another file with --out") from error
+                disk.write(out, text.encode())
 
 
 def _print_table(predictions: Predictions) -> None:
@@ -252,4 +251,6 @@ def _json(predictions: Predictions) -> str:
 def _write_parquet(predictions: Predictions, out: Path) -> None:
     arrow = require("pyarrow", extra="parquet", purpose="Writing Parquet")
     parquet = require("pyarrow.parquet", extra="parquet", purpose="Writing Parquet")
-    parquet.write_table(arrow.table(_flat(predictions)), out)
+    content = io.BytesIO()
+    parquet.write_table(arrow.table(_flat(predictions)), content)
+    disk.write(out, content.getvalue())

@@ -15,12 +15,13 @@ from pathlib import Path
 from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset, LabelledImages
 from committee.data.summary import describe
-from committee.errors import RunError
+from committee.errors import RunError, StorageError
 from committee.folders.records import RunData
 from committee.folders.run_folder import RunFolder
 from committee.metrics.results import Results
 from committee.runs.evaluation import evaluate_run
 from committee.training.executors import executor_for
+from committee.training.executors.processes import refuse_to_train_while_imported
 from committee.training.jobs import Event
 from committee.training.pipeline import ignore, train_members
 from committee.training.plan import TrainingPlan, plan_training
@@ -86,14 +87,23 @@ def train_plan(
     The test images stay sealed while the run lacks a member whose process died, so that they are opened once, for the
     committee that was planned. Called again, it trains that member and opens them.
     """
-    began = time.monotonic()
-    folder.begin(plan.identity)
+    refuse_to_train_while_imported()
+    folder.check_free(plan.identity)
     if folder.is_finished:
         folder.verify()
         if not plan.missing(folder):
             return folder.results
+    with folder.locked():
         folder.reopen()
-    setting = plan.setting
+        _train_members(plan, folder, deadline, on_event)
+        stays_sealed = folder.is_sealed and (keep_sealed or bool(plan.missing(folder)))  # what was opened stays open
+        return evaluate_run(folder, plan.dataset, open_for=None if stays_sealed else "the end of training")
+
+
+def _train_members(plan: TrainingPlan, folder: RunFolder, deadline: float, on_event: Callable[[Event], None]) -> None:
+    """The members that the folder lacks."""
+    began, setting = time.monotonic(), plan.setting
+    folder.begin(plan.identity)
     folder.write_recipe(plan.recipe)
     folder.write_environment(setting.environment())
     folder.write_data(RunData(**describe(plan.dataset).model_dump(), reload=setting.reload))
@@ -111,10 +121,8 @@ def train_plan(
                     on_event=on_event,
                 )
     finally:
-        with suppress(OSError, RunError):  # where a disk is full, the training's own error says so
+        with suppress(StorageError):  # where a disk is full, the training's own error says so
             folder.write_seconds_training(before + time.monotonic() - began)
-    stays_sealed = folder.is_sealed and (keep_sealed or bool(plan.missing(folder)))  # what was opened stays open
-    return evaluate_run(folder, plan.dataset, open_for=None if stays_sealed else "the end of training")
 
 
 def evaluate(run: str | Path, dataset: ImageDataset) -> Results:
@@ -132,4 +140,5 @@ def evaluate(run: str | Path, dataset: ImageDataset) -> Results:
         raise RunError(
             f"{run} was trained on other images than {dataset.name} has now; give the data set of the training"
         )
-    return evaluate_run(folder, dataset, open_for="committee evaluate")
+    with folder.locked():
+        return evaluate_run(folder, dataset, open_for="committee evaluate")

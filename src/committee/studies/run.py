@@ -24,6 +24,7 @@ from committee.rng import numpy_generator
 from committee.studies.evaluation import evaluate_study, is_trained
 from committee.studies.plan import Plan, plan
 from committee.studies.training import StudyTraining, predict_test, train_study
+from committee.training.executors.processes import refuse_to_train_while_imported
 from committee.training.jobs import Event
 from committee.training.pipeline import ignore
 from committee.training.plan import check_network
@@ -88,6 +89,7 @@ def prepare(
         RunError: the folder holds something else, or transductive is asked for while the test images stay sealed.
         RecipeError: a row's recipe has faults, or does not fit the images.
     """
+    refuse_to_train_while_imported()
     by_test = form.tests_while_training(study)
     if form.protocol == "published" and not study.published_protocol:
         raise RecipeError(f"study {study.name} names no published_protocol; leave --protocol out")
@@ -111,12 +113,13 @@ def prepare(
     for model in planned.models:
         if model.teacher is None and not by_test:  # pseudo-labels, and the joined images, are not there yet
             folder.model(model.name).check_free(training.of(model).identity)
-    folder.begin(identity)
-    folder.write_declaration(planned.study)
-    folder.write_data(data)
-    folder.write_command(setting.command)
-    if by_test:
-        training = replace(training, dataset=with_test_as_validation(dataset, folder.test_record))
+    with folder.locked():
+        folder.begin(identity)
+        folder.write_declaration(planned.study)
+        folder.write_data(data)
+        folder.write_command(setting.command)
+        if by_test:
+            training = replace(training, dataset=with_test_as_validation(dataset, folder.test_record))
     return Prepared(training, form, dataset, warnings_of(study, form))
 
 
@@ -214,6 +217,11 @@ def run_prepared(prepared: Prepared, on_event: Callable[[Event], None] = ignore)
         RunError: a folder holds another training.
         TrainingError: a member failed.
     """
+    with prepared.training.folder.locked():
+        return _train_and_evaluate(prepared, on_event)
+
+
+def _train_and_evaluate(prepared: Prepared, on_event: Callable[[Event], None]) -> StudyResults:
     training = replace(prepared.training, on_event=on_event)
     folder, form, dataset, plan = training.folder, prepared.form, training.dataset, prepared.plan
     train_study(training)

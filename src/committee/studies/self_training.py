@@ -166,6 +166,20 @@ def train_rounds(
     if keep_sealed and source.transductive:
         raise RunError("the test images cannot be labelled and stay sealed; leave --keep-sealed out")
     folder = SelfTrainingFolder(out)
+    folder.check_free()
+    with folder.locked():
+        return _train_rounds(dataset, recipe, folder, setting, source, keep_sealed, monitor)
+
+
+def _train_rounds(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    folder: SelfTrainingFolder,
+    setting: Setting,
+    source: Source,
+    keep_sealed: bool,
+    monitor: Callable[[int], AbstractContextManager[Callable[[Event], None]]],
+) -> SelfTrainingResults:
     parts = split(dataset, recipe, folder, setting.seed, source.checked())
     rounds = Rounds(parts, recipe, folder, setting, source, monitor)
     teacher = rounds.train(0, None)
@@ -201,10 +215,8 @@ def split(dataset: ImageDataset, recipe: Recipe, folder: SelfTrainingFolder, see
     """The labelled images to train on, the audit images, and the unlabelled ones.
 
     Raises:
-        RunError: the folder exists and is none of these rounds.
         DataError: too few images remain.
     """
-    folder.check_free()
     train, fraction = dataset.train, recipe.pseudo_labels.audit_fraction
     labels = train.labels
     aside = stratified_part(labels, fraction, numpy_generator(seed, "audit"), train.groups)

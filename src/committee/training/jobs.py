@@ -3,7 +3,7 @@
 The contract of an executor (`committee.training.executors`): called with jobs, it generates their events. Every job
 ends with exactly one `Finished`, `Failed` or `Died`. On machines of one kind, processes give the bits of this process;
 a stack agrees with them within rounding. Closed early, an executor terminates what is still training. Where a file
-cannot be written or read, it raises a `RunError`: no member is at fault, and the same command goes on.
+cannot be written or read, it raises a `StorageError`: no member is at fault, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import LabelledImages, Labels
-from committee.errors import RunError
+from committee.errors import StorageError
 from committee.folders.files import read_tensors
 from committee.folders.member_folder import MemberFolder, Positions, TrainedMember
 from committee.folders.records import EpochRecord, MemberRecord
@@ -142,7 +142,7 @@ def execute(job: Job) -> Iterator[Event]:
     """Train one member in this process, from its checkpoint if there is one.
 
     Raises:
-        RunError: a file cannot be written or read.
+        StorageError: a file cannot be written or read.
     """
     with files_needed(job):
         yield from _execute(job)
@@ -175,13 +175,13 @@ def files_needed(job: Job) -> Iterator[None]:
     """Say in a sentence that a file which a job needs cannot be written or read.
 
     Raises:
-        RunError: instead of an OSError.
+        StorageError: instead of an OSError.
     """
     try:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise RunError(
+        raise StorageError(
             f"member {job.member} cannot go on: {error.strerror or error}{where}; mend this and give the "
             "same command again, which keeps what is finished"
         ) from error
@@ -190,7 +190,7 @@ def files_needed(job: Job) -> Iterator[None]:
 def epoch_done(job: Job, state: TrainingState) -> EpochDone:
     """The event of an epoch; the history in the member's folder grows by it."""
     if job.folder:
-        job.folder.write_history(state.history)
+        job.folder.write_history(state.history, synced=False)  # a checkpoint holds it, too
     return EpochDone(job.member, state.history[-1], job.model)
 
 

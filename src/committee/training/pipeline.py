@@ -59,7 +59,7 @@ def train_members(
 
     Raises:
         TrainingError: a member failed or died that cannot be left out.
-        RunError: a file cannot be written or read; what is finished, and the checkpoints, stay.
+        StorageError: a file cannot be written or read; what is finished, and the checkpoints, stay.
     """
     missing = [job for job in jobs if not (job.folder and job.folder.is_done)]
     ended: dict[tuple[str, int], Finished | Failed | Died] = {}

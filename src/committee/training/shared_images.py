@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from committee.data.dataset import LabelledImages
-from committee.errors import RunError
+from committee.errors import StorageError
 
 try:
     import fcntl
@@ -51,7 +51,7 @@ def shared(*parts: LabelledImages | None) -> Iterator[list[SharedImages | None]]
     """Images as files for all workers, deleted at the end; None stays None.
 
     Raises:
-        RunError: there is no room for them, or they cannot be written.
+        StorageError: there is no room for them, or they cannot be written.
     """
     needed = sum(part.pixels.nbytes + part.labels.nbytes + 2 * HEADER for part in parts if part is not None)
     remove_abandoned()
@@ -74,7 +74,7 @@ def _temporary_folder(needed: int) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         if shutil.disk_usage(folder).free < needed:
-            raise RunError(_no_room(folder, needed))
+            raise StorageError(_no_room(folder, needed))
         with _refusal_in_a_sentence(folder, needed):
             lock = _locked(folder)
         try:
@@ -91,7 +91,7 @@ def _refusal_in_a_sentence(folder: Path | None, needed: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # numpy's has no errno where a disk is full: "4000 requested and 1008 written"
-        raise RunError(_no_room(folder, needed, error)) from error
+        raise StorageError(_no_room(folder, needed, error)) from error
 
 
 def _no_room(folder: Path | None, needed: int, error: OSError | None = None) -> str:

@@ -17,9 +17,9 @@ from committee.errors import CommitteeError
 
 @dataclass(frozen=True)
 class Stop:
-    """Sent instead of an event: no worker can go on, and why, in a sentence."""
+    """Sent instead of an event: no worker can go on, and why."""
 
-    why: str
+    error: CommitteeError
 
 
 def work(pipe: Connection) -> None:
@@ -35,7 +35,7 @@ def work(pipe: Connection) -> None:
                 for event in execute(job):
                     pipe.send(event)
             except CommitteeError as error:
-                pipe.send(Stop(str(error)))
+                pipe.send(Stop(error))
     except (EOFError, ConnectionError):  # the parent is gone
         return
 

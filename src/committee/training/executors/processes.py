@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from committee.errors import RunError
 from committee.training.jobs import Died, Event, Failed, Finished, Job, Remark
 from committee.training.worker import Stop, work
 
@@ -36,14 +35,9 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
     """Execute the jobs in this many processes, in their order, as workers become free.
 
     Raises:
-        RunError: a worker cannot write or read a file; all workers are ended, and their checkpoints stay.
+        CommitteeError: a worker cannot write or read a file; all workers are ended, and their checkpoints stay.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # SystemExit, since this process can only end, and a traceback would bury what to do
-        raise SystemExit(
-            "Error: this script trains as soon as it is imported, and worker processes import it; put its calls under "
-            '`if __name__ == "__main__":`, or train with workers=1 (in committee.Setting or CommitteeClassifier)'
-        )
+    refuse_to_train_while_imported()
     waiting = deque(jobs)
     starts = Counter[tuple[str, int]]()
     active: dict[Connection, _Worker] = {}
@@ -68,7 +62,7 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
                     yield event
                     continue
                 if isinstance(event, Stop):
-                    raise RunError(event.why)
+                    raise event.error
                 yield event
                 if isinstance(event, Finished | Failed):
                     if waiting:
@@ -78,6 +72,16 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
     finally:
         for worker in active.values():
             _end(worker)
+
+
+def refuse_to_train_while_imported() -> None:
+    """End a worker process that imports its parent's script, and so was about to train itself, with what to do."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # SystemExit, since this process can only end, and a traceback would bury what to do
+        raise SystemExit(
+            "Error: this script trains as soon as it is imported, and worker processes import it; put its calls under "
+            '`if __name__ == "__main__":`, or train with workers=1 (in committee.Setting or CommitteeClassifier)'
+        )
 
 
 def _after_death(job: Job, status: int | None, starts: int) -> Remark | Died | Finished:

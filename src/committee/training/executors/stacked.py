@@ -30,7 +30,7 @@ def run_together(jobs: Sequence[Job]) -> Iterator[Event]:
     """Execute jobs as a stack, or one after the other where they make none or one of them has begun already.
 
     Raises:
-        RunError: a file cannot be written or read.
+        StorageError: a file cannot be written or read.
     """
     with files_needed(jobs[0]):
         yield from _run_together(jobs)
