@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import inspect, studies
+from committee.cli import ends, inspect, studies
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -104,6 +104,9 @@ def train(
 
     With --budget, the first seconds measure this machine's speed; members and epochs are chosen so that everything, the
     report included, is done in that time. A member that would be late because the machine became slower is left out.
+
+    Where a member is left out, the exit code is 3. One whose process was killed three times is trained by the same
+    command, which then opens the test images; until then they stay sealed.
     """
     from committee.cli import progress
     from committee.folders.run_folder import RunFolder, free_folder
@@ -127,24 +130,27 @@ def train(
     plan = plan_training(dataset, recipe, setting, continued=before)
     folder = RunFolder(out) if out else free_folder(Path("runs"), name, plan.identity)
     folder.check_free(plan.identity)
-    if folder.is_finished:
+    finished = folder.is_finished
+    missing = folder.manifest.died_members if finished else plan.missing(folder)
+    if finished and not missing:
         say(f"{folder} already holds this training; showing its results.", err=True)
     else:
         say(*announcement(plan, folder), err=True)
     epochs = recipe.training.epochs
-    work = {("", member): (epochs, 1.0) for member in plan.missing(folder)}
-    try:
-        with progress.monitor(work, may_stop_early=recipe.training.patience > 0) as monitor:
-            train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=monitor)
-    except KeyboardInterrupt:
+    work = {("", member): (epochs, 1.0) for member in missing}
+
+    def kept() -> str:
         members = recipe.committee.members
-        say(
-            f"Interrupted; {members - len(plan.missing(folder))} of {members} members are finished and kept in "
-            f"{folder}. Give the same command again to continue.",
-            err=True,
-        )
-        raise SystemExit(130) from None
+        return f"{members - len(plan.missing(folder))} of {members} members are finished and kept in {folder}"
+
+    with (
+        ends.told_how_to_go_on(kept),
+        progress.monitor(work, may_stop_early=recipe.training.patience > 0) as monitor,
+    ):
+        train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=monitor)
     show(folder, as_json)
+    if not folder.manifest.is_complete:
+        raise SystemExit(ends.INCOMPLETE)
 
 
 def within(
@@ -259,7 +265,7 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
         say(f"Note: {note}", err=True)
     if images.unreadable:
         say(*tell_of_unreadable(images.unreadable, len(images.names)), err=True)
-        raise SystemExit(3)
+        raise SystemExit(ends.INCOMPLETE)
 
 
 def tell_of_unreadable(unreadable: Sequence[tuple[str, str]], read: int) -> list[str]:

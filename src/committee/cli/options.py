@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from committee.cli import ends
 from committee.config.record import Record
 from committee.data.read_options import ReadOptions
 from committee.errors import CommitteeError
@@ -41,21 +42,23 @@ class Group(click.Group):
         warnings.showwarning = functools.partial(_note, warnings.showwarning)
         if isinstance(sys.stdout, io.TextIOWrapper):  # one that lacks a name's characters shows escapes for them
             sys.stdout.reconfigure(errors="backslashreplace")
-        try:
-            with click_errors_as_text():
-                return super().invoke(context)
-        except CommitteeError as error:
-            say(f"Error: {error}", err=True)
-            context.exit(2)
-        except OSError as error:  # from a place that no other part of the program has put into words
-            if error.errno == errno.EPIPE or not error.strerror:
-                raise
-            place = f"{error.filename}: " if error.filename else ""
-            say(f"Error: {place}{error.strerror}; check the disk and the permissions", err=True)
-            context.exit(2)
-        except KeyboardInterrupt:
-            say("Interrupted.", err=True)
-            context.exit(130)
+        with ends.sigterm_raises():
+            try:
+                with click_errors_as_text():
+                    return super().invoke(context)
+            except CommitteeError as error:
+                say(f"Error: {error}", err=True)
+                context.exit(2)
+            except OSError as error:  # from a place that no other part of the program has put into words
+                if error.errno == errno.EPIPE or not error.strerror:
+                    raise
+                place = f"{error.filename}: " if error.filename else ""
+                say(f"Error: {place}{error.strerror}; check the disk and the permissions", err=True)
+                context.exit(2)
+            except KeyboardInterrupt as stop:
+                words, code = ends.words_and_code(stop)
+                say(f"{words}.", err=True)
+                context.exit(code)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any

@@ -50,8 +50,8 @@ class MemberFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether the member has finished, failed or come too late."""
-        return (self.path / "member.json").exists()
+        """Whether the member has finished, failed or come too late; one whose process died is still to be trained."""
+        return (self.path / "member.json").exists() and self.record.status != "died"
 
     @property
     def has_begun(self) -> bool:
@@ -64,9 +64,10 @@ class MemberFolder:
         return files.read_record(self.path / "member.json", MemberRecord)
 
     def write_record(self, record: MemberRecord) -> None:
-        """Say what became of the member; then its checkpoints go."""
+        """Say what became of the member; then its checkpoints go, unless they are needed to go on."""
         files.write_record(self.path / "member.json", record)
-        self.delete_checkpoints()
+        if record.status != "died":
+            self.delete_checkpoints()
 
     def write(self, member: TrainedMember) -> None:
         """All files of a trained member."""

@@ -19,7 +19,7 @@ from committee.metrics.familiarity import Familiarity
 from committee.metrics.results import Interval, PartScore, SizeTemperature
 
 Combination = Literal["mean", "geometric", "weighted", "vote"]
-Status = Literal["finished", "failed", "late"]
+Status = Literal["finished", "failed", "late", "died"]
 
 
 def _lists(value: object) -> object:
@@ -61,8 +61,9 @@ class MemberRecord(Record):
     """`member.json`: what became of a member.
 
     Attributes:
-        status: "finished"; "failed" (it cannot be used); "late" (it was not ready when the budget was over).
-        remark: why it stopped, or why it failed.
+        status: "finished"; "failed" (it cannot be used); "late" (it was not ready when the budget was over);
+            "died" (its process did, and the same command trains it).
+        remark: why it stopped, failed or died.
         epochs: trained in this run; `first_epoch` more were behind it where the run continues another.
         best_epoch: the epoch whose weights were kept.
         train, validation: scores of the kept weights; validation is None without validation images.
@@ -295,7 +296,7 @@ class RunSummary(Record):
 
     Attributes:
         members: how many finished.
-        failed_members: numbers of those that failed.
+        failed_members, died_members: numbers of those that failed, and of those whose processes died.
         left_out: how many were planned but not ready when the budget was over.
         test_openings: how often the test images were opened.
         warnings: what every output must say.
@@ -307,6 +308,7 @@ class RunSummary(Record):
     seed: int
     members: int
     failed_members: tuple[int, ...]
+    died_members: tuple[int, ...] = ()
     left_out: int
     test: ScoreSummary | None
     out_of_fold: ScoreSummary | None
@@ -314,6 +316,11 @@ class RunSummary(Record):
     warnings: tuple[str, ...]
     seconds_training: float
     seconds_total: float
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the committee has every member of its recipe."""
+        return not (self.failed_members or self.died_members or self.left_out)
 
 
 class RunManifest(RunSummary, Manifest):
