@@ -197,8 +197,9 @@ def show(folder: RunFolder, as_json: bool) -> None:
 
     manifest = folder.manifest
     if as_json:
-        summary = manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
-        say(json.dumps({"run": str(folder), "report": str(folder.report), **summary}))
+        summary = manifest.model_dump(mode="json", by_alias=True, exclude={"files", "digest"})
+        contents = folder.contents_digest()
+        say(json.dumps({"run": str(folder), "report": str(folder.report), **summary, "contents": contents}))
         return
     for warning in manifest.warnings:
         say(warning)
@@ -207,6 +208,7 @@ def show(folder: RunFolder, as_json: bool) -> None:
     console().print(tables.members_table(results))
     for line in tables.closing_lines(results):
         say(line)
+    say(f"Contents: {folder.contents_digest()} (committee verify compares every file)")
     say(f"Report: {folder.report}")
 
 
@@ -410,5 +412,5 @@ def report(run: Path) -> None:
     else:
         folder = RunFolder.finished(run, to_write=True)
         with folder.locked():
-            write_report(folder)
+            write_report(folder, page_only=True)
         say(f"Report: {folder.report}")

@@ -23,7 +23,8 @@ from typing import NamedTuple
 from committee import disk
 from committee.errors import RunError
 from committee.folders import files, parsing
-from committee.folders.folder import MANIFEST, Folder, listed_files
+from committee.folders.folder import Folder
+from committee.folders.manifest import MANIFEST, listed_files
 
 ENDING = ".committee"
 LARGEST, MOST_MEMBERS = 2**32 - 2**24, 2**16 - 2  # what a zip without its extensions can hold

@@ -98,9 +98,14 @@ def read_text(path: Path) -> str:
     return parsing.text_of(read_bytes(path), path)
 
 
+def json_text(value: JsonValue) -> str:
+    """A value as `write_json` writes it."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: JsonValue) -> None:
     """A JSON file, whole or not at all; infinite or undefined numbers are an error."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> JsonValue:

@@ -1,13 +1,11 @@
-"""What the folders of runs and of studies share: identity, record, test record, manifest; which kind a folder is of.
+"""What the folders of runs and of studies share: identity, record, test record; which kind a folder is of.
 
-The manifest `run.json` holds every other file's size and SHA-256 and is written last: a folder without it is not
-finished.
+The manifest is written last: a folder without it is not finished.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +17,9 @@ from pydantic import JsonValue
 from committee import disk
 from committee.config.record import Record
 from committee.errors import RunError
-from committee.folders import files, parsing
+from committee.folders import files, manifest
 from committee.folders.lock import is_empty, locked
+from committee.folders.manifest import MANIFEST, SCHEMA, SHOWN, listed_files
 from committee.folders.records import (
     Environment,
     FileRecord,
@@ -31,11 +30,7 @@ from committee.folders.records import (
 from committee.metrics.results import TestOpening
 from committee.names import visible
 
-SCHEMA = 3
-READABLE = (2, 3)  # 2: version 0.2 to 0.4, whose names `committee.config.record` translates
-MANIFEST = "run.json"
-SHOWN = ("figures/", "tables/", "report.html", "study.html")
-"""What people look at, and no command reads: names of files, or what they begin with."""
+READABLE = (2, SCHEMA)  # 2: version 0.2 to 0.4, whose names `committee.config.record` translates
 
 M = TypeVar("M", bound=Manifest)
 
@@ -182,73 +177,46 @@ class Folder:
         return len(names)
 
     def contents_digest(self) -> str:
-        """SHA-256 over the digests of the files that `verify` compares: what a finished folder holds, as one number."""
-        listed = self.listed
-        lines = [f"{name} {listed[name].sha256}\n" for name in sorted(listed) if not name.startswith(SHOWN)]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        """What the finished folder holds, as one number; see `committee.folders.manifest`."""
+        return manifest.stored_contents_digest(self.path)
 
     @property
     def listed(self) -> dict[str, FileRecord]:
         """The files of the manifest, by their names."""
         return listed_files(files.read_bytes(self.path / MANIFEST), self.path / MANIFEST)
 
-    def _finish(self, kind: type[M], summary: Mapping[str, JsonValue]) -> M:
-        listed = {}
-        for path in sorted(self.path.rglob("*")):
-            if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
-                content = path.read_bytes()
-                digest = hashlib.sha256(content).hexdigest()
-                listed[path.relative_to(self.path).as_posix()] = FileRecord(bytes=len(content), sha256=digest)
-        manifest = kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
-        files.write_record(self.path / MANIFEST, manifest)
-        return manifest
+    def _contents(self, kind: type[M], summary: Mapping[str, JsonValue], unchanged: Callable[[str], bool]) -> M:
+        """A manifest of all that is there but what people look at, which is written after it.
 
+        Args:
+            kind: of the manifest.
+            summary: its other fields.
+            unchanged: which files the command has not written; where there is a manifest, they keep what it says of
+                them, so that damage is not taken over.
+        """
+        before = {name: each for name, each in self.listed.items() if unchanged(name)} if self.is_finished else {}
+        there = (path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith("."))
+        names = sorted(path.relative_to(self.path).as_posix() for path in there)
+        listed = {
+            name: before.get(name) or manifest.record_of(self.path / name)
+            for name in names
+            if name != MANIFEST and not name.startswith(SHOWN)
+        }
+        return kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
 
-def listed_files(manifest: bytes, where: Path) -> dict[str, FileRecord]:
-    """The files that a manifest lists.
+    def _finish(self, contents: M) -> M:
+        """Write the manifest: of `_contents` and what people look at."""
+        shown = (path.relative_to(self.path).as_posix() for each in SHOWN for path in self._below(each))
+        listed = {**contents.files, **{name: manifest.record_of(self.path / name) for name in shown}}
+        whole = contents.model_copy(update={"files": dict(sorted(listed.items()))})
+        manifest.write(self.path, whole)
+        return whole
 
-    Args:
-        manifest: its text.
-        where: what it is, for messages.
-
-    Raises:
-        RunError: it is none, or a name leads out of the folder.
-    """
-    content = parsing.json_value(manifest, where)
-    listed = content.get("files") if isinstance(content, dict) else None
-    if not isinstance(listed, dict):
-        raise RunError(f"{where} lists no files of this folder; restore it or train again")
-    check_names(listed, where)
-    return {name: files.as_record(value, FileRecord, where) for name, value in listed.items()}
-
-
-def check_names(names: Iterable[str], where: Path) -> None:
-    """Refuse names that lead out of a folder, or that are not told apart on every system.
-
-    Args:
-        names: files below a run's folder, the parts of their paths separated by "/".
-        where: what lists them.
-
-    Raises:
-        RunError: an absolute name, one with "..", a backslash, a colon or a character that is not printed, one that is
-            too long; the manifest itself; two that differ in case alone; one that is also another's folder.
-    """
-    known, folders = set[str](), set[str]()
-    for name in names:
-        parts = name.split("/")
-        plain = name.isprintable() and not {"\\", ":"} & set(name) and not {"", ".", ".."} & set(parts)
-        if (
-            not plain
-            or max(map(len, parts)) > 200
-            or len(parts) > 8
-            or name.lower() == MANIFEST
-            or name.lower() in known
-        ):
-            raise RunError(f"{where} lists {name[:80]!r}, no name of a file of this folder; restore it or train again")
-        known.add(name.lower())
-        folders |= {"/".join(parts[:depth]).lower() for depth in range(1, len(parts))}
-    if found := sorted(known & folders):
-        raise RunError(f"{where} lists {found[0]!r} as a file and as a folder; restore it or train again")
+    def _below(self, name: str) -> list[Path]:
+        path = self.path / name
+        if path.is_file():
+            return [path]
+        return [each for each in path.rglob("*") if each.is_file() and not each.name.startswith(".")]
 
 
 def kind_of(path: Path) -> str:
@@ -269,12 +237,11 @@ def kind_of(path: Path) -> str:
                 raise RunError(f"{what} an unfinished study; give the same committee study command again to finish it")
             raise RunError(f"{path} is an unfinished run; give the same committee train command again to finish it")
         raise RunError(f"{path} is not a run folder: it has no {MANIFEST}; give a folder that committee train wrote")
-    content = files.read_json(path / MANIFEST)
-    if not isinstance(content, dict) or content.get("schema") not in READABLE:
-        found = content.get("schema") if isinstance(content, dict) else "none"
+    content = manifest.checked(files.read_bytes(path / MANIFEST), path / MANIFEST)
+    if content.get("schema") not in READABLE:
+        found, readable = str(content.get("schema"))[:40], " and ".join(map(str, READABLE))
         raise RunError(
-            f"{path} has schema {str(found)[:40]}, but this version reads {' and '.join(map(str, READABLE))}; "
-            "read it with the version that wrote it"
+            f"{path} has schema {found}, but this version reads {readable}; read it with the version that wrote it"
         )
     if (named := content.get("kind")) in ("run", "study", "model"):
         return str(named)

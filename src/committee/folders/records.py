@@ -282,13 +282,20 @@ class FileRecord(Record):
 
 
 class Manifest(Record):
-    """`run.json`: what a finished folder holds; written last. `kind` says of what it is the folder."""
+    """`run.json`: what a finished folder holds; written last.
+
+    Attributes:
+        kind: of what it is the folder.
+        files: by their names, of which the parts are separated by "/".
+        digest: over all other fields, see `committee.folders.manifest`; None up to version 0.6.
+    """
 
     names_of_0_4: ClassVar[Mapping[str, str]] = {"marks": "warnings"}
 
     schema_: int = Field(alias="schema")
     kind: Literal["run", "study", "model"]
     files: dict[str, FileRecord]
+    digest: str | None = None
 
 
 class RunSummary(Record):

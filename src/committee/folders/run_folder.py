@@ -20,9 +20,9 @@ from committee.config.recipe import Recipe
 from committee.data.dataset import Labels
 from committee.data.prepare import measure
 from committee.errors import RecipeError, RunError
-from committee.folders import files
+from committee.folders import files, manifest
 from committee.folders.bundle import is_bundle, unpacked
-from committee.folders.folder import MANIFEST, Folder, kind_of
+from committee.folders.folder import Folder, kind_of
 from committee.folders.member_folder import MemberFolder
 from committee.folders.records import (
     CommitteeRecord,
@@ -273,20 +273,40 @@ class RunFolder(Folder):
     @property
     def manifest(self) -> RunManifest:
         """The results in short, and every file."""
-        return files.read_record(self.path / MANIFEST, RunManifest)
+        return manifest.read(self.path, RunManifest)
 
-    def finish(self, summary: RunSummary) -> RunManifest:
-        """Write the manifest of a run."""
-        return self._finish(RunManifest, summary.model_dump(mode="json"))
+    def contents(self, summary: RunSummary, *, page_only: bool) -> RunManifest:
+        """What the run holds but its page, tables and figures, which are written next.
+
+        Args:
+            summary: the results in short.
+            page_only: whether these are all that the command writes; else it has evaluated the members, too. What it
+                has not written keeps the digests of an earlier manifest.
+        """
+        unchanged = (lambda name: True) if page_only else _is_of_training
+        return self._contents(RunManifest, summary.model_dump(mode="json"), unchanged)
+
+    def finish(self, contents: RunManifest) -> RunManifest:
+        """Write the manifest, when everything is there."""
+        return self._finish(contents)
 
     def finish_as_model(self, study: str, model: str) -> ModelManifest:
         """Write the manifest of a study's model."""
-        return self._finish(ModelManifest, {"study": study, "model": model})
+        return self._finish(self._contents(ModelManifest, {"study": study, "model": model}, lambda name: False))
 
     def weights_digest(self) -> str:
         """SHA-256 over the members' weights files of a finished run: equal digests, equal members."""
         weights = sorted((name, each) for name, each in self.listed.items() if name.endswith("weights.safetensors"))
         return hashlib.sha256("".join(each.sha256 for _, each in weights).encode()).hexdigest()
+
+
+def _is_of_training(name: str) -> bool:
+    """Whether a file is written by training alone, and not by an evaluation."""
+    of_member = name.startswith("members/") and not name.endswith("/test_probabilities.npy")
+    return of_member or name in {
+        *("recipe.toml", "identity.json", "environment.json", "data.json", "command.txt"),
+        *("train_labels.npy", "seconds_training.json"),
+    }
 
 
 def free_folder(parent: Path, name: str, identity: RunIdentity) -> RunFolder:

@@ -89,9 +89,14 @@ class RunPage(Page):
     citation: str
 
 
-def write_run_page(folder: RunFolder) -> Path:
-    """Tables, figures and report.html from the files of the run folder alone."""
-    run = Run.read(folder)
+def write_run_page(folder: RunFolder, contents: str = "") -> Path:
+    """Tables, figures and report.html from the files of the run folder alone.
+
+    Args:
+        folder: the run's.
+        contents: the digest of what it holds, see `committee.folders.manifest`.
+    """
+    run = Run.read(folder, contents)
     csv_tables.write_run_tables(run.results, run.data.class_names, run.histories, folder.tables)
     plots = embed(page_figures(run), folder.figures)
     embed(image_figures(run), folder.figures)
