@@ -26,7 +26,8 @@ def measured(recipe_name: str, seconds: float, every: float, folder: Path) -> di
     from committee.data.dataset import LabelledImages
     from committee.folders.member_folder import MemberFolder
     from committee.nn.devices import pick_precision
-    from committee.training.jobs import Checkpoints, Job, execute, shared
+    from committee.training.jobs import Checkpoints, Job, execute
+    from committee.training.shared_images import shared
     from committee.training.state import TrainingState
 
     costs: list[float] = []

@@ -5,19 +5,24 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import io
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from committee.cli import ends
 from committee.config.record import Record
 from committee.data.read_options import ReadOptions
 from committee.errors import CommitteeError
+from committee.names import visible
+from committee.terminal import say
 
 if TYPE_CHECKING:
     from committee.config.recipe import Recipe
@@ -35,20 +40,32 @@ class Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the command; warnings of this package are printed as notes."""
         warnings.showwarning = functools.partial(_note, warnings.showwarning)
-        try:
-            return super().invoke(context)
-        except CommitteeError as error:
-            click.echo(f"Error: {error}", err=True)
-            context.exit(2)
-        except OSError as error:  # from a place that no other part of the program has put into words
-            if error.errno == errno.EPIPE or not error.strerror:
-                raise
-            place = f"{error.filename}: " if error.filename else ""
-            click.echo(f"Error: {place}{error.strerror}; check the disk and the permissions", err=True)
-            context.exit(2)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            context.exit(130)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # one that lacks a name's characters shows escapes for them
+            sys.stdout.reconfigure(errors="backslashreplace")
+        with ends.sigterm_raises():
+            try:
+                with click_errors_as_text():
+                    return super().invoke(context)
+            except CommitteeError as error:
+                say(f"Error: {error}", err=True)
+                context.exit(2)
+            except OSError as error:  # from a place that no other part of the program has put into words
+                if error.errno == errno.EPIPE or not error.strerror:
+                    raise
+                place = f"{error.filename}: " if error.filename else ""
+                say(f"Error: {place}{error.strerror}; check the disk and the permissions", err=True)
+                context.exit(2)
+            except KeyboardInterrupt as stop:
+                words, code = ends.words_and_code(stop)
+                say(f"{words}.", err=True)
+                context.exit(code)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The command's own arguments, parsed."""
+        with click_errors_as_text():
+            return super().make_context(info_name, args, parent, **extra)
 
     def resolve_command(
         self, context: click.Context, args: list[str]
@@ -65,12 +82,24 @@ class Group(click.Group):
         return super().resolve_command(context, args)
 
 
+@contextmanager
+def click_errors_as_text() -> Iterator[None]:
+    """Click's own errors, which may quote an argument such as a file's name, with hidden characters `visible`."""
+    try:
+        yield
+    except click.ClickException as error:
+        text = error.format_message()
+        if (shown := visible(text, lines=True)) == text:
+            raise
+        raise click.UsageError(shown, getattr(error, "ctx", None)) from None
+
+
 def _note(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
     """A note on standard error for this package's own warnings; anything else as Python shows it."""
     if category.__name__ in ("RenamedFieldNote", "DurabilityNote"):
-        click.echo(f"Note: {message}", err=True)
+        say(f"Note: {message}", err=True)
     else:
-        otherwise(message, category, *where)
+        otherwise(visible(str(message), lines=True), category, *where)
 
 
 def example(text: str) -> Decorator:
@@ -112,7 +141,9 @@ def two_numbers(context: click.Context, parameter: click.Parameter, value: str |
     return None if value is None else (low, high)
 
 
-run_argument = click.argument("run", type=folder_type)
+key_type = click.Path(path_type=Path, exists=True, dir_okay=False)
+run_type = click.Path(path_type=Path)  # a folder or a bundle
+run_argument = click.argument("run", type=run_type)
 data_dir_option = click.option(
     "--data-dir", type=folder_type, help="Folder that holds the files of a data set with a name."
 )
@@ -148,7 +179,7 @@ def tell_of_shared_name(given: str) -> None:
         return
     recipe = load(given)
     if recipe.name in shipped("recipe") and recipe.digest() != load(recipe.name).digest():
-        click.echo(
+        say(
             f"Note: {given} differs from the shipped recipe {recipe.name}, whose name it has; give it a name of its "
             'own, such as name = "mine".',
             err=True,

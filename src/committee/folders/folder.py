@@ -7,7 +7,7 @@ finished.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -19,19 +19,17 @@ from pydantic import JsonValue
 from committee import disk
 from committee.config.record import Record
 from committee.errors import RunError
-from committee.folders import files
+from committee.folders import files, parsing
 from committee.folders.lock import is_empty, locked
 from committee.folders.records import (
     Environment,
     FileRecord,
     Manifest,
-    ModelManifest,
     RunData,
-    RunManifest,
-    StudyManifest,
     differences,
 )
 from committee.metrics.results import TestOpening
+from committee.names import visible
 
 SCHEMA = 3
 READABLE = (2, 3)  # 2: version 0.2 to 0.4, whose names `committee.config.record` translates
@@ -45,14 +43,16 @@ M = TypeVar("M", bound=Manifest)
 class Folder:
     """What the folders of runs and of studies share: an identity, a manifest, tables, figures, a test record."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, name: str = "") -> None:
+        """A folder at a path; `name` is what to call it where it has been unpacked from elsewhere."""
         self.path = Path(path)
+        self._name = name
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}>"
+        return f"<{type(self).__name__} {visible(str(self))}>"
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self._name or str(self.path)
 
     @property
     def is_finished(self) -> bool:
@@ -166,13 +166,16 @@ class Folder:
         Raises:
             RunError: a file is missing or is not the one that was written.
         """
-        listed = self._listed()
+        listed = self.listed
+        for inner in sorted({parent for name in listed for parent in Path(name).parents[:-1]}):
+            if (self.path / inner).is_symlink():
+                raise RunError(f"{self.path / inner} is a link; a run's files lie in its own folder: put them there")
         names = [name for name in sorted(listed) if shown_too or not name.startswith(SHOWN)]
         for name in names:
             path = self.path / name
-            if not path.is_file():
+            if not path.exists():
                 raise RunError(f"{path} is missing, but {MANIFEST} lists it; restore it or train again")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != listed[name].sha256:
+            if files.digest(path, listed[name].bytes) != listed[name].sha256:
                 raise RunError(
                     f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again"
                 )
@@ -180,17 +183,14 @@ class Folder:
 
     def contents_digest(self) -> str:
         """SHA-256 over the digests of the files that `verify` compares: what a finished folder holds, as one number."""
-        listed = self._listed()
+        listed = self.listed
         lines = [f"{name} {listed[name].sha256}\n" for name in sorted(listed) if not name.startswith(SHOWN)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def _listed(self) -> dict[str, FileRecord]:
-        """The files of the manifest."""
-        content = files.read_json(self.path / MANIFEST)
-        listed = content.get("files") if isinstance(content, dict) else None
-        if not isinstance(listed, dict) or any(name.startswith("/") or ".." in name.split("/") for name in listed):
-            raise RunError(f"{self.path / MANIFEST} lists no files of this folder; restore it or train again")
-        return {name: files.as_record(value, FileRecord, self.path / MANIFEST) for name, value in listed.items()}
+    @property
+    def listed(self) -> dict[str, FileRecord]:
+        """The files of the manifest, by their names."""
+        return listed_files(files.read_bytes(self.path / MANIFEST), self.path / MANIFEST)
 
     def _finish(self, kind: type[M], summary: Mapping[str, JsonValue]) -> M:
         listed = {}
@@ -202,6 +202,53 @@ class Folder:
         manifest = kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
         files.write_record(self.path / MANIFEST, manifest)
         return manifest
+
+
+def listed_files(manifest: bytes, where: Path) -> dict[str, FileRecord]:
+    """The files that a manifest lists.
+
+    Args:
+        manifest: its text.
+        where: what it is, for messages.
+
+    Raises:
+        RunError: it is none, or a name leads out of the folder.
+    """
+    content = parsing.json_value(manifest, where)
+    listed = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(listed, dict):
+        raise RunError(f"{where} lists no files of this folder; restore it or train again")
+    check_names(listed, where)
+    return {name: files.as_record(value, FileRecord, where) for name, value in listed.items()}
+
+
+def check_names(names: Iterable[str], where: Path) -> None:
+    """Refuse names that lead out of a folder, or that are not told apart on every system.
+
+    Args:
+        names: files below a run's folder, the parts of their paths separated by "/".
+        where: what lists them.
+
+    Raises:
+        RunError: an absolute name, one with "..", a backslash, a colon or a character that is not printed, one that is
+            too long; the manifest itself; two that differ in case alone; one that is also another's folder.
+    """
+    known, folders = set[str](), set[str]()
+    for name in names:
+        parts = name.split("/")
+        plain = name.isprintable() and not {"\\", ":"} & set(name) and not {"", ".", ".."} & set(parts)
+        if (
+            not plain
+            or max(map(len, parts)) > 200
+            or len(parts) > 8
+            or name.lower() == MANIFEST
+            or name.lower() in known
+        ):
+            raise RunError(f"{where} lists {name[:80]!r}, no name of a file of this folder; restore it or train again")
+        known.add(name.lower())
+        folders |= {"/".join(parts[:depth]).lower() for depth in range(1, len(parts))}
+    if found := sorted(known & folders):
+        raise RunError(f"{where} lists {found[0]!r} as a file and as a folder; restore it or train again")
 
 
 def kind_of(path: Path) -> str:
@@ -226,9 +273,11 @@ def kind_of(path: Path) -> str:
     if not isinstance(content, dict) or content.get("schema") not in READABLE:
         found = content.get("schema") if isinstance(content, dict) else "none"
         raise RunError(
-            f"{path} has schema {found}, but this version reads {' and '.join(map(str, READABLE))}; "
+            f"{path} has schema {str(found)[:40]}, but this version reads {' and '.join(map(str, READABLE))}; "
             "read it with the version that wrote it"
         )
-    kinds: dict[str, type[Manifest]] = {"model": ModelManifest, "study": StudyManifest, "run": RunManifest}
-    named = content.get("kind")
-    return str(named) if named in kinds else "model" if "model" in content else "study" if "study" in content else "run"
+    if (named := content.get("kind")) in ("run", "study", "model"):
+        return str(named)
+    if named is not None:
+        raise RunError(f"{path / MANIFEST} is of no kind that is known ({str(named)[:40]}); restore it or train again")
+    return "model" if "model" in content else "study" if "study" in content else "run"

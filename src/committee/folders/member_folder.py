@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from committee import disk
 from committee.errors import RunError
 from committee.folders import files
+from committee.folders.parsing import Stored, damaged
 from committee.folders.records import EpochRecord, MemberRecord
 
 Positions = NDArray[np.int64]
@@ -48,8 +50,8 @@ class MemberFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether the member has finished, failed or come too late."""
-        return (self.path / "member.json").exists()
+        """Whether the member has finished, failed or come too late; one whose process died is still to be trained."""
+        return (self.path / "member.json").exists() and self.record.status != "died"
 
     @property
     def has_begun(self) -> bool:
@@ -62,9 +64,10 @@ class MemberFolder:
         return files.read_record(self.path / "member.json", MemberRecord)
 
     def write_record(self, record: MemberRecord) -> None:
-        """Say what became of the member; then its checkpoints go."""
+        """Say what became of the member; then its checkpoints go, unless they are needed to go on."""
         files.write_record(self.path / "member.json", record)
-        self.delete_checkpoints()
+        if record.status != "died":
+            self.delete_checkpoints()
 
     def write(self, member: TrainedMember) -> None:
         """All files of a trained member."""
@@ -94,9 +97,24 @@ class MemberFolder:
         return self.path / "weights.safetensors"
 
     @property
-    def weights(self) -> dict[str, Tensor]:
-        """The weights of the best epoch."""
-        return files.read_tensors(self.weights_file)
+    def weights_bytes(self) -> int:
+        """The size of the weights' file; 0 where there is none."""
+        return self.weights_file.stat().st_size if self.has_weights else 0
+
+    def weights(self, expected: Mapping[str, Stored]) -> dict[str, Tensor]:
+        """The weights of the best epoch.
+
+        Args:
+            expected: type and shape of each tensor of the member's network.
+
+        Raises:
+            RunError: they are missing or damaged, of another network, or not finite.
+        """
+        tensors = files.read_tensors(self.weights_file, expected)
+        for name, tensor in tensors.items():
+            if not bool(tensor.isfinite().all()):
+                raise damaged(self.weights_file, f"tensor {name} has values that are not finite")
+        return tensors
 
     @property
     def validation(self) -> Positions:
@@ -107,7 +125,7 @@ class MemberFolder:
     @property
     def train_probabilities(self) -> NDArray[np.float32]:
         """(image, class), of all training images."""
-        return files.read_array(self.path / "train_probabilities.npy")
+        return files.read_probabilities(self.path / "train_probabilities.npy")
 
     @property
     def has_test_probabilities(self) -> bool:
@@ -117,7 +135,7 @@ class MemberFolder:
     @property
     def test_probabilities(self) -> NDArray[np.float32]:
         """(image, class), of the test images."""
-        return files.read_array(self.path / "test_probabilities.npy")
+        return files.read_probabilities(self.path / "test_probabilities.npy")
 
     def write_test_probabilities(self, probabilities: NDArray[np.float32]) -> None:
         """(image, class), of the test images."""

@@ -65,7 +65,7 @@ def spell_share(value: float) -> str:
 
 def shown_command(command: str) -> str:
     """A command as it is worth repeating: without --json, which only changes what is printed."""
-    return re.sub(r"\s--json(?=\s|$)", "", command)
+    return re.sub(r"('[^']*')|\s--json(?=\s|$)", lambda found: found[1] or "", command)  # not inside quotes
 
 
 def short(name: str, width: int = 18) -> str:

@@ -68,6 +68,7 @@ class RunPage(Page):
         imbalance: what accuracy hides where classes differ in size; "" elsewhere.
         sealed: whether the test images have not been opened.
         failed: the members that failed.
+        died: which members' processes died, and what to do; "" where none did.
         left_out, planned: members that were not ready in time, and all that were planned.
         key_figures: the few figures below the headline.
         citation: where the recipe comes from; "" where nothing was published.
@@ -81,6 +82,7 @@ class RunPage(Page):
     imbalance: str
     sealed: bool
     failed: tuple[MemberResult, ...]
+    died: str
     left_out: int
     planned: int
     key_figures: tuple[KeyFigure, ...]
@@ -125,6 +127,7 @@ def run_page(run: Run) -> RunPage:
         imbalance=sentences.imbalance(run.headline[1], run.data.class_names) if run.headline else "",
         sealed=run.results.test is None,
         failed=run.failed,
+        died=sentences.died(run.results),
         left_out=run.results.left_out,
         planned=len(run.results.members) + run.results.left_out,
         key_figures=tuple(key_figures(run)),

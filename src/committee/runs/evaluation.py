@@ -76,9 +76,9 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
     records = [record for record in records if record.status != "late"]
     used = [record.member for record in records if record.status == "finished"]
     if not used:
-        raise TrainingError(
-            f"no member could be trained: {records[0].remark}; change the recipe and give another folder (--out)"
-        )
+        died = [record.remark for record in records if record.status == "died"]
+        remedy = "give the same command again" if died else "change the recipe and give another folder (--out)"
+        raise TrainingError(f"no member could be trained: {(died or [records[0].remark])[0]}; {remedy}")
     predictions = MemberPredictions.for_training_images([folder.member(member) for member in used])
     rule = write_rule(folder, recipe, used, predictions, dataset.train.labels)
     train = EvaluatedPart("train", dataset.train, predictions, predictions.combined(rule))
@@ -245,7 +245,8 @@ def summary(folder: RunFolder) -> RunSummary:
         recipe_digest=recipe.digest(),
         seed=folder.identity.seed,
         members=sum(row.status == "finished" for row in results.members),
-        failed_members=tuple(row.member for row in results.members if row.status != "finished"),
+        failed_members=tuple(row.member for row in results.members if row.status == "failed"),
+        died_members=tuple(row.member for row in results.members if row.status == "died"),
         left_out=results.left_out,
         test=short(results.test),
         out_of_fold=short(results.out_of_fold),

@@ -18,6 +18,7 @@ from committee.errors import RecipeError, RunError
 from committee.folders.records import AnsweredPlan, CommitteeRecord, RunData, StudyIdentity
 from committee.folders.study_folder import StudyFolder
 from committee.metrics.results import StudyResults
+from committee.names import file_name
 from committee.nn.summary import layer_table
 from committee.report.study_page import write_study_page
 from committee.rng import numpy_generator
@@ -72,7 +73,7 @@ class Prepared:
 def folder_name(study: Study, dataset: ImageDataset, form: Form, seed: int) -> str:
     """The name of a study's folder under runs/."""
     forms = "-quick" * form.quick + "-published" * (form.protocol == "published") + "-transductive" * form.transductive
-    return f"{dataset.name}-study-{study.name}{forms}-seed{seed}"
+    return f"{file_name(dataset.name)}-study-{file_name(study.name)}{forms}-seed{seed}"
 
 
 def prepare(

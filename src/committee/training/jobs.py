@@ -1,13 +1,13 @@
 """A job is one member's training as a value; executing it yields events.
 
 The contract of an executor (`committee.training.executors`): called with jobs, it generates their events. Every job
-ends with exactly one `Finished` or `Failed`. On machines of one kind, processes give the bits of this process; a stack
-agrees with them within rounding. Closed early, an executor terminates what is still training.
+ends with exactly one `Finished`, `Failed` or `Died`. On machines of one kind, processes give the bits of this process;
+a stack agrees with them within rounding. Closed early, an executor terminates what is still training. Where a file
+cannot be written or read, it raises a `StorageError`: no member is at fault, and the same command goes on.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import LabelledImages, Labels
-from committee.errors import RunError
+from committee.errors import RunError, StorageError
 from committee.folders.files import read_tensors
 from committee.folders.member_folder import MemberFolder, Positions, TrainedMember
 from committee.folders.records import EpochRecord, MemberRecord
@@ -31,35 +31,10 @@ from committee.nn.inference import member_probabilities
 from committee.training.batches import image_weights
 from committee.training.loop import fit
 from committee.training.setting import CHECKPOINT_SECONDS
+from committee.training.shared_images import SharedImages
 from committee.training.state import NonFiniteLossError, StepProgress, Task, TrainedNetwork, TrainingState
 
 CHECKPOINT_COST = 0.01  # of the time, at most
-
-
-@dataclass(frozen=True)
-class SharedImages:
-    """Images and labels as NPY files that all jobs map into memory."""
-
-    pixels: Path
-    labels: Path
-
-    def load(self) -> LabelledImages:
-        """The images, mapped copy on write: shared by all processes, never written to."""
-        return LabelledImages(np.load(self.pixels, mmap_mode="c"), np.load(self.labels))
-
-
-@contextmanager
-def shared(*parts: LabelledImages | None) -> Iterator[list[SharedImages | None]]:
-    """Images as files for all workers, deleted at the end; None stays None."""
-    with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
-        found: list[SharedImages | None] = []
-        for number, part in enumerate(parts):
-            files = SharedImages(Path(folder) / f"{number}-pixels.npy", Path(folder) / f"{number}-labels.npy")
-            if part is not None:
-                np.save(files.pixels, part.pixels)
-                np.save(files.labels, part.labels)
-            found.append(None if part is None else files)
-        yield found
 
 
 @dataclass(frozen=True)
@@ -137,7 +112,16 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A member stopped and cannot be used."""
+    """A member's loss, weights or probabilities are not finite: it cannot be used, and would fail again."""
+
+    member: int
+    why: str
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Died:
+    """A member's process died; its checkpoint stays, and another try may bring it to its end."""
 
     member: int
     why: str
@@ -153,7 +137,7 @@ class Remark:
     model: str = ""
 
 
-Event = StepProgress | EpochDone | Finished | Failed | Remark
+Event = StepProgress | EpochDone | Finished | Failed | Died | Remark
 Executor = Callable[[Sequence[Job]], Generator[Event]]
 
 
@@ -178,7 +162,7 @@ class Checkpoints:
             try:
                 state = TrainingState.from_tensors(*folder.read_checkpoint(path))
             except RunError as error:
-                damaged.append(str(error))
+                damaged.append(str(error).partition(";")[0])  # what to do is decided here
             except (KeyError, TypeError, ValueError, AssertionError):  # of version 0.6 or earlier, without a digest
                 damaged.append(f"{path.name} does not hold what this version expects")
             else:
@@ -204,7 +188,16 @@ class Checkpoints:
 
 
 def execute(job: Job) -> Iterator[Event]:
-    """Train one member in this process, from its newest checkpoint if there is one."""
+    """Train one member in this process, from its checkpoint if there is one.
+
+    Raises:
+        StorageError: a file cannot be written or read.
+    """
+    with files_needed(job):
+        yield from _execute(job)
+
+
+def _execute(job: Job) -> Iterator[Event]:
     images = job.images.load()
     task = job.task(images.labels)
     checkpoints = Checkpoints(job)
@@ -225,6 +218,23 @@ def execute(job: Job) -> Iterator[Event]:
             yield failed(job, error)
 
 
+@contextmanager
+def files_needed(job: Job) -> Iterator[None]:
+    """Say in a sentence that a file which a job needs cannot be written or read.
+
+    Raises:
+        StorageError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StorageError(
+            f"member {job.member} cannot go on: {error.strerror or error}{where}; mend this and give the "
+            "same command again, which keeps what is finished"
+        ) from error
+
+
 def epoch_done(job: Job, state: TrainingState) -> EpochDone:
     """The event of an epoch; the history in the member's folder grows by it."""
     if job.folder:
@@ -232,10 +242,17 @@ def epoch_done(job: Job, state: TrainingState) -> EpochDone:
     return EpochDone(job.member, state.history[-1], job.model)
 
 
-def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImages) -> Finished:
-    """The event of a trained member: it has predicted all training images, and is stored where the job says so."""
+def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImages) -> Finished | Failed:
+    """The event of a trained member: it has predicted all training images, and is stored where the job says so.
+
+    Without validation images nothing has looked at the weights since the last step; where they are not finite, the
+    member failed.
+    """
     forward = inference_forward(network.network, job.device, job.precision)
     probabilities = member_probabilities(forward, images.pixels, job.device, job.recipe.committee.tta)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.network.state_dict().items()}
+    if not (np.isfinite(probabilities).all() and all(bool(tensor.isfinite().all()) for tensor in weights.values())):
+        return failed(job, NonFiniteLossError("the weights are not finite after the last step"))
     record = MemberRecord(
         member=job.member,
         status="finished",
@@ -247,7 +264,6 @@ def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImag
         train=part_score(probabilities[task.train], images.labels[task.train]),
         validation=part_score(probabilities[task.validation], images.labels[task.validation]),
     )
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.network.state_dict().items()}
     trained = TrainedMember(record, network.history, weights, job.validation, probabilities)
     if job.folder:
         job.folder.write(trained)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from committee.nn.devices import single_threaded
-from committee.training.jobs import Event, Job, epoch_done, execute, failed, finished
+from committee.training.jobs import Event, Job, epoch_done, execute, failed, files_needed, finished
 from committee.training.stacked_loop import fit_stacked, reason_not_to_stack
 from committee.training.state import NonFiniteLossError, TrainedNetwork, TrainingState
 
@@ -30,7 +30,16 @@ def run(jobs: Sequence[Job]) -> Generator[Event]:
 
 
 def run_together(jobs: Sequence[Job]) -> Iterator[Event]:
-    """Execute jobs as a stack, or one after the other where they make none or one of them has begun already."""
+    """Execute jobs as a stack, or one after the other where they make none or one of them has begun already.
+
+    Raises:
+        StorageError: a file cannot be written or read.
+    """
+    with files_needed(jobs[0]):
+        yield from _run_together(jobs)
+
+
+def _run_together(jobs: Sequence[Job]) -> Iterator[Event]:
     images = jobs[0].images.load()
     tasks = [job.task(images.labels) for job in jobs]
     if reason_not_to_stack(tasks) or any(job.folder and job.folder.has_begun for job in jobs):
