@@ -29,8 +29,9 @@ from committee.folders.member_folder import MemberFolder
 from committee.nn.devices import pick_precision, single_threaded
 from committee.training import jobs
 from committee.training.batches import image_weights
-from committee.training.jobs import Checkpoints, EpochDone, Event, Job, Remark, execute, shared
+from committee.training.jobs import Checkpoints, EpochDone, Event, Job, Remark, execute
 from committee.training.loop import fit
+from committee.training.shared_images import shared
 from committee.training.state import Task, TrainedNetwork, TrainingState
 
 MEASURED = {"seconds", "images_per_second"}  # what an epoch's record has of the clock
