@@ -14,10 +14,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 _ORDINARY = r"[^\x00-\x7f\u200c\u200d]"  # around joiners, which Persian, Indic scripts and emoji need
+_MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"  # above or below a letter
 _HIDDEN = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
-    rf"|(?<!{_ORDINARY})[\u200c\u200d]|[\u200c\u200d](?!{_ORDINARY})"
+    rf"|(?<={_MARK * 4}){_MARK}|(?<!{_ORDINARY})[\u200c\u200d]|[\u200c\u200d](?!{_ORDINARY})"
 )
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _FORMULA = re.compile(  # where one begins, or a cell that a spreadsheet trims; the last four are full-width forms
@@ -33,13 +34,14 @@ def visible(text: str, *, lines: bool = False) -> str:
     r"""A text without characters that steer a terminal or that nobody sees: these become escapes such as ``\x1b``.
 
     That is control characters, marks and overrides of the direction of writing, characters without width, and bytes
-    that are no UTF-8. Joiners stay between characters outside ASCII, whose scripts need them.
+    that are no UTF-8, and marks from the fifth on a letter on, which cover other lines. Joiners stay between characters
+    outside ASCII, whose scripts need them.
 
     Args:
         text: any.
         lines: whether line breaks and tabs stay; a single name has none.
     """
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
     kept = "\n\t" if lines else ""
     return _HIDDEN.sub(lambda found: found[0] if found[0] in kept else _escape(found[0]), text)

@@ -70,6 +70,7 @@ def test_there_are_names_enough() -> None:
 
 def hidden(text: str, allowed: str = "") -> set[str]:
     """The characters of a text that steer a terminal or that nobody sees."""
+    assert not re.search("[\u0300-\u036f]{5}", text)
     joiners = "" if text.isascii() else "\u200c\u200d"
     kinds = ("Cc", "Cf", "Cs", "Zl", "Zp")
     return {c for c in text if unicodedata.category(c) in kinds and c not in allowed + joiners}

@@ -10,6 +10,7 @@ from typing import Any
 from committee.config.recipe import Recipe
 from committee.config.record import Record
 from committee.metrics.formatting import NOTHING
+from committee.names import visible
 
 Fields = tuple[tuple[str, str], ...]
 """Names and values of a list of fields."""
@@ -70,6 +71,7 @@ def shown_command(command: str) -> str:
 
 def short(name: str, width: int = 18) -> str:
     """A name cut with an ellipsis; the page shows the whole name as a tooltip."""
+    name = visible(name)
     return name if len(name) <= width else name[: width - 1].rstrip() + "…"
 
 

@@ -24,6 +24,7 @@ from committee.folders.run_folder import RunFolder
 from committee.metrics.formatting import duration, interval_text, number, percent
 from committee.metrics.results import Interval, MemberResult, Scores
 from committee.report import csv_tables, sentences
+from committee.report.formatting import short
 from committee.report.page import Page, Plot, embed
 from committee.report.page_images import image_uris
 from committee.report.run_content import Run, image_figures, page_figures
@@ -144,7 +145,7 @@ def title(run: Run) -> str:
     """The data, how many members finished, and the recipe."""
     members = len(run.finished)
     committee = f"a committee of {members} members" if members > 1 else "a single network"
-    return f"{run.data.name}: {committee}, recipe {run.recipe.name}"
+    return f"{short(run.data.name, 60)}: {committee}, recipe {run.recipe.name}"
 
 
 def key_figures(run: Run) -> list[KeyFigure]:
