@@ -21,7 +21,6 @@ from committee import disk
 from committee.cli.main import main
 from committee.errors import StorageError
 from committee.folders.lock import HOLDER, LOCK
-from committee.folders.member_folder import MemberFolder
 from committee.folders.run_folder import RunFolder
 from committee.report import page, run_page
 
@@ -195,6 +194,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_figures: Non
     return folder, operations
 
 
+@pytest.mark.timeout(600 if not LONG else 14400)
 def test_a_kill_or_a_power_cut_at_any_operation_loses_no_member_and_no_report(
     recorded: tuple[Path, list[Operation]], tmp_path: Path
 ) -> None:
@@ -304,6 +304,7 @@ def test_a_file_system_that_lacks_an_operation_is_used_and_noted(
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
+@pytest.mark.timeout(600 if not LONG else 14400)
 def test_a_full_or_failing_disk_ends_a_run_in_one_sentence_and_the_same_command_goes_on(
     recorded: tuple[Path, list[Operation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,15 +378,12 @@ def test_a_second_training_of_one_folder_is_refused_and_names_the_first(tmp_path
 
 def test_what_a_killed_process_left_half_written_is_removed_at_the_next_start(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    (folder / "members" / "00").mkdir(parents=True)
-    for name in (LOCK, HOLDER, ".identity.json.part", "members/00/.weights.safetensors.part"):
-        (folder / name).write_bytes(b"half")
-    if not (folder / "identity.json").exists():
-        (folder / "members" / "00" / ".weights.safetensors.part").unlink()
-        (folder / "members" / "00").rmdir()
-        (folder / "members").rmdir()
+    folder.mkdir()
+    left = [folder / name for name in (LOCK, HOLDER, ".identity.json.part", ".recipe.toml.part", ".other.json.part")]
+    for path in left:
+        path.write_bytes(b"half")
     result = train(folder)
     assert result.exit_code == 0, result.output
     assert not list(folder.rglob(".*.part"))
     assert not (folder / HOLDER).exists()
-    assert MemberFolder(folder / "members" / "00").is_done
+    assert RunFolder(folder).member(0).is_done
