@@ -298,7 +298,9 @@ def read_numbers(path: Path) -> dict[str, JsonValue]:
     """
     with opened(path) as (file, size):
         _, texts = parsing.tensor_header(file, size, path)
-    numbers = parsing.json_value(texts.get("numbers", "").encode(), f"{path}: numbers", finite=False)
+    numbers = parsing.json_value(
+        texts.get("numbers", "").encode(), f"{path}: numbers", constants=("NaN", "Infinity", "-Infinity")
+    )
     if not isinstance(numbers, dict):
         raise parsing.damaged(path, "its numbers are no table")
     return numbers
