@@ -25,7 +25,7 @@ PROBABILITIES = "members/00/train_probabilities.npy"
 def sign(run: Path) -> None:
     """Write the sizes and digests of a run's files into its manifest."""
     manifest = json.loads((run / "run.json").read_text())
-    found = [path for path in sorted(run.rglob("*")) if path.is_file() and path.name != "run.json"]
+    found = [path for path in sorted(run.rglob("*")) if path.is_file() and not path.name.startswith((".", "run.json"))]
     manifest["files"] = {path.relative_to(run).as_posix(): entry(path.read_bytes()) for path in found}
     manifest.pop("digest", None)  # as up to version 0.6: who can write a manifest can write its digest, too
     (run / "run.json").write_text(json.dumps(manifest))

@@ -344,7 +344,8 @@ class Recipe(Record):
         """Stages say how long a training is, so training.epochs may be left out."""
         schedule = content.get("schedule") if isinstance(content, dict) else None
         stages = schedule.get("stages") if isinstance(schedule, dict) else None
-        epochs = [stage.get("epochs") for stage in stages or () if isinstance(stage, dict)]
+        listed = stages if isinstance(stages, (list, tuple)) else ()
+        epochs = [stage.get("epochs") for stage in listed if isinstance(stage, dict)]
         training = content.get("training", {}) if isinstance(content, dict) else None
         if epochs and all(isinstance(number, int) for number in epochs) and isinstance(training, dict):
             return {**content, "training": {"epochs": sum(epochs), **training}}

@@ -24,7 +24,7 @@ from committee.folders.records import ImagesRecord
 from committee.folders.run_check import member_weights
 from committee.folders.run_folder import RunFolder
 from committee.nn import devices
-from committee.nn.architectures import unfilled
+from committee.nn.architectures import build
 from committee.nn.devices import single_threaded
 from committee.nn.forward import Forward, inference_forward
 from committee.nn.inference import member_probabilities
@@ -217,8 +217,10 @@ def form_committee(
     height, width, channels = image_shape
     networks = []
     for member, tensors in weights.items():
-        network = unfilled(recipe.network.of_member(member), (channels, height, width), len(class_names))
-        network.to_empty(device="cpu").load_state_dict(dict(tensors))
+        network = build(
+            recipe.network.of_member(member), (channels, height, width), len(class_names), torch.Generator()
+        )
+        network.load_state_dict(dict(tensors))
         moved: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         networks.append(moved.eval())
     return Committee(

@@ -15,10 +15,9 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
-from io import BufferedReader
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from committee import disk
 from committee.errors import RunError
@@ -67,17 +66,22 @@ def write_bundle(folder: Folder, path: Path) -> int:
         StorageError: the bundle cannot be written.
     """
     names = sorted([*folder.listed, MANIFEST])
-    contents = {name: files.read_bytes(folder.path / name, LARGEST) for name in names}
-    if sum(map(len, contents.values())) > LARGEST or len(names) > MOST_MEMBERS:
+    contents = [(name, files.read_bytes(folder.path / name, LARGEST)) for name in names]
+    if sum(len(content) for _, content in contents) > LARGEST or len(names) > MOST_MEMBERS:
         raise RunError(f"{folder} is too large for a bundle, which has at most 4 GiB and {MOST_MEMBERS:,} files")
+    disk.write(path, zipped(contents))
+    return len(names)
+
+
+def zipped(contents: Iterable[tuple[str, bytes]]) -> bytes:
+    """A zip of files by their names, in this order."""
     written, members, at = list[bytes](), list[Member](), 0
-    for name, content in contents.items():
+    for name, content in contents:
         head = _local_header(name, zlib.crc32(content), len(content))
         members.append(Member(name, zlib.crc32(content), len(content), at + len(head)))
         written += [head, content]
         at += len(head) + len(content)
-    disk.write(path, b"".join([*written, _directory(members, at)]))
-    return len(names)
+    return b"".join([*written, _directory(members, at)])
 
 
 def _local_header(name: str, crc: int, size: int) -> bytes:
@@ -121,7 +125,7 @@ def unpacked(path: Path) -> Path:
 _UNPACKED: dict[tuple[Path, int, int], Path] = {}
 
 
-def _unpack(file: BufferedReader, members: Sequence[Member], path: Path) -> Path:
+def _unpack(file: IO[bytes], members: Sequence[Member], path: Path) -> Path:
     with disk.failures_said(tempfile.gettempdir()):
         free, needed = shutil.disk_usage(tempfile.gettempdir()).free, sum(member.size for member in members)
         if free < needed + 2**24:
@@ -140,7 +144,7 @@ def _unpack(file: BufferedReader, members: Sequence[Member], path: Path) -> Path
     return folder
 
 
-def checked_members(file: BufferedReader, size: int, path: Path) -> list[Member]:
+def checked_members(file: IO[bytes], size: int, path: Path) -> list[Member]:
     """The members of a bundle, whose bytes have all been compared with what they must be.
 
     Args:
@@ -179,7 +183,7 @@ def checked_members(file: BufferedReader, size: int, path: Path) -> list[Member]
     return members
 
 
-def _walk(file: BufferedReader, size: int, path: Path) -> Iterator[Member]:
+def _walk(file: IO[bytes], size: int, path: Path) -> Iterator[Member]:
     """The members one after the other, as their headers tell; nothing but the headers is read."""
     at = 0
     while (head := file.read(_LOCAL.size))[:4] == b"PK\3\4" and len(head) == _LOCAL.size:
@@ -197,7 +201,7 @@ def _walk(file: BufferedReader, size: int, path: Path) -> Iterator[Member]:
         file.seek(at)
 
 
-def _parts(file: BufferedReader, member: Member) -> Iterator[bytes]:
+def _parts(file: IO[bytes], member: Member) -> Iterator[bytes]:
     file.seek(member.start)
     for begun in range(0, member.size, CHUNK):
         yield file.read(min(CHUNK, member.size - begun))

@@ -313,7 +313,9 @@ def tensors_from_bytes(content: bytes, path: Path) -> tuple[dict[str, Tensor], d
         RunError: it is damaged, or has no numbers.
     """
     _, texts = parsing.tensor_header(io.BytesIO(content), len(content), path.name)
-    numbers = parsing.json_value(texts.get("numbers", "").encode(), f"{path.name}: numbers", finite=False)
+    numbers = parsing.json_value(
+        texts.get("numbers", "").encode(), f"{path.name}: numbers", constants=("NaN", "Infinity", "-Infinity")
+    )
     if not isinstance(numbers, dict):
         raise parsing.damaged(path.name, "its numbers are no table")
     try:

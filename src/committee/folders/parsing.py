@@ -12,7 +12,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -65,13 +65,13 @@ def text_of(content: bytes, where: str | Path) -> str:
         raise damaged(where, "no text in UTF-8") from error
 
 
-def json_value(content: bytes, where: str | Path, *, finite: bool = True) -> JsonValue:
+def json_value(content: bytes, where: str | Path, constants: Collection[str] = ()) -> JsonValue:
     """The value of a JSON text.
 
     Args:
         content: the text in UTF-8.
         where: what it is, for messages.
-        finite: whether infinite and undefined numbers are refused, which JSON does not have but Python writes.
+        constants: which of NaN, Infinity and -Infinity are taken, which JSON does not have but Python writes.
 
     Raises:
         RunError: it is not JSON; it has a name twice, a number that is not finite or has over 19 digits, or values
@@ -90,17 +90,21 @@ def json_value(content: bytes, where: str | Path, *, finite: bool = True) -> Jso
         raise damaged(where, f"values nested {deepest:,} deep, at most {DEEPEST} are expected")
     if found := _TOO_LARGE.search(outside):
         raise damaged(where, f"a number with {found.group()[:24]}, larger than any that is stored")
+
+    def constant(name: str) -> float:
+        if name not in constants:
+            raise ValueError(f"{name} is no finite number")
+        return float(name)
+
     try:
-        value: JsonValue = json.loads(
-            text, object_pairs_hook=_without_twins, parse_constant=_no_number if finite else float
-        )
+        value: JsonValue = json.loads(text, object_pairs_hook=_without_twins, parse_constant=constant)
     except ValueError as error:
         raise RunError(f"{where} is not valid JSON ({error}); restore it or train again") from error
     return value
 
 
 def json_lines(content: bytes, where: str | Path) -> list[JsonValue]:
-    """The values of a JSONL text, one a line.
+    """The values of a JSONL text, one a line; NaN stands for the loss of a member that failed.
 
     Raises:
         RunError: as `json_value`, about a line.
@@ -108,7 +112,7 @@ def json_lines(content: bytes, where: str | Path) -> list[JsonValue]:
     if len(content) > LARGEST_TEXT:
         raise damaged(where, f"{len(content):,} bytes, at most {LARGEST_TEXT:,} are expected")
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
-    return [json_value(line, f"{where}, line {number},") for number, line in enumerate(lines, start=1)]
+    return [json_value(line, f"{where}, line {number},", ("NaN",)) for number, line in enumerate(lines, start=1)]
 
 
 def _without_twins(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -118,10 +122,6 @@ def _without_twins(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
         twin = next(name for number, name in enumerate(names) if name in names[:number])
         raise ValueError(f"the name {twin[:40]!r} stands twice")
     return table
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no finite number")
 
 
 def toml_table(content: bytes, where: str | Path) -> Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from committee.config.recipe import Network
 from committee.data.summary import DatasetSummary
 from committee.errors import RecipeError, RunError
 from committee.folders import files
 from committee.folders.parsing import Stored, damaged
 from committee.metrics.results import Gallery, Results, Scores
-from committee.nn.architectures import plan_layers, unfilled
+from committee.nn.architectures import build, plan_layers
 from committee.nn.devices import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -139,7 +141,8 @@ def member_weights(folder: RunFolder, member: int) -> dict[str, Tensor]:
     """The weights of a member: tensors by name, those of the recipe's network for the images of data.json.
 
     Raises:
-        RunError: there are none, they are of another network, or not finite; nothing is allocated before that is known.
+        RunError: there are none, they are of another network, or not finite; the network is not built before its
+            weights are known to be no more than the file's.
     """
     data, network, file = folder.data, folder.recipe.network.of_member(member), folder.member(member)
     height, width, channels = data.shape
@@ -154,8 +157,14 @@ def member_weights(folder: RunFolder, member: int) -> dict[str, Tensor]:
         "recipe.toml",
         f"its network has {values:,} weights, too many for the {size:,} bytes of {file.weights_file}",
     )
-    empty = unfilled(network, (channels, height, width), data.classes).state_dict()
-    return file.weights({name: Stored(KINDS[tensor.dtype], tuple(tensor.shape)) for name, tensor in empty.items()})
+    return file.weights(tensors_of(network, (channels, height, width), data.classes))
+
+
+@lru_cache(maxsize=64)
+def tensors_of(network: Network, image_shape: tuple[int, int, int], classes: int) -> dict[str, Stored]:
+    """Type and shape of each tensor of a network that fits its images (channel, height, width)."""
+    built = build(network, image_shape, classes, torch.Generator()).state_dict()
+    return {name: Stored(KINDS[tensor.dtype], tuple(tensor.shape)) for name, tensor in built.items()}
 
 
 def check_images(folder: RunFolder) -> None:
