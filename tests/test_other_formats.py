@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bz2
-import pickle
+import pickle  # noqa: TID251 - writes what must be refused
 import zipfile
 from collections.abc import Callable
 from pathlib import Path

@@ -5,6 +5,7 @@
     │   └── DownloadError     a data set with a name could not be had from any place
     ├── RecipeError           a recipe that is unknown, unreadable or inconsistent
     ├── RunError              a run folder that is missing, unfinished or damaged
+    ├── StorageError          a file that cannot be written: no space, no permission, a failing disk
     ├── TrainingError         no member could be trained
     └── MissingExtraError     an optional package is not installed
 
@@ -35,6 +36,10 @@ class RecipeError(CommitteeError, ValueError):
 
 class RunError(CommitteeError):
     """A run folder is missing, unfinished, damaged, or belongs to another training."""
+
+
+class StorageError(CommitteeError):
+    """A file cannot be written: there is no space or no permission, or the disk fails; what was there before is."""
 
 
 class TrainingError(CommitteeError):

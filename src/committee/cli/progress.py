@@ -10,13 +10,14 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.text import Text
 
 from committee.errors import counted
 from committee.metrics.formatting import duration, percent
-from committee.training.jobs import EpochDone, Event, Failed, Finished
+from committee.names import visible
+from committee.terminal import console, plain, say
+from committee.training.jobs import Died, EpochDone, Event, Failed, Finished, Remark
 from committee.training.state import StepProgress
 
 
@@ -27,6 +28,7 @@ class Monitor(AbstractContextManager["Monitor"], Protocol):
         """Show one event."""
 
 
+ENDS = {Failed: "failed", Died: "died"}
 SECONDS_PER_LINE = 10  # of each member, at least, where there are no bars
 Key = tuple[str, int]  # a model's name ("" for a run's only one), and a member's number
 Work = Mapping[Key, tuple[int, float]]  # for each member still to train: epochs at most, and what an epoch costs
@@ -54,6 +56,7 @@ class Clock:
         self.part: dict[Key, float] = {}  # cost of the part of its current epoch that each member has done
         self.at_most = "at most " if may_stop_early else ""
         self.seen: dict[Key, int] = {}
+        self.reached: dict[Key, int] = {}  # each member's last epoch
 
     def take(self, event: Event) -> None:
         """Count an event."""
@@ -64,10 +67,13 @@ class Clock:
             self.part[key] = cost * event.step / event.steps
         elif isinstance(event, EpochDone):
             self.part[key] = 0.0
+            if event.record.epoch <= self.reached.get(key, 0):  # once more, by a member that was started again
+                return
+            self.reached[key] = event.record.epoch
             self.seen[key] = self.seen.get(key, 0) + 1
             self.done += cost
             self.left -= cost
-        else:
+        elif isinstance(event, Finished | Failed | Died):
             self.left -= cost * max(epochs - self.seen.get(key, 0), 0)
             self.part.pop(key, None)
 
@@ -96,20 +102,22 @@ class Lines(Monitor):
         return None
 
     def __call__(self, event: Event) -> None:
-        """Print a line for an epoch, a finished or a failed member."""
+        """Print a line for an epoch, a finished or a failed member, or a remark."""
         self.clock.take(event)
         name, key, now = member_name(event), (event.model, event.member), time.monotonic()
         if isinstance(event, EpochDone):
             is_last = self.clock.seen[key] == self.clock.work.get(key, (0, 0.0))[0]
             if is_last or now - self.printed.get(key, -math.inf) >= SECONDS_PER_LINE:
                 self.printed[key], left = now, self.clock.time_left()
-                print(f"{name}  {epoch_line(event)}{'  ' + left if left else ''}", file=sys.stderr, flush=True)
+                say(f"{name}  {epoch_line(event)}{'  ' + left if left else ''}", err=True)
             if reduced := reduction(event):
-                print(f"{name}  {reduced}", file=sys.stderr, flush=True)
+                say(f"{name}  {reduced}", err=True)
         elif isinstance(event, Finished):
-            print(f"{name}  finished after {counted(event.record.epochs, 'epoch')}", file=sys.stderr, flush=True)
-        elif isinstance(event, Failed):
-            print(f"{name}  FAILED: {event.why}", file=sys.stderr, flush=True)
+            say(f"{name}  finished after {counted(event.record.epochs, 'epoch')}", err=True)
+        elif isinstance(event, Failed | Died):
+            say(f"{name}  {ENDS[type(event)].upper()}: {event.why}", err=True)
+        elif isinstance(event, Remark):
+            say(f"{name}  {event.text}", err=True)
 
 
 def epoch_line(event: EpochDone) -> str:
@@ -139,10 +147,10 @@ class Bars(Monitor):
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            console=Console(stderr=True),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=console(err=True),
         )
-        self.whole = self.progress.add_task(f"[bold]{whole}", total=self.total, text="")
+        self.whole = self.progress.add_task(f"[bold]{escape(visible(whole))}", total=self.total, text="")
         self.bars: dict[Key, TaskID] = {}
         self.latest: dict[Key, str] = {}
 
@@ -161,7 +169,7 @@ class Bars(Monitor):
         key, name = (event.model, event.member), member_name(event)
         if key not in self.bars and isinstance(event, (StepProgress, EpochDone)):
             epochs = self.clock.work.get(key, (1, 0.0))[0]
-            self.bars[key] = self.progress.add_task(name, total=epochs, text="")
+            self.bars[key] = self.progress.add_task(escape(visible(name)), total=epochs, text="")
         if isinstance(event, StepProgress):
             done = self.clock.seen.get(key, 0)
             latest = self.latest.get(key, f"loss {event.loss:.4f}")
@@ -180,14 +188,16 @@ class Bars(Monitor):
             )
             self.progress.update(self.bars[key], completed=self.clock.seen[key])
             if reduced := reduction(event):
-                self.progress.console.print(Text(f"{name}: {reduced}"))
+                self.progress.console.print(plain(f"{name}: {reduced}"))
+        elif isinstance(event, Remark):
+            self.progress.console.print(plain(f"{name}: {event.text}"))
         else:
             if key in self.bars:
                 self.progress.remove_task(self.bars.pop(key))
-            if isinstance(event, Failed):
-                self.progress.console.print(Text(f"{name} failed: {event.why}", style="red"))
+            if isinstance(event, Failed | Died):
+                self.progress.console.print(plain(f"{name} {ENDS[type(event)]}: {event.why}", style="red"))
             else:
-                self.progress.console.print(Text(f"{name} finished: {self.latest.get(key, '')}"))
+                self.progress.console.print(plain(f"{name} finished: {self.latest.get(key, '')}"))
         self.progress.update(
             self.whole,
             completed=self.clock.done + sum(self.clock.part.values()),

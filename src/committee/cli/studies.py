@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from committee.cli import ends
 from committee.cli.options import (
     Decorator,
     Group,
@@ -24,6 +25,8 @@ from committee.cli.options import (
     training_options,
 )
 from committee.errors import RecipeError
+from committee.names import file_name
+from committee.terminal import say, show
 
 if TYPE_CHECKING:
     from committee.config.study import Study
@@ -161,7 +164,7 @@ def pseudo_labels(
     The images without labels are a folder (--unlabelled), a part of DATA whose labels are hidden (--held-back), or the
     test images (--transductive). An audit part of DATA is kept out of training and shows how many of the pseudo-labels
     are right; below pseudo_labels.min_precision nothing more is trained. OUT/round-0, OUT/round-1, ... are runs with
-    reports.
+    reports. Where one of them lacks members, the exit code is 3.
     """
     from committee.cli import progress, tables
     from committee.data.readers import read_images
@@ -178,25 +181,37 @@ def pseudo_labels(
             value_range=dataset.value_range,
         )
         for note in images.noted(skip_unreadable=training_options.read_options.skip_unreadable):
-            click.echo(f"Note: {note}", err=True)
+            say(f"Note: {note}", err=True)
         names, pixels = images.names, images.pixels
     setting = replace(training_options.setting(data), reload=None)
-    path = out or Path("runs") / f"{dataset.name}-{recipe.name}-pseudo-labels-seed{setting.seed}"
+    name = f"{file_name(dataset.name)}-{file_name(recipe.name)}-pseudo-labels-seed{setting.seed}"
+    path = out or Path("runs") / name
     folder = SelfTrainingFolder(path)
     source = self_training.Source(unlabelled=pixels, names=names, held_back=held_back, transductive=transductive)
 
     def monitor(number: int) -> progress.Monitor:
         members, epochs = recipe.committee.members, recipe.training.epochs
-        click.echo(f"Round {number}: {members} members into {folder.round(number)}", err=True)
+        say(f"Round {number}: {members} members into {folder.round(number)}", err=True)
         work = {("", member): (epochs, 1.0) for member in range(members)}
         return progress.monitor(work, may_stop_early=recipe.training.patience > 0)
 
-    found = self_training.train_rounds(dataset, recipe, path, setting, source, keep_sealed=keep_sealed, monitor=monitor)
+    def kept() -> str:
+        rounds, members = recipe.pseudo_labels.rounds + 1, recipe.committee.members
+        runs = [folder.round(number) for number in range(rounds)]
+        finished = sum(run.member(member).is_done for run in runs for member in range(members))
+        return f"{finished} of {rounds * members} members are finished and kept in {path}"
+
+    with ends.told_how_to_go_on(kept):
+        found = self_training.train_rounds(
+            dataset, recipe, path, setting, source, keep_sealed=keep_sealed, monitor=monitor
+        )
     if as_json:
-        click.echo(json.dumps({"folder": str(path), **found.model_dump(mode="json")}))
-        return
-    tables.show_self_training(found)
-    click.echo(f"Reports: {', '.join(str(folder.round(each.round).report) for each in found.rounds)}")
+        say(json.dumps({"folder": str(path), **found.model_dump(mode="json")}))
+    else:
+        tables.show_self_training(found)
+        say(f"Reports: {', '.join(str(folder.round(each.round).report) for each in found.rounds)}")
+    if not all(folder.round(each.round).manifest.is_complete for each in found.rounds):
+        raise SystemExit(ends.INCOMPLETE)
 
 
 def run_study(study: Study, data: str, out: Path | None, form: Form, options: TrainingOptions, as_json: bool) -> None:
@@ -210,26 +225,25 @@ def run_study(study: Study, data: str, out: Path | None, form: Form, options: Tr
     missing = work(prepared)
     total = sum(model.members for model in prepared.plan.models)
     for warning in prepared.warnings:
-        click.echo(warning, err=True)
-    click.echo(
+        say(warning, err=True)
+    say(
         f"{study.title}, on {dataset.name}: {len(prepared.plan.rows)} rows from {len(prepared.plan.models)} models, "
-        f"{total} trainings, {len(missing) if len(missing) < total else 'all'} of them still to do\nFolder: {folder}",
+        f"{total} trainings, {len(missing) if len(missing) < total else 'all'} of them still to do",
+        f"Folder: {folder}",
         err=True,
     )
-    try:
-        with progress.monitor(missing, may_stop_early=False, whole="study") as monitor:
-            results = run_prepared(prepared, monitor)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted; finished trainings are kept in {folder}. Give the same command again to continue.", err=True
-        )
-        raise SystemExit(130) from None
+
+    def kept() -> str:
+        return f"{total - len(work(prepared))} of {total} trainings are finished and kept in {folder}"
+
+    with ends.told_how_to_go_on(kept), progress.monitor(missing, may_stop_early=False, whole="study") as monitor:
+        results = run_prepared(prepared, monitor)
     page = prepared.training.folder.page
     if as_json:
-        click.echo(json.dumps({"study": str(folder), "page": str(page), **results.model_dump(mode="json")}))
+        say(json.dumps({"study": str(folder), "page": str(page), **results.model_dump(mode="json")}))
         return
     tables.show_study(results)
-    click.echo(f"Page: {page}")
+    say(f"Page: {page}")
 
 
 @click.group(cls=Group)
@@ -246,7 +260,7 @@ def studies_list() -> None:
     from committee.config.toml_files import shipped
 
     for name in shipped("study"):
-        click.echo(f"{name:16} {all_studies.load(name).summary}")
+        say(f"{name:16} {all_studies.load(name).summary}")
 
 
 @studies.command("show")
@@ -256,7 +270,7 @@ def studies_show(study: str) -> None:
     """Print STUDY, a shipped one or a file, as TOML."""
     from committee.config.toml_files import text_of
 
-    click.echo(text_of("study", study)[0], nl=False)
+    show(text_of("study", study)[0])
 
 
 @studies.command("check")
@@ -269,5 +283,5 @@ def studies_check(study: str) -> None:
 
     planned = plan(load(study))
     for model in planned.models:
-        click.echo(f"{model.name}: {model.members} trainings of {model.recipe.training.epochs} epochs")
-    click.echo(f"{planned.study.name} is valid: {len(planned.rows)} rows")
+        say(f"{model.name}: {model.members} trainings of {model.recipe.training.epochs} epochs")
+    say(f"{planned.study.name} is valid: {len(planned.rows)} rows")

@@ -1,17 +1,19 @@
 """The tables of a run as CSV files (UTF-8, comma, a header line) with full precision.
 
-Accuracies are fractions, losses are in nats; an empty cell is a figure that does not exist.
+Accuracies are fractions, losses are in nats; an empty cell is a figure that does not exist. Names that a spreadsheet
+would take for formulas have an apostrophe before them; see `committee.names.csv_cell`.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from committee import disk
 from committee.folders.records import EpochRecord
 from committee.metrics.results import Results, Scores
+from committee.names import csv_text
 from committee.report import tables
 
 PAIRS = 50
@@ -29,10 +31,7 @@ class Table:
 
     def write(self, path: Path) -> None:
         """The table as a CSV file."""
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self.columns)
-            writer.writerows(self.rows)
+        disk.write(path, csv_text(self.columns, self.rows).encode())
 
 
 def write_run_tables(
@@ -45,8 +44,10 @@ def write_run_tables(
         class_names: one name for each class.
         histories: for each of `results.members` its epochs.
         folder: made if it is missing.
+
+    Raises:
+        StorageError: it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name, table in run_tables(results, class_names, histories).items():
         table.write(folder / f"{name}.csv")
 

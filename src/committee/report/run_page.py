@@ -19,10 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from committee import disk
 from committee.folders.run_folder import RunFolder
 from committee.metrics.formatting import duration, interval_text, number, percent
 from committee.metrics.results import Interval, MemberResult, Scores
 from committee.report import csv_tables, sentences
+from committee.report.formatting import short
 from committee.report.page import Page, Plot, embed
 from committee.report.page_images import image_uris
 from committee.report.run_content import Run, image_figures, page_figures
@@ -67,6 +69,7 @@ class RunPage(Page):
         imbalance: what accuracy hides where classes differ in size; "" elsewhere.
         sealed: whether the test images have not been opened.
         failed: the members that failed.
+        died: which members' processes died, and what to do; "" where none did.
         left_out, planned: members that were not ready in time, and all that were planned.
         key_figures: the few figures below the headline.
         citation: where the recipe comes from; "" where nothing was published.
@@ -80,15 +83,21 @@ class RunPage(Page):
     imbalance: str
     sealed: bool
     failed: tuple[MemberResult, ...]
+    died: str
     left_out: int
     planned: int
     key_figures: tuple[KeyFigure, ...]
     citation: str
 
 
-def write_run_page(folder: RunFolder) -> Path:
-    """Tables, figures and report.html from the files of the run folder alone."""
-    run = Run.read(folder)
+def write_run_page(folder: RunFolder, contents: str = "") -> Path:
+    """Tables, figures and report.html from the files of the run folder alone.
+
+    Args:
+        folder: the run's.
+        contents: the digest of what it holds, see `committee.folders.manifest`.
+    """
+    run = Run.read(folder, contents)
     csv_tables.write_run_tables(run.results, run.data.class_names, run.histories, folder.tables)
     plots = embed(page_figures(run), folder.figures)
     embed(image_figures(run), folder.figures)
@@ -96,7 +105,7 @@ def write_run_page(folder: RunFolder) -> Path:
     parts = {gallery.part for gallery in run.results.galleries if gallery.pictures}
     uris = image_uris(run.pictures, sorted(parts), CLASSES_SHOWN, _image_budget(shown, len(run.data.class_names)))
     page = run_page(replace(run, plots=shown, uris=uris))
-    folder.report.write_text(page.render(), encoding="utf-8")
+    disk.write(folder.report, page.render().encode())
     return folder.report
 
 
@@ -124,6 +133,7 @@ def run_page(run: Run) -> RunPage:
         imbalance=sentences.imbalance(run.headline[1], run.data.class_names) if run.headline else "",
         sealed=run.results.test is None,
         failed=run.failed,
+        died=sentences.died(run.results),
         left_out=run.results.left_out,
         planned=len(run.results.members) + run.results.left_out,
         key_figures=tuple(key_figures(run)),
@@ -135,7 +145,7 @@ def title(run: Run) -> str:
     """The data, how many members finished, and the recipe."""
     members = len(run.finished)
     committee = f"a committee of {members} members" if members > 1 else "a single network"
-    return f"{run.data.name}: {committee}, recipe {run.recipe.name}"
+    return f"{short(run.data.name, 60)}: {committee}, recipe {run.recipe.name}"
 
 
 def key_figures(run: Run) -> list[KeyFigure]:

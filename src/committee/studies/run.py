@@ -15,15 +15,18 @@ from committee.data.dataset import ImageDataset, checked_images, open_test
 from committee.data.splits import stratified_part
 from committee.data.summary import describe, sample_pictures
 from committee.errors import RecipeError, RunError
+from committee.folders.manifest import contents_digest
 from committee.folders.records import AnsweredPlan, CommitteeRecord, RunData, StudyIdentity
 from committee.folders.study_folder import StudyFolder
 from committee.metrics.results import StudyResults
+from committee.names import file_name
 from committee.nn.summary import layer_table
 from committee.report.study_page import write_study_page
 from committee.rng import numpy_generator
 from committee.studies.evaluation import evaluate_study, is_trained
 from committee.studies.plan import Plan, plan
 from committee.studies.training import StudyTraining, predict_test, train_study
+from committee.training.executors.processes import refuse_to_train_while_imported
 from committee.training.jobs import Event
 from committee.training.pipeline import ignore
 from committee.training.plan import check_network
@@ -71,7 +74,7 @@ class Prepared:
 def folder_name(study: Study, dataset: ImageDataset, form: Form, seed: int) -> str:
     """The name of a study's folder under runs/."""
     forms = "-quick" * form.quick + "-published" * (form.protocol == "published") + "-transductive" * form.transductive
-    return f"{dataset.name}-study-{study.name}{forms}-seed{seed}"
+    return f"{file_name(dataset.name)}-study-{file_name(study.name)}{forms}-seed{seed}"
 
 
 def prepare(
@@ -88,6 +91,7 @@ def prepare(
         RunError: the folder holds something else, or transductive is asked for while the test images stay sealed.
         RecipeError: a row's recipe has faults, or does not fit the images.
     """
+    refuse_to_train_while_imported()
     by_test = form.tests_while_training(study)
     if form.protocol == "published" and not study.published_protocol:
         raise RecipeError(f"study {study.name} names no published_protocol; leave --protocol out")
@@ -111,12 +115,13 @@ def prepare(
     for model in planned.models:
         if model.teacher is None and not by_test:  # pseudo-labels, and the joined images, are not there yet
             folder.model(model.name).check_free(training.of(model).identity)
-    folder.begin(identity)
-    folder.write_declaration(planned.study)
-    folder.write_data(data)
-    folder.write_command(setting.command)
-    if by_test:
-        training = replace(training, dataset=with_test_as_validation(dataset, folder.test_record))
+    with folder.locked():
+        folder.begin(identity)
+        folder.write_declaration(planned.study)
+        folder.write_data(data)
+        folder.write_command(setting.command)
+        if by_test:
+            training = replace(training, dataset=with_test_as_validation(dataset, folder.test_record))
     return Prepared(training, form, dataset, warnings_of(study, form))
 
 
@@ -214,6 +219,11 @@ def run_prepared(prepared: Prepared, on_event: Callable[[Event], None] = ignore)
         RunError: a folder holds another training.
         TrainingError: a member failed.
     """
+    with prepared.training.folder.locked():
+        return _train_and_evaluate(prepared, on_event)
+
+
+def _train_and_evaluate(prepared: Prepared, on_event: Callable[[Event], None]) -> StudyResults:
     training = replace(prepared.training, on_event=on_event)
     folder, form, dataset, plan = training.folder, prepared.form, training.dataset, prepared.plan
     train_study(training)
@@ -303,5 +313,6 @@ def make_models_usable(prepared: Prepared) -> None:
 
 def write_page(folder: StudyFolder) -> None:
     """Tables, figures and study.html from the files of the study's folder alone, then the manifest."""
-    write_study_page(folder)
-    folder.finish()
+    contents = folder.contents()
+    write_study_page(folder, contents_digest(contents))
+    folder.finish(contents)

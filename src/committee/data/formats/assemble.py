@@ -31,6 +31,7 @@ from committee.data.limits import limits
 from committee.data.read_options import ReadOptions, ValueRange
 from committee.data.splits import stratified_part
 from committee.errors import DataError, counted
+from committee.names import unicode_text
 from committee.rng import numpy_generator
 
 TEST_FRACTION = 0.2
@@ -99,7 +100,8 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
         number = wanted_channels({array.shape[3] for array in pixels}, options.channels)
         pixels = [with_channels(array, number, place) for array, place in zip(pixels, where, strict=True)]
     pixels, size_notes = _same_form(pixels, parts, options.image_size)
-    labels, class_names = _encoded(parts, raw.class_names)
+    labels, raw_names = _encoded(parts, raw.class_names)
+    class_names = tuple(map(unicode_text, raw_names))
     images = [
         replace(checked_images(array, encoded, class_names, part.where), names=_names(part, whole=len(parts) == 1))
         for array, encoded, part in zip(pixels, labels, parts, strict=True)
