@@ -15,9 +15,10 @@ import bombs
 import numpy as np
 import pyarrow as pa
 import pytest
-from bombs import BOMBS, LABELS, PIXELS, class_folders, gif, npy, png, put, table, text_lines
+from bombs import BOMBS
 from PIL import Image
 from scale import record_figure
+from writers import LABELS, PIXELS, class_folders, gif, npy, png, put, table, text_lines
 
 from committee.data.limits import VARIABLE
 from committee.data.readers import read_dataset, read_images

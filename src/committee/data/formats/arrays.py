@@ -286,7 +286,7 @@ def _classes(files: Files, found: Sequence[NamedArray]) -> RawSet:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)[:12]) or "no arrays"
+    return ", ".join(" ".join(name.split()) for name in sorted(names)[:12]) or "no arrays"
 
 
 def read_npy(files: Files, name: str) -> NDArray[Any]:

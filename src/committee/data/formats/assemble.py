@@ -339,7 +339,7 @@ def as_integers(names: NDArray[np.str_]) -> NDArray[Any]:
         numbers = [int(name) for name in unique]
     except ValueError:
         return names
-    if any(str(number) != name for number, name in zip(numbers, unique, strict=True)):
+    if any(str(number) != name or abs(number) >= 2**63 for number, name in zip(numbers, unique, strict=True)):
         return names
     return np.array(numbers, dtype=np.int64)[inverse]
 

@@ -70,7 +70,7 @@ def number_table(
         except _NoDigitsError:
             break
         if not len(table.values):
-            raise DataError(f"{where}: a row for each image is expected below the header, got none; add the images")
+            raise _no_rows(where)
         return table
     text = text_lines(files, name, delimiter)
     if has_header:
@@ -150,11 +150,13 @@ def _any_table(
                 row[column] = "nan"
         images.append(_numbers_of(row, apart, place))
         numbers.append(number)
+    if not images:
+        raise _no_rows(where)
     values = np.stack(images)
     whole = values[:, [column for column in range(count) if column not in kept]]
     if whole.size and whole.max() > 1 and (whole == np.rint(whole)).all():
         bounded = np.nan_to_num(values, nan=0.0)
-        if (bounded == np.rint(bounded)).all():
+        if (bounded == np.rint(bounded)).all() and np.abs(bounded).max() < 2**31:
             values = bounded.astype(np.int32)
     return NumberTable(values, {column: np.array(cells) for column, cells in kept.items()}, np.array(numbers))
 
@@ -162,7 +164,8 @@ def _any_table(
 def _numbers_of(row: list[str], apart: Collection[int], place: str) -> NDArray[np.float32]:
     """The cells of a row as numbers; all but those kept apart must be finite."""
     try:
-        cells = np.array(row, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what does not fit is found to be infinite
+            cells = np.array(row, dtype=np.float32)
     except ValueError:
         wrong = next(i for i, cell in enumerate(row) if not is_number(cell))
         raise not_a_number(place, wrong, row[wrong]) from None
@@ -170,6 +173,10 @@ def _numbers_of(row: list[str], apart: Collection[int], place: str) -> NDArray[n
         if column not in apart:
             raise not_a_number(place, int(column), row[column], "finite ")
     return cells
+
+
+def _no_rows(where: str) -> DataError:
+    return DataError(f"{where}: a row for each image is expected below the header, got none; add the images")
 
 
 def not_a_number(place: str, column: int, cell: str, kind: str = "") -> DataError:

@@ -50,9 +50,11 @@ def check_image_size(height: int, width: int, channels: int, bits: int, packed: 
         label: name for messages.
 
     Raises:
-        DataError: the image is over the limit `pixels` or `expansion`.
+        DataError: the image has no pixels, or is over the limit `pixels` or `expansion`.
     """
     most = limits()
+    if min(height, width) < 1:
+        raise DataError(f"{label}: an image of pixels is expected, got {width}x{height}; replace or remove the file")
     if width * height > most.pixels:
         raise DataError(
             f"{label}: an image of at most {most.pixels:,} pixels is expected, got {width}x{height}; shrink it, or if "

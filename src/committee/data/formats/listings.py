@@ -15,7 +15,7 @@ from committee.data.formats.csv_columns import LABEL_NAMES, given_column, is_num
 from committee.data.formats.csv_numbers import decoded
 from committee.data.formats.files import PARTS, Files
 from committee.data.formats.folders import Placed, read_placed
-from committee.data.formats.groups import column_note, group_column
+from committee.data.formats.groups import column_note, group_column, names_a_file
 from committee.data.formats.kinds import image_names, names_an_image
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
@@ -131,7 +131,7 @@ def read_listing_set(files: Files, options: ReadOptions) -> RawSet:
 
 def _is_file(path: str, given: str | None) -> bool:
     """Whether a path is the file that the user gives."""
-    return given is not None and Path(given).is_file() and Path(path).resolve() == Path(given).resolve()
+    return given is not None and names_a_file(given) and Path(path).resolve() == Path(given).resolve()
 
 
 def _place(found: dict[str, Placed], new: Placed, files: Files, listing: Listing) -> None:

@@ -134,7 +134,11 @@ def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
     Raises:
         DataError: the path or a folder in it does not exist or cannot be read, or it is a damaged zip.
     """
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise DataError(f"{path}: the path cannot be followed ({error.strerror}); check it") from error
+    if is_folder:
         names, folders, notes = _walked(path, deep)
         yield Files(
             str(path),
@@ -145,7 +149,7 @@ def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
             folders=tuple(folders),
             notes=tuple(notes),
         )
-    elif not path.is_file():
+    elif not is_file:
         raise DataError(f"{path}: there is no such file or folder; check the path")
     elif path.suffix.lower() in (".zip", ".npz"):
         with _opened_zip(path.open("rb"), str(path)) as files:
@@ -217,12 +221,22 @@ def _opened_zip(file: BinaryIO, where: str, packed: int | None = None) -> Iterat
             yield Files(
                 where,
                 tuple(sorted(name for name in infos if _wanted(name.split("/")))),
-                lambda name: cast(BinaryIO, archive.open(infos[name])),
+                lambda name: _member(archive, infos[name], where),
                 lambda name: infos[name].file_size,
                 packer=lambda name: int(infos[name].compress_size * share),
                 separator=": ",
                 folders=tuple(sorted(_folders_of_zip(archive))),
             )
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> BinaryIO:
+    """A member of a zip, open."""
+    try:
+        return cast(BinaryIO, archive.open(info))
+    except FAULTS as error:
+        raise DataError(
+            f"{where}: {info.filename}: the file cannot be read ({reason(error)}); copy or download it again"
+        ) from error
 
 
 def _check_kinds(infos: Iterable[zipfile.ZipInfo], where: str) -> None:
