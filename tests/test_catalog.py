@@ -10,7 +10,7 @@ import http.server
 import io
 import shutil
 import struct
-import tarfile
+import tarfile  # noqa: TID251 - writes what a mirror sends
 import threading
 import zipfile
 from collections.abc import Iterator

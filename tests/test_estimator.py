@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # noqa: TID251 - scikit-learn's users do so, and it must work
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import get_reusable_executor  # noqa: TID251 - its processes, no files
 from sklearn.datasets import load_digits
 from sklearn.model_selection import cross_val_predict, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -43,7 +43,7 @@ def test_rows_of_pixels_and_images_are_the_same_to_it() -> None:
     predicted = ~np.isnan(honest[:, 0])
     assert predicted.mean() == pytest.approx(0.4, abs=0.01)  # two members, five folds
     assert (honest[predicted].argmax(1) == y_train[predicted]).mean() > 0.9
-    assert np.array_equal(pickle.loads(pickle.dumps(flat)).predict_proba(test), flat.predict_proba(test))
+    assert np.array_equal(pickle.loads(pickle.dumps(flat)).predict_proba(test), flat.predict_proba(test))  # noqa: S301
     square = CommitteeClassifier(members=2, epochs=6).fit(train.reshape(-1, 8, 8), y_train)
     assert np.array_equal(square.predict_proba(test.reshape(-1, 8, 8)), flat.predict_proba(test))
 

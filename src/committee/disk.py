@@ -63,7 +63,7 @@ def write(path: Path, content: bytes, *, synced: bool = True) -> None:
             if synced:
                 _sync_folder(path.parent)
         finally:
-            _unlink_quietly(unfinished)
+            discard(unfinished)
 
 
 def append(path: Path, content: bytes) -> None:
@@ -94,7 +94,13 @@ def remove(path: Path) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Delete what killed processes have left half-written in a folder and below."""
     for path in folder.rglob(".*.part"):
-        _unlink_quietly(path)
+        discard(path)
+
+
+def discard(path: Path) -> None:
+    """Delete a file that is of no use any more, if that is possible."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 @contextlib.contextmanager
@@ -114,9 +120,6 @@ def cannot_write(path: Path | str, error: OSError) -> StorageError:
     """The error of a file that cannot be written."""
     remedy = REMEDIES.get(error.errno or 0, "check the disk and give the same command again")
     return StorageError(f"{path} cannot be written ({error.strerror or error}); {remedy}")
-
-
-# Every operation that changes the disk is a call of `os` below this line, where tests let each fail in turn.
 
 
 def _make_folder(folder: Path) -> None:
@@ -141,11 +144,6 @@ def _put(path: Path, content: bytes, synced: bool) -> None:
             _sync(file, path)
     finally:
         os.close(file)
-
-
-def _unlink_quietly(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
 
 
 def _sync(file: int, path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import click
+from committee.terminal import say
 
 INCOMPLETE = 3
 EXIT_CODES = {
@@ -55,5 +55,5 @@ def told_how_to_go_on(kept: Callable[[], str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         words, code = words_and_code(stop)
-        click.echo(f"{words}; {kept()}. Give the same command again to continue.", err=True)
+        say(f"{words}; {kept()}. Give the same command again to continue.", err=True)
         raise SystemExit(code) from None

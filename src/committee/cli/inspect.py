@@ -23,6 +23,8 @@ from committee.cli.options import (
 )
 from committee.data.read_options import ReadOptions
 from committee.errors import CommitteeError
+from committee.names import file_name
+from committee.terminal import console, plain, say, show
 
 
 @click.group(cls=Group)
@@ -46,9 +48,7 @@ def data_info(
     name_or_path: str, data_dir: Path | None, read_options: ReadOptions, picture: Path | None, as_json: bool
 ) -> None:
     """Shapes, counts for each class and a digest of DATA, and a picture of samples and class means."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from committee.data.catalog import load_dataset
     from committee.data.check import quick_notes
@@ -58,26 +58,25 @@ def data_info(
     dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
     summary = describe(dataset)
     notes = tuple(dict.fromkeys([*summary.notes, *quick_notes(dataset)]))  # the summary, too, tells of leaks
-    picture = picture or Path(f"{dataset.name}-samples.png")
+    picture = picture or Path(f"{file_name(dataset.name)}-samples.png")
     samples, means = sample_pictures(dataset)
     disk.write(picture, style.as_png(image_plots.samples_and_means(samples, means, dataset.class_names)))
     if as_json:
-        click.echo(json.dumps({**summary.model_dump(mode="json"), "notes": notes, "picture": str(picture)}))
+        say(json.dumps({**summary.model_dump(mode="json"), "notes": notes, "picture": str(picture)}))
         return
     height, width, channels = dataset.image_shape
-    table = Table(
-        title=f"{dataset.name}: {summary.images:,} images of {height}x{width}x{channels}, {summary.bits} bits"
-    )
+    size = f"{height}x{width}x{channels}, {summary.bits} bits"
+    table = Table(title=plain(f"{dataset.name}: {summary.images:,} images of {size}"))
     for heading in ("class", "training images", "sealed test images"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for name, count in summary.counts.items():
-        table.add_row(Text(name), f"{count.train:,}", f"{count.test:,}")
-    Console().print(table)
-    click.echo(f"Source: {dataset.source}")
+        table.add_row(plain(name), f"{count.train:,}", f"{count.test:,}")
+    console().print(table)
+    say(f"Source: {dataset.source}")
     for note in notes:
-        click.echo(f"Note: {note}")
-    click.echo(f"Digest: {summary.digest}")
-    click.echo(f"Picture: {picture}")
+        say(f"Note: {note}")
+    say(f"Digest: {summary.digest}")
+    say(f"Picture: {picture}")
 
 
 @data.command("convert")
@@ -97,10 +96,10 @@ def data_convert(name_or_path: str, out: Path, data_dir: Path | None, read_optio
 
     dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
     for note in dataset.notes:
-        click.echo(f"Note: {note}", err=True)
+        say(f"Note: {note}", err=True)
     for file in to_parquet(dataset, out):
-        click.echo(f"Written: {file}")
-    click.echo(f"Digest: {dataset.digest()}")
+        say(f"Written: {file}")
+    say(f"Digest: {dataset.digest()}")
 
 
 @data.command("check")
@@ -125,20 +124,20 @@ def data_check(
     from committee.runs.check import check_data
 
     dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
-    folder = CheckFolder(out or Path(f"{dataset.name}-check"))
+    folder = CheckFolder(out or Path(f"{file_name(dataset.name)}-check"))
     check = check_data(dataset, folder)
     if as_json:
-        click.echo(json.dumps({**check.model_dump(mode="json"), "page": str(folder.page), "table": str(folder.table)}))
+        say(json.dumps({**check.model_dump(mode="json"), "page": str(folder.page), "table": str(folder.table)}))
         return
-    click.echo(f"{check.data}: {check.train_images:,} training and {check.test_images:,} test images")
+    say(f"{check.data}: {check.train_images:,} training and {check.test_images:,} test images")
     for found in check.lines:
-        click.echo(f"- {found}")
+        say(f"- {found}")
     if not check.lines:
-        click.echo("Nothing was found.")
+        say("Nothing was found.")
     for note in check.notes:
-        click.echo(f"Note: {note}")
-    click.echo(f"Page: {folder.page}")
-    click.echo(f"Table: {folder.table}")
+        say(f"Note: {note}")
+    say(f"Page: {folder.page}")
+    say(f"Table: {folder.table}")
 
 
 @data.command("augment")
@@ -177,11 +176,11 @@ def data_augment(
             f"recipe {chosen.name} has no augmentation; give one that has, or --set augmentation.rotation=10"
         )
     dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
-    picture = picture or Path(f"{dataset.name}-augmented.png")
+    picture = picture or Path(f"{file_name(dataset.name)}-augmented.png")
     disk.write(picture, style.as_png(image_plots.augmentation(augmented_pictures(dataset, chosen.augmentation, seed))))
     on = chosen.augmentation.model_dump(exclude_defaults=True, exclude={"no_aug_epochs"})
-    click.echo(f"Augmentation: {', '.join(f'{name} {value}' for name, value in on.items())}")
-    click.echo(f"Picture: {picture}")
+    say(f"Augmentation: {', '.join(f'{name} {value}' for name, value in on.items())}")
+    say(f"Picture: {picture}")
 
 
 @click.group(cls=Group)
@@ -198,7 +197,7 @@ def recipes_list() -> None:
     from committee.config.toml_files import shipped
 
     for name in shipped("recipe"):
-        click.echo(f"{name:16} {recipe_parsing.load(name).summary}")
+        say(f"{name:16} {recipe_parsing.load(name).summary}")
 
 
 @recipes.command("show")
@@ -211,7 +210,7 @@ def recipes_show(recipe: str, complete: bool) -> None:
     from committee.config.toml_files import text_of
 
     chosen = recipe_parsing.load(recipe)
-    click.echo(chosen.to_toml() if complete else text_of("recipe", recipe)[0], nl=False)
+    show(chosen.to_toml() if complete else text_of("recipe", recipe)[0])
 
 
 @recipes.command("check")
@@ -223,7 +222,7 @@ def recipes_check(recipe: str) -> None:
 
     chosen = recipe_parsing.load(recipe)
     tell_of_shared_name(recipe)
-    click.echo(f"{chosen.name} is valid; digest {chosen.digest()}")
+    say(f"{chosen.name} is valid; digest {chosen.digest()}")
 
 
 @click.group(cls=Group)
@@ -247,8 +246,6 @@ def models() -> None:
 @example("committee models summary ensemble-cnn\ncommittee models summary standard --image-shape 32 32 3 --classes 5")
 def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int) -> None:
     """The layers of RECIPE's network: output shapes, parameters, multiply-adds."""
-    from rich.console import Console
-
     from committee.cli.tables import layers_table
     from committee.config import recipe_parsing
     from committee.nn.summary import layer_table
@@ -256,4 +253,4 @@ def models_summary(recipe: str, image_shape: tuple[int, int, int], classes: int)
     chosen = recipe_parsing.load(recipe)
     height, width, channels = image_shape
     title = f"{chosen.name}, a member, for images of {height}x{width}x{channels} in {classes} classes"
-    Console().print(layers_table(title, layer_table(chosen.network, image_shape, classes)))
+    console().print(layers_table(title, layer_table(chosen.network, image_shape, classes)))

@@ -24,12 +24,16 @@ from committee.cli.options import (
     example,
     folder_type,
     json_option,
+    key_type,
     recipe_options,
     run_argument,
+    run_type,
     seconds,
     training_options,
 )
 from committee.errors import CommitteeError, counted
+from committee.names import file_name
+from committee.terminal import console, say
 
 if TYPE_CHECKING:
     from committee.config.recipe import Recipe
@@ -73,9 +77,7 @@ for command in (
     type=folder_type,
     help="The run folder.  [default: runs/DATA-RECIPE-seedS, with -2, -3, ... if that folder exists]",
 )
-@click.option(
-    "--from", "continued", type=folder_type, help="Continue from this finished run, for --epochs more epochs."
-)
+@click.option("--from", "continued", type=run_type, help="Continue from this finished run, for --epochs more epochs.")
 @click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
 @json_option
 @example(
@@ -119,9 +121,10 @@ def train(
         training_options = replace(training_options, seed=before.identity.seed)
     recipe, dataset = recipe_options.load(before), training_options.load(data)
     setting = training_options.setting(data)
-    name, deadline = f"{dataset.name}-{recipe.name}-seed{setting.seed}", math.inf
+    stem = f"{file_name(dataset.name)}-{file_name(recipe.name)}"
+    name, deadline = f"{stem}-seed{setting.seed}", math.inf
     if budget is not None:
-        name = f"{dataset.name}-{recipe.name}-{budget:.0f}s-seed{setting.seed}"
+        name = f"{stem}-{budget:.0f}s-seed{setting.seed}"
         folder = RunFolder(out or Path("runs") / name)
         recipe, setting, deadline = within(budget, began, dataset, recipe_options, setting, folder)
     plan = plan_training(dataset, recipe, setting, continued=before)
@@ -130,9 +133,9 @@ def train(
     finished = folder.is_finished
     missing = folder.manifest.died_members if finished else plan.missing(folder)
     if finished and not missing:
-        click.echo(f"{folder} already holds this training; showing its results.", err=True)
+        say(f"{folder} already holds this training; showing its results.", err=True)
     else:
-        click.echo(announcement(plan, folder), err=True)
+        say(*announcement(plan, folder), err=True)
     epochs = recipe.training.epochs
     work = {("", member): (epochs, 1.0) for member in missing}
 
@@ -159,11 +162,11 @@ def within(
     from committee.runs.budget import end_seconds, plan_budget
 
     left = budget - (time.monotonic() - began)
-    click.echo(f"Budget {budget:.0f} seconds: planning for this machine ...", err=True)
+    say(f"Budget {budget:.0f} seconds: planning for this machine ...", err=True)
     plan = plan_budget(
         dataset, options.load(), left, setting, members=options.members, epochs=options.epochs, run=folder
     )
-    click.echo(plan.note, err=True)
+    say(plan.note, err=True)
     numbers = f"--members {plan.recipe.committee.members} --epochs {plan.recipe.training.epochs}"
     given = re.compile(r"--budget[ =]\S+")  # how long it takes depends on the machine, these numbers do not
     planned = f"{given.sub(numbers, setting.command)}  # planned for --budget {budget:.0f}s"
@@ -171,42 +174,42 @@ def within(
     return plan.recipe, repeatable, began + budget - end_seconds(len(dataset.train))
 
 
-def announcement(plan: TrainingPlan, folder: RunFolder) -> str:
+def announcement(plan: TrainingPlan, folder: RunFolder) -> list[str]:
     """What is about to be trained, in two lines, and remarks on the data."""
     from committee.data.check import quick_notes
 
     dataset, recipe, setting = plan.dataset, plan.recipe, plan.setting
     height, width, channels = dataset.image_shape
     members, epochs = counted(recipe.committee.members, "member"), counted(recipe.training.epochs, "epoch")
-    notes = "".join(f"Note: {note}\n" for note in (*dataset.notes, *quick_notes(dataset)))
-    return (
+    return [
         f"{dataset.name}: {len(dataset.train):,} training images, {len(dataset.test):,} sealed test images, "
-        f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})\n{notes}"
+        f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})",
+        *(f"Note: {note}" for note in (*dataset.notes, *quick_notes(dataset))),
         f"Recipe {recipe.name}: {members}, {epochs}{' at most' * (recipe.training.patience > 0)}, on "
-        f"{setting.device} in {setting.precision}, {setting.workers} at a time\n"
-        f"Folder: {folder}"
-    )
+        f"{setting.device} in {setting.precision}, {setting.workers} at a time",
+        f"Folder: {folder}",
+    ]
 
 
 def show(folder: RunFolder, as_json: bool) -> None:
     """The end of a training or an evaluation."""
-    from rich.console import Console
-
     from committee.cli import tables
 
     manifest = folder.manifest
     if as_json:
-        summary = manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
-        click.echo(json.dumps({"run": str(folder), "report": str(folder.report), **summary}))
+        summary = manifest.model_dump(mode="json", by_alias=True, exclude={"files", "digest"})
+        contents = folder.contents_digest()
+        say(json.dumps({"run": str(folder), "report": str(folder.report), **summary, "contents": contents}))
         return
     for warning in manifest.warnings:
-        click.echo(warning)
+        say(warning)
     results = folder.results
-    click.echo(tables.units(results))
-    Console().print(tables.members_table(results))
+    say(tables.units(results))
+    console().print(tables.members_table(results))
     for line in tables.closing_lines(results):
-        click.echo(line)
-    click.echo(f"Report: {folder.report}")
+        say(line)
+    say(f"Contents: {folder.contents_digest()} (committee verify compares every file)")
+    say(f"Report: {folder.report}")
 
 
 # --- using runs -------------------------------------------------------------------------------------------------------
@@ -257,21 +260,23 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     preparation = committee.preparation(prepare)
     images = committee.read_images(paths, preparation)
     for note in images.notes:
-        click.echo(f"Note: {note}", err=True)
+        say(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)
     predictions.write(replace(answers, unreadable=images.unreadable), form, out)
     for note in predictions.remarks(answers, preparation):
-        click.echo(f"Note: {note}", err=True)
+        say(f"Note: {note}", err=True)
     if images.unreadable:
-        click.echo(tell_of_unreadable(images.unreadable, len(images.names)), err=True)
+        say(*tell_of_unreadable(images.unreadable, len(images.names)), err=True)
         raise SystemExit(ends.INCOMPLETE)
 
 
-def tell_of_unreadable(unreadable: Sequence[tuple[str, str]], read: int) -> str:
+def tell_of_unreadable(unreadable: Sequence[tuple[str, str]], read: int) -> list[str]:
     """What is printed where a prediction lacks images: how many, and the first ten with their reasons."""
-    shown = "".join(f"\n  {sentence}" for _, sentence in unreadable[:10])
-    more = f"\n  and {len(unreadable) - 10:,} more" if len(unreadable) > 10 else ""
-    return f"{counted(len(unreadable), 'image')} cannot be read and {counted(read, 'image')} can:{shown}{more}"
+    return [
+        f"{counted(len(unreadable), 'image')} cannot be read and {counted(read, 'image')} can:",
+        *(f"  {sentence}" for _, sentence in unreadable[:10]),
+        *([f"  and {len(unreadable) - 10:,} more"] if len(unreadable) > 10 else []),
+    ]
 
 
 @main.command()
@@ -294,11 +299,9 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
     from committee.folders.run_folder import RunFolder
     from committee.runs import run as runs
 
-    folder = RunFolder.finished(run)
+    folder = RunFolder.finished(run, to_write=True)
     if folder.manifest.test_openings and not again:
-        click.echo(
-            f"The test images of {run} are open already; showing its results (--again evaluates again).", err=True
-        )
+        say(f"The test images of {run} are open already; showing its results (--again evaluates again).", err=True)
         show(folder, as_json)
         return
     source = folder.data.reload
@@ -314,8 +317,8 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
 
 
 @main.command()
-@click.argument("run_a", type=folder_type)
-@click.argument("run_b", type=folder_type)
+@click.argument("run_a", type=run_type)
+@click.argument("run_b", type=run_type)
 @click.option(
     "--on", type=click.Choice(["test", "out-of-fold"]), default="test", show_default=True, help="Which images."
 )
@@ -330,24 +333,61 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
     from committee.runs.comparison import as_text, compare_runs
 
     comparison = compare_runs(run_a, run_b, on)
-    click.echo(to_json(comparison) if as_json else as_text(comparison, run_a, run_b, on))
+    say(*([to_json(comparison)] if as_json else as_text(comparison, run_a, run_b, on)))
 
 
 @main.command()
 @run_argument
-@example("committee verify runs/mnist-5k-standard-seed0")
-def verify(run: Path) -> None:
-    """Compare every file of RUN, or of a study's folder, with what was written.
+@click.argument("out", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--sign", "private_key", type=key_type, help="Sign it with this private key (PEM): OUT.sig is written.")
+@example("committee bundle runs/mnist-5k-standard-seed0 digits.committee")
+def bundle(run: Path, out: Path | None, private_key: Path | None) -> None:
+    """Make one file of RUN, or of a study's model, to be shared.
+
+    OUT is NAME.committee in the current folder, unless it is given. predict, compare, verify, train --from and
+    committee.load take the file in place of the folder. The same run gives the same bytes. It is a zip: unzip OUT -d
+    FOLDER gives the folder back.
+    """
+    from committee.folders import signature
+    from committee.folders.bundle import ENDING, write_bundle
+    from committee.folders.run_folder import RunFolder
+
+    folder = RunFolder.finished(run, or_model=True)
+    folder.verify(shown_too=True)
+    path = out or Path(folder.path.resolve().name + ENDING)
+    count = write_bundle(folder, path)
+    say(f"{path}: {counted(count, 'file')}, {path.stat().st_size:,} bytes.")
+    if private_key:
+        say(f"Signature: {signature.sign(path, private_key)}")
+
+
+@main.command()
+@run_argument
+@click.option("--key", "public_key", type=key_type, help="Check the signature beside a bundle with this public key.")
+@example("committee verify runs/mnist-5k-standard-seed0\ncommittee verify digits.committee --key public.pem")
+def verify(run: Path, public_key: Path | None) -> None:
+    """Compare every file of RUN, of a study's folder or of a bundle, with what was written.
 
     Every other command compares the files that it reads; this one looks at all of them, the page and its figures, too.
+    With --key, it is the bundle's author who wrote them.
     """
+    from committee.folders import signature
     from committee.folders.folder import Folder, kind_of
+    from committee.folders.run_folder import RunFolder
+    from committee.folders.study_folder import StudyFolder
 
-    kind = kind_of(run)
-    folder = Folder(run)
+    if public_key:
+        if not run.is_file():
+            raise CommitteeError(f"--key checks the signature of a bundle, and {run} is none; see committee bundle")
+        signature.check(run, public_key)
+    folder: Folder = RunFolder.at(run)
+    kind = kind_of(folder.path)
+    folder = StudyFolder.finished(run) if kind == "study" else RunFolder.finished(run, or_model=True)
     count = folder.verify(shown_too=True)
-    click.echo(f"{run}: all {count:,} files of this {kind} are those that were written.")
-    click.echo(f"Contents: {folder.contents_digest()}")
+    say(f"{run}: all {count:,} files of this {kind} are those that were written.")
+    say(f"Contents: {folder.contents_digest()}")
+    if public_key:
+        say(f"Signed with the key of {public_key}.")
 
 
 @main.command()
@@ -364,13 +404,13 @@ def report(run: Path) -> None:
     from committee.runs.evaluation import write_report
     from committee.studies.run import write_page
 
-    if kind_of(run) == "study":
+    if not run.is_file() and kind_of(run) == "study":
         study = StudyFolder.finished(run)
         with study.locked():
             write_page(study)
-        click.echo(f"Report: {study.page}")
+        say(f"Report: {study.page}")
     else:
-        folder = RunFolder.finished(run)
+        folder = RunFolder.finished(run, to_write=True)
         with folder.locked():
-            write_report(folder)
-        click.echo(f"Report: {folder.report}")
+            write_report(folder, page_only=True)
+        say(f"Report: {folder.report}")

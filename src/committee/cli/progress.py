@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.text import Text
 
 from committee.errors import counted
 from committee.metrics.formatting import duration, percent
+from committee.names import visible
+from committee.terminal import console, plain, say
 from committee.training.jobs import Died, EpochDone, Event, Failed, Finished, Remark
 from committee.training.state import StepProgress
 
@@ -108,15 +109,15 @@ class Lines(Monitor):
             is_last = self.clock.seen[key] == self.clock.work.get(key, (0, 0.0))[0]
             if is_last or now - self.printed.get(key, -math.inf) >= SECONDS_PER_LINE:
                 self.printed[key], left = now, self.clock.time_left()
-                print(f"{name}  {epoch_line(event)}{'  ' + left if left else ''}", file=sys.stderr, flush=True)
+                say(f"{name}  {epoch_line(event)}{'  ' + left if left else ''}", err=True)
             if reduced := reduction(event):
-                print(f"{name}  {reduced}", file=sys.stderr, flush=True)
+                say(f"{name}  {reduced}", err=True)
         elif isinstance(event, Finished):
-            print(f"{name}  finished after {counted(event.record.epochs, 'epoch')}", file=sys.stderr, flush=True)
+            say(f"{name}  finished after {counted(event.record.epochs, 'epoch')}", err=True)
         elif isinstance(event, Failed | Died):
-            print(f"{name}  {ENDS[type(event)].upper()}: {event.why}", file=sys.stderr, flush=True)
+            say(f"{name}  {ENDS[type(event)].upper()}: {event.why}", err=True)
         elif isinstance(event, Remark):
-            print(f"{name}  {event.text}", file=sys.stderr, flush=True)
+            say(f"{name}  {event.text}", err=True)
 
 
 def epoch_line(event: EpochDone) -> str:
@@ -146,10 +147,10 @@ class Bars(Monitor):
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            console=Console(stderr=True),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=console(err=True),
         )
-        self.whole = self.progress.add_task(f"[bold]{whole}", total=self.total, text="")
+        self.whole = self.progress.add_task(f"[bold]{escape(visible(whole))}", total=self.total, text="")
         self.bars: dict[Key, TaskID] = {}
         self.latest: dict[Key, str] = {}
 
@@ -168,7 +169,7 @@ class Bars(Monitor):
         key, name = (event.model, event.member), member_name(event)
         if key not in self.bars and isinstance(event, (StepProgress, EpochDone)):
             epochs = self.clock.work.get(key, (1, 0.0))[0]
-            self.bars[key] = self.progress.add_task(name, total=epochs, text="")
+            self.bars[key] = self.progress.add_task(escape(visible(name)), total=epochs, text="")
         if isinstance(event, StepProgress):
             done = self.clock.seen.get(key, 0)
             latest = self.latest.get(key, f"loss {event.loss:.4f}")
@@ -187,16 +188,16 @@ class Bars(Monitor):
             )
             self.progress.update(self.bars[key], completed=self.clock.seen[key])
             if reduced := reduction(event):
-                self.progress.console.print(Text(f"{name}: {reduced}"))
+                self.progress.console.print(plain(f"{name}: {reduced}"))
         elif isinstance(event, Remark):
-            self.progress.console.print(Text(f"{name}: {event.text}"))
+            self.progress.console.print(plain(f"{name}: {event.text}"))
         else:
             if key in self.bars:
                 self.progress.remove_task(self.bars.pop(key))
             if isinstance(event, Failed | Died):
-                self.progress.console.print(Text(f"{name} {ENDS[type(event)]}: {event.why}", style="red"))
+                self.progress.console.print(plain(f"{name} {ENDS[type(event)]}: {event.why}", style="red"))
             else:
-                self.progress.console.print(Text(f"{name} finished: {self.latest.get(key, '')}"))
+                self.progress.console.print(plain(f"{name} finished: {self.latest.get(key, '')}"))
         self.progress.update(
             self.whole,
             completed=self.clock.done + sum(self.clock.part.values()),

@@ -25,6 +25,8 @@ from committee.cli.options import (
     training_options,
 )
 from committee.errors import RecipeError
+from committee.names import file_name
+from committee.terminal import say, show
 
 if TYPE_CHECKING:
     from committee.config.study import Study
@@ -179,16 +181,17 @@ def pseudo_labels(
             value_range=dataset.value_range,
         )
         for note in images.noted(skip_unreadable=training_options.read_options.skip_unreadable):
-            click.echo(f"Note: {note}", err=True)
+            say(f"Note: {note}", err=True)
         names, pixels = images.names, images.pixels
     setting = replace(training_options.setting(data), reload=None)
-    path = out or Path("runs") / f"{dataset.name}-{recipe.name}-pseudo-labels-seed{setting.seed}"
+    name = f"{file_name(dataset.name)}-{file_name(recipe.name)}-pseudo-labels-seed{setting.seed}"
+    path = out or Path("runs") / name
     folder = SelfTrainingFolder(path)
     source = self_training.Source(unlabelled=pixels, names=names, held_back=held_back, transductive=transductive)
 
     def monitor(number: int) -> progress.Monitor:
         members, epochs = recipe.committee.members, recipe.training.epochs
-        click.echo(f"Round {number}: {members} members into {folder.round(number)}", err=True)
+        say(f"Round {number}: {members} members into {folder.round(number)}", err=True)
         work = {("", member): (epochs, 1.0) for member in range(members)}
         return progress.monitor(work, may_stop_early=recipe.training.patience > 0)
 
@@ -203,10 +206,10 @@ def pseudo_labels(
             dataset, recipe, path, setting, source, keep_sealed=keep_sealed, monitor=monitor
         )
     if as_json:
-        click.echo(json.dumps({"folder": str(path), **found.model_dump(mode="json")}))
+        say(json.dumps({"folder": str(path), **found.model_dump(mode="json")}))
     else:
         tables.show_self_training(found)
-        click.echo(f"Reports: {', '.join(str(folder.round(each.round).report) for each in found.rounds)}")
+        say(f"Reports: {', '.join(str(folder.round(each.round).report) for each in found.rounds)}")
     if not all(folder.round(each.round).manifest.is_complete for each in found.rounds):
         raise SystemExit(ends.INCOMPLETE)
 
@@ -222,10 +225,11 @@ def run_study(study: Study, data: str, out: Path | None, form: Form, options: Tr
     missing = work(prepared)
     total = sum(model.members for model in prepared.plan.models)
     for warning in prepared.warnings:
-        click.echo(warning, err=True)
-    click.echo(
+        say(warning, err=True)
+    say(
         f"{study.title}, on {dataset.name}: {len(prepared.plan.rows)} rows from {len(prepared.plan.models)} models, "
-        f"{total} trainings, {len(missing) if len(missing) < total else 'all'} of them still to do\nFolder: {folder}",
+        f"{total} trainings, {len(missing) if len(missing) < total else 'all'} of them still to do",
+        f"Folder: {folder}",
         err=True,
     )
 
@@ -236,10 +240,10 @@ def run_study(study: Study, data: str, out: Path | None, form: Form, options: Tr
         results = run_prepared(prepared, monitor)
     page = prepared.training.folder.page
     if as_json:
-        click.echo(json.dumps({"study": str(folder), "page": str(page), **results.model_dump(mode="json")}))
+        say(json.dumps({"study": str(folder), "page": str(page), **results.model_dump(mode="json")}))
         return
     tables.show_study(results)
-    click.echo(f"Page: {page}")
+    say(f"Page: {page}")
 
 
 @click.group(cls=Group)
@@ -256,7 +260,7 @@ def studies_list() -> None:
     from committee.config.toml_files import shipped
 
     for name in shipped("study"):
-        click.echo(f"{name:16} {all_studies.load(name).summary}")
+        say(f"{name:16} {all_studies.load(name).summary}")
 
 
 @studies.command("show")
@@ -266,7 +270,7 @@ def studies_show(study: str) -> None:
     """Print STUDY, a shipped one or a file, as TOML."""
     from committee.config.toml_files import text_of
 
-    click.echo(text_of("study", study)[0], nl=False)
+    show(text_of("study", study)[0])
 
 
 @studies.command("check")
@@ -279,5 +283,5 @@ def studies_check(study: str) -> None:
 
     planned = plan(load(study))
     for model in planned.models:
-        click.echo(f"{model.name}: {model.members} trainings of {model.recipe.training.epochs} epochs")
-    click.echo(f"{planned.study.name} is valid: {len(planned.rows)} rows")
+        say(f"{model.name}: {model.members} trainings of {model.recipe.training.epochs} epochs")
+    say(f"{planned.study.name} is valid: {len(planned.rows)} rows")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from committee.errors import counted
 from committee.folders.records import SelfTrainingResults
@@ -26,10 +25,13 @@ from committee.report.tables import (
     shown_columns,
     summary_rows,
 )
+from committee.terminal import console, plain
 
 STYLES = {"mean": "bold", "spread": "dim", "committee": "bold green", "out_of_fold": "cyan"}
 STYLES |= {"failed": "red", "died": "red"}
 
+
+FRAME: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
 
 HEADINGS = {  # narrow enough for 80 columns together
     "label": "\nmember",
@@ -50,7 +52,7 @@ def members_table(results: Results) -> Table:
     """The training summary: a row a member, mean and spread, out of fold, the committee."""
     rows = summary_rows(results)
     fields = [field for field, _ in shown_columns(rows)]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = Table(show_edge=False, **FRAME)
     for field in fields:
         table.add_column(HEADINGS[field], justify="left" if field == "label" else "right", no_wrap=True)
     previous: SummaryRow | None = None
@@ -58,7 +60,7 @@ def members_table(results: Results) -> Table:
         if previous is not None and row.kind != previous.kind and row.kind in ("mean", "out_of_fold"):
             table.add_section()
         cells = [terse(row, field) for field in fields[1:]]
-        table.add_row(*map(Text, [LABELS.get(row.label, row.label), *cells]), style=STYLES.get(row.kind, ""))
+        table.add_row(*map(plain, [LABELS.get(row.label, row.label), *cells]), style=STYLES.get(row.kind, ""))
         previous = row
     return table
 
@@ -130,30 +132,30 @@ def openings_line(openings: Sequence[TestOpening]) -> str:
 
 def layers_table(title: str, layers: Sequence[PlannedLayer]) -> Table:
     """A network's layers: output shape, parameters, multiply-adds."""
-    table = Table(title=title, show_footer=True)
+    table = Table(title=plain(title, style="table.title"), show_footer=True)
     parameters, multiply_adds = totals(list(layers))
     table.add_column("layer", footer="all")
     table.add_column("output", justify="right")
     table.add_column("parameters", justify="right", footer=f"{parameters:,}")
     table.add_column("multiply-adds", justify="right", footer=f"{multiply_adds:,}")
     for layer in layers:
-        table.add_row(layer.name, shape_text(layer.output), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
+        table.add_row(plain(layer.name), shape_text(layer.output), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
     return table
 
 
 def show_study(results: StudyResults) -> None:
     """A study on standard output: its warnings, table and grid, and the part of its discussion that the table lacks."""
-    console = Console()
+    out = console()
     for warning in results.warnings:
-        console.print(Text(warning, style="bold"))
+        out.print(plain(warning, style="bold"))
     if results.rows:
-        console.print(study_rows(results, console.width))
+        out.print(study_rows(results, out.width))
     if results.grid:
-        console.print(grid_rows(results.grid))
+        out.print(grid_rows(results.grid))
     for finding in results.discussion:
         if finding.kind in ("overall", "stopped", "undecided", "committee", "published", "grid"):
-            console.print(Text(f"- {finding.text}"))
-    console.print(Text(openings_line(results.test_openings)))
+            out.print(plain(f"- {finding.text}"))
+    out.print(plain(openings_line(results.test_openings)))
 
 
 def study_rows(results: StudyResults, width: int) -> Table:
@@ -162,7 +164,7 @@ def study_rows(results: StudyResults, width: int) -> Table:
     where = "validation" if sealed else "test"
     published_for = f"; published figures are for {results.published_on}" if results.published_on else ""
     title = f"Accuracies in %, 95 % intervals; difference on {where} images in points{published_for}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    table = Table(title=plain(title, style="table.title"), title_justify="left", **FRAME)
     shown = ["row", *(["valid."] if sealed or width >= 88 else []), *([] if sealed else ["test"])]
     shown += ["publ.", "difference", "verdict"]
     for heading in shown:
@@ -173,40 +175,41 @@ def study_rows(results: StudyResults, width: int) -> Table:
         repeats = (f"n {main.repeats}" if row.members == 1 else f"n {main.repeats} × {row.members}") if main else "none"
         against = f", against {d.against}" if d and d.against != before else ""
         chance = f"p {p_value(d.p_adjusted)}{against}" if d else ""
-        cells = {
-            "row": f"{row.name}\n  {repeats}, {duration(row.seconds)}",
-            "valid.": validation_cell(row, sealed) if row.validation else NOTHING,
-            "test": NOTHING,
-            "publ.": published(row).removesuffix("\u00a0%"),
-            "difference": NOTHING,
-            "verdict": "\n".join([verdict(row)[0], chance + " TRANSDUCTIVE" * row.transductive]).strip(),
+        judged = (verdict(row)[0], (chance + " TRANSDUCTIVE" * row.transductive).strip())
+        cells: dict[str, tuple[str, ...]] = {  # the lines of each
+            "row": (row.name, f"  {repeats}, {duration(row.seconds)}"),
+            "valid.": validation_cell(row, sealed) if row.validation else (NOTHING,),
+            "test": (NOTHING,),
+            "publ.": (published(row).removesuffix("\u00a0%"),),
+            "difference": (NOTHING,),
+            "verdict": tuple(filter(None, judged)),
         }
         if row.test:
             low, high = row.test.interval.low, row.test.interval.high
-            cells["test"] = f"{100 * row.test.mean:.2f}\n{100 * low:.2f}–{100 * high:.2f}"
+            cells["test"] = (f"{100 * row.test.mean:.2f}", f"{100 * low:.2f}–{100 * high:.2f}")
         if d:
-            cells["difference"] = f"{points(d.points)}\n{points(d.interval.low)} {points(d.interval.high)}"
-        table.add_row(*(Text(cells[name]) for name in shown), style="" if row.members == 1 else "bold")
+            cells["difference"] = (points(d.points), f"{points(d.interval.low)} {points(d.interval.high)}")
+        table.add_row(*(plain(*cells[name]) for name in shown), style="" if row.members == 1 else "bold")
         before = row.name
     return table
 
 
-def validation_cell(row: RowResult, sealed: bool) -> str:
-    """A row's validation accuracy; with its interval and number of images where it is all there is."""
+def validation_cell(row: RowResult, sealed: bool) -> tuple[str, ...]:
+    """The lines of a row's validation accuracy; with interval and number of images where it is all there is."""
     assert row.validation is not None
     mean = f"{100 * row.validation.mean:.2f}"
     low, high = row.validation.interval.low, row.validation.interval.high
-    return f"{mean}\n{100 * low:.2f}–{100 * high:.2f} of {row.validation.images:,}" if sealed else mean
+    return (mean, f"{100 * low:.2f}–{100 * high:.2f} of {row.validation.images:,}") if sealed else (mean,)
 
 
 def grid_rows(grid: GridResult) -> Table:
     """The cells of a grid."""
     title = "Accuracies in %, mean ± sd over seeds; chosen by validation"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    table = Table(title=plain(title, style="table.title"), title_justify="left", **FRAME)
     some_published = any(each.published is not None for each in grid.cells)
     axes = [axis.rpartition(".")[2] for axis in grid.axes]
     for heading in (*axes, "n", "validation", "test", *(["publ."] * some_published), ""):
-        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
+        table.add_column(plain(heading), justify="right" if heading else "left", overflow="fold")
     for number, each in enumerate(grid.cells):
         remark = "chosen" if number == grid.best else "within noise" if each.within_noise else ""
         scores = [
@@ -215,25 +218,25 @@ def grid_rows(grid: GridResult) -> Table:
         ]
         printed = NOTHING if each.published is None else f"{100 * each.published:.2f}"
         cells = [*each.values, str(each.validation.repeats), *scores, *([printed] * some_published), remark]
-        table.add_row(*map(Text, cells), style="bold" if number == grid.best else "")
+        table.add_row(*map(plain, cells), style="bold" if number == grid.best else "")
     return table
 
 
 def show_self_training(results: SelfTrainingResults) -> None:
     """Rounds of self-training on standard output."""
-    console = Console()
+    out = console()
     for warning in results.warnings:
-        console.print(Text(warning, style="bold"))
+        out.print(plain(warning, style="bold"))
     for each in results.rounds:
         line = "no accuracy: its test images are sealed, and it held none out"
         if score := each.test or each.out_of_fold:
             low, high = map(percent, score.interval)
             line = f"{'test' if each.test else 'out-of-fold'} accuracy {percent(score.accuracy)} (95 % interval {low} "
             line += f"to {high}), {score.errors:,} errors in {score.images:,} images"
-        console.print(Text(f"Round {each.round}: {line}"))
+        out.print(plain(f"Round {each.round}: {line}"))
         if each.audit:
-            console.print(Text(f"  then {each.audit}."))
+            out.print(plain(f"  then {each.audit}."))
         if each.stopped:
-            console.print(Text(f"  Stopped: {each.stopped}.", style="bold"))
+            out.print(plain(f"  Stopped: {each.stopped}.", style="bold"))
     if results.verdict:
-        console.print(Text(results.verdict))
+        out.print(plain(results.verdict))

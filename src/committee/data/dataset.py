@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from committee import disk
 from committee.data.read_options import ValueRange
 from committee.errors import DataError, counted
+from committee.names import visible
 from committee.rng import numpy_generator
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -166,8 +167,8 @@ class ImageDataset:
     def __repr__(self) -> str:
         form = "x".join(map(str, self.image_shape))
         return (
-            f"<ImageDataset {self.name}: {len(self.train):,} training and {len(self.test):,} sealed test images, "
-            f"{len(self.class_names)} classes, {form}>"
+            f"<ImageDataset {visible(self.name)}: {len(self.train):,} training and {len(self.test):,} sealed test "
+            f"images, {len(self.class_names)} classes, {form}>"
         )
 
     @property
@@ -255,7 +256,7 @@ def image_keys(pixels: Pixels) -> NDArray[np.uint64]:
 def _image_hashes(images: LabelledImages, class_names: Sequence[str]) -> Hashes:
     """The SHA-256 of each image with its class name: (image,)."""
     shape = "x".join(map(str, images.pixels.shape[1:])) + f":{images.pixels.dtype.name}"
-    heads = [hashlib.sha256(f"{shape}:{name}\0".encode()) for name in class_names]
+    heads = [hashlib.sha256(f"{shape}:{name}\0".encode(errors="surrogatepass")) for name in class_names]
     hashes = np.empty((len(images), 32), dtype=np.uint8)  # Python objects would need three times the memory
     for number, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
         pair = heads[label].copy()

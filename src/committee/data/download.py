@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from committee.errors import DownloadError
+from committee.names import visible
+from committee.terminal import console
 
 TIMEOUT = 20.0
 """Seconds without a byte after which a mirror is given up."""
@@ -144,10 +146,10 @@ def _progress(title: str) -> Iterator[_Bar]:
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda done, total: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=None)
+    described = TextColumn("{task.description}", markup=False)
+    with Progress(described, *columns, console=console(err=True), transient=True) as progress:
+        task = progress.add_task(visible(title), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

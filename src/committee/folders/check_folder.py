@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from committee.errors import DataError
 from committee.folders import files
+from committee.names import csv_text
 
 
 class CheckFolder:
@@ -54,8 +53,4 @@ class CheckFolder:
 
     def write_table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """All findings, a row each."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-        files.write_text(self.table, text.getvalue())
+        files.write_text(self.table, csv_text(columns, rows))

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import tomli_w
+from pydantic import JsonValue
 
 from committee.config.study import Study
 from committee.errors import RunError
-from committee.folders import files
-from committee.folders.folder import MANIFEST, Folder, kind_of
+from committee.folders import files, manifest
+from committee.folders.folder import Folder, kind_of
 from committee.folders.lock import is_empty, locked
 from committee.folders.records import AnsweredPlan, Audits, SelfTrainingResults, StudyIdentity, StudyManifest
 from committee.folders.run_folder import RunFolder
 from committee.metrics.results import StudyResults
+from committee.names import csv_text, file_name
 
 
 class StudyFolder(Folder):
@@ -69,7 +69,7 @@ class StudyFolder(Folder):
 
     def model(self, name: str) -> RunFolder:
         """The folder of a model."""
-        return RunFolder(self.path / "models" / name)
+        return RunFolder(self.path / "models" / file_name(name))
 
     def audits(self, model: str) -> Audits | None:
         """The audits of a model's pseudo-labels; None where it has none."""
@@ -84,7 +84,7 @@ class StudyFolder(Folder):
         files.write_record(self._audits_file(model), audits)
 
     def _audits_file(self, model: str) -> Path:
-        return self.path / "models" / f"{model}-audits.json"
+        return self.path / "models" / f"{file_name(model)}-audits.json"
 
     # --- results
 
@@ -117,14 +117,21 @@ class StudyFolder(Folder):
     @property
     def manifest(self) -> StudyManifest:
         """What the folder holds."""
-        return files.read_record(self.path / MANIFEST, StudyManifest)
+        return manifest.read(self.path, StudyManifest)
 
-    def finish(self) -> StudyManifest:
-        """Write the manifest."""
+    def contents(self) -> StudyManifest:
+        """What the study holds but its page, tables and figures, which are written next."""
         results = self.results
-        return self._finish(
-            StudyManifest, {"study": results.name, "data": results.data, "warnings": list(results.warnings)}
-        )
+        summary: dict[str, JsonValue] = {
+            "study": results.name,
+            "data": results.data,
+            "warnings": list(results.warnings),
+        }
+        return self._contents(StudyManifest, summary, lambda name: True)
+
+    def finish(self, contents: StudyManifest) -> StudyManifest:
+        """Write the manifest, when everything is there."""
+        return self._finish(contents)
 
 
 class SelfTrainingFolder:
@@ -158,12 +165,9 @@ class SelfTrainingFolder:
 
     def write_accepted(self, number: int, rows: Iterable[tuple[str, str, float]]) -> None:
         """The images accepted after a round: name, label, probability."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        columns: Sequence[str] = ("image", "label", "probability")
-        writer.writerow(columns)
-        writer.writerows((name, label, f"{probability:.6f}") for name, label, probability in rows)
-        files.write_text(self.path / f"accepted-after-round-{number}.csv", text.getvalue())
+        cells = ((name, label, f"{probability:.6f}") for name, label, probability in rows)
+        text = csv_text(("image", "label", "probability"), cells)
+        files.write_text(self.path / f"accepted-after-round-{number}.csv", text)
 
     def write_results(self, results: SelfTrainingResults) -> None:
         """What the rounds reached."""

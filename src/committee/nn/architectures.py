@@ -301,12 +301,25 @@ def build(network: Network, image_shape: Shape, classes: int, generator: torch.G
     Raises:
         RecipeError: a layer does not fit the output of the one before it.
     """
+    model = _assembled(network, image_shape, classes)
+    initialise(model, network.initialiser, generator)
+    return model
+
+
+def unfilled(network: Network, image_shape: Shape, classes: int) -> nn.Sequential:
+    """The module that `build` gives, on torch's device "meta": shapes and types without values or memory.
+
+    The arguments and errors are those of `build`.
+    """
+    with torch.device("meta"):
+        return _assembled(network, image_shape, classes)
+
+
+def _assembled(network: Network, image_shape: Shape, classes: int) -> nn.Sequential:
     modules: list[nn.Module] = [Scaling()]
     for planned in plan_layers(network, image_shape, classes):
         modules += _modules(planned, first=len(modules) == 1)
-    model = nn.Sequential(*modules)
-    initialise(model, network.initialiser, generator)
-    return model
+    return nn.Sequential(*modules)
 
 
 def _modules(planned: PlannedLayer, *, first: bool) -> Iterator[nn.Module]:

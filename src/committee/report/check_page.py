@@ -9,6 +9,7 @@ from typing import ClassVar
 from committee.data.check import KINDS, DatasetCheck, Finding, KindName, line
 from committee.data.dataset import Pixels
 from committee.metrics.formatting import number, percent
+from committee.report.formatting import short
 from committee.report.page import Page, Section
 from committee.report.page_images import TILE
 from committee.report.pictures import data_uris, displayable
@@ -177,7 +178,7 @@ def check_page(check: DatasetCheck, train: Pixels, test: Pixels) -> CheckPage:
     sections += [OddSection(odd)] if odd else []
     sections += [ClassesSection(classes)] if classes else []
     return CheckPage(
-        title=f"{check.data}: {_verdict(check)}",
+        title=f"{short(check.data, 60)}: {_verdict(check)}",
         version=version,
         warnings=(),
         sections=(*sections, HowSection(near, check.notes)),

@@ -1,12 +1,11 @@
 """The tables of a run as CSV files (UTF-8, comma, a header line) with full precision.
 
-Accuracies are fractions, losses are in nats; an empty cell is a figure that does not exist.
+Accuracies are fractions, losses are in nats; an empty cell is a figure that does not exist. Names that a spreadsheet
+would take for formulas have an apostrophe before them; see `committee.names.csv_cell`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from committee import disk
 from committee.folders.records import EpochRecord
 from committee.metrics.results import Results, Scores
+from committee.names import csv_text
 from committee.report import tables
 
 PAIRS = 50
@@ -31,11 +31,7 @@ class Table:
 
     def write(self, path: Path) -> None:
         """The table as a CSV file."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
-        disk.write(path, text.getvalue().encode())
+        disk.write(path, csv_text(self.columns, self.rows).encode())
 
 
 def write_run_tables(

@@ -10,6 +10,7 @@ from typing import Any
 from committee.config.recipe import Recipe
 from committee.config.record import Record
 from committee.metrics.formatting import NOTHING
+from committee.names import visible
 
 Fields = tuple[tuple[str, str], ...]
 """Names and values of a list of fields."""
@@ -65,11 +66,12 @@ def spell_share(value: float) -> str:
 
 def shown_command(command: str) -> str:
     """A command as it is worth repeating: without --json, which only changes what is printed."""
-    return re.sub(r"\s--json(?=\s|$)", "", command)
+    return re.sub(r"('[^']*')|\s--json(?=\s|$)", lambda found: found[1] or "", command)  # not inside quotes
 
 
 def short(name: str, width: int = 18) -> str:
     """A name cut with an ellipsis; the page shows the whole name as a tooltip."""
+    name = visible(name)
     return name if len(name) <= width else name[: width - 1].rstrip() + "…"
 
 

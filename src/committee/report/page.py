@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from committee import disk
 from committee.metrics.formatting import duration, number, percent, percent_or_nothing
+from committee.names import file_name, visible
 from committee.report.formatting import short
 from committee.report.style import as_png
 
@@ -69,7 +70,7 @@ def embed(figures: Mapping[str, Figure], folder: Path) -> dict[str, Plot]:
     plots = {}
     for name, figure in figures.items():
         content = as_png(figure)
-        disk.write(folder / f"{name}.png", content)
+        disk.write(folder / f"{file_name(name)}.png", content)
         width, height = figure.get_size_inches()
         uri = "data:image/png;base64," + base64.b64encode(content).decode()
         plots[name] = Plot(uri=uri, width=round(100 * width), height=round(100 * height))
@@ -77,9 +78,13 @@ def embed(figures: Mapping[str, Figure], folder: Path) -> dict[str, Plot]:
 
 
 def templates() -> jinja2.Environment:
-    """The templates of all pages, with their filters; a name that a template does not know is an error."""
+    """The templates of all pages, with their filters; whatever they show is escaped, an unknown name is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        finalize=_shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters |= {
         "percent": percent,
@@ -94,9 +99,14 @@ def templates() -> jinja2.Environment:
     return environment
 
 
+def _shown(value: object) -> object:
+    """What a template puts on a page: text without hidden characters, such as those that turn a line around."""
+    return visible(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def css() -> Markup:
     """The style of all pages."""
-    return Markup((_HERE / "style.css").read_text(encoding="utf-8"))
+    return Markup((_HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
 
 
 def probability(value: float) -> str:

@@ -24,6 +24,7 @@ from committee.folders.run_folder import RunFolder
 from committee.metrics.formatting import duration, interval_text, number, percent
 from committee.metrics.results import Interval, MemberResult, Scores
 from committee.report import csv_tables, sentences
+from committee.report.formatting import short
 from committee.report.page import Page, Plot, embed
 from committee.report.page_images import image_uris
 from committee.report.run_content import Run, image_figures, page_figures
@@ -89,9 +90,14 @@ class RunPage(Page):
     citation: str
 
 
-def write_run_page(folder: RunFolder) -> Path:
-    """Tables, figures and report.html from the files of the run folder alone."""
-    run = Run.read(folder)
+def write_run_page(folder: RunFolder, contents: str = "") -> Path:
+    """Tables, figures and report.html from the files of the run folder alone.
+
+    Args:
+        folder: the run's.
+        contents: the digest of what it holds, see `committee.folders.manifest`.
+    """
+    run = Run.read(folder, contents)
     csv_tables.write_run_tables(run.results, run.data.class_names, run.histories, folder.tables)
     plots = embed(page_figures(run), folder.figures)
     embed(image_figures(run), folder.figures)
@@ -139,7 +145,7 @@ def title(run: Run) -> str:
     """The data, how many members finished, and the recipe."""
     members = len(run.finished)
     committee = f"a committee of {members} members" if members > 1 else "a single network"
-    return f"{run.data.name}: {committee}, recipe {run.recipe.name}"
+    return f"{short(run.data.name, 60)}: {committee}, recipe {run.recipe.name}"
 
 
 def key_figures(run: Run) -> list[KeyFigure]:

@@ -18,6 +18,7 @@ from committee.metrics.formatting import (
     points,
 )
 from committee.metrics.results import GridCell, GridResult, RepeatScore, RowResult, StudyResults
+from committee.names import markdown
 from committee.report.csv_tables import Table
 
 HEADINGS: tuple[str, ...] = (
@@ -166,13 +167,13 @@ def _score_values(score: RepeatScore | None) -> tuple[object, ...]:
 
 def write_markdown(results: StudyResults, path: Path) -> None:
     """The table, the grid and the discussion as Markdown, to be put into a document."""
-    lines = [f"**{warning}**" for warning in results.warnings]
+    lines = [f"**{markdown(warning)}**" for warning in results.warnings]
     if results.rows:
         headings = ("row", "what changed", *HEADINGS[1:])
         lines += _markdown_table(headings, ([row.name, row.change, *map(_in_line, cells(row))] for row in results.rows))
     if results.grid:
         lines += _markdown_grid(results.grid)
-    lines += ["", *(f"- {finding.text}" for finding in results.discussion), ""]
+    lines += ["", *(f"- {markdown(finding.text)}" for finding in results.discussion), ""]
     disk.write(path, "\n".join(lines).encode())
 
 
@@ -192,5 +193,5 @@ def _in_line(cell: Cell) -> str:
 
 def _markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table, after an empty one."""
-    table = [headings, ["---"] * len(headings), *rows]
-    return ["", *("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in table)]
+    first, *others = ([markdown(text) for text in row] for row in (headings, *rows))
+    return ["", *("| " + " | ".join(row) + " |" for row in (first, ["---"] * len(first), *others))]

@@ -23,12 +23,15 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 
+from committee.names import visible
+
 INK, MUTED, RULE, PALE = "#22262e", "#686e79", "#d5d9df", "#f1f3f5"
 BLUE, OCHRE, VERMILION = "#12608f", "#d49a2a", "#c44e1c"
 ERRORS = LinearSegmentedColormap.from_list("errors", ["#fdf1e9", "#f3b78f", VERMILION, "#7d2a08"])
 DIFFERENCES = LinearSegmentedColormap.from_list("differences", ["#f0f5f9", "#9cc3dc", BLUE])
 RIGHT = LinearSegmentedColormap.from_list("right", ["#e3e8ed", "#e3e8ed"])
 SMALL = (4.8, 3.5)
+DPI = 200  # two pixels for each pixel of the page
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK, "handlelength": 1.6}
 
 _TEXT_FONTS = ("Inter", "Source Sans 3", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
@@ -42,9 +45,9 @@ _MORE_FONTS = (
 def label(name: str, number: int | None, width: int = 16) -> str:
     """A name from data for a figure: one line, at most `width` characters, never read as mathematics.
 
-    A name that no installed font can draw becomes "class N", or "?" without a number.
+    Hidden characters are `visible`. A name that no installed font can draw becomes "class N", or "?" without a number.
     """
-    text = " ".join(name.split())
+    text = visible(" ".join(name.split()))
     if not text or not drawable(text):
         text = "?" if number is None else f"class {number}"
     if len(text) > width:
@@ -54,7 +57,7 @@ def label(name: str, number: int | None, width: int = 16) -> str:
 
 def drawable(name: str) -> bool:
     """Whether the installed fonts have every character of a name."""
-    return all(ord(character) in _drawable() for character in " ".join(name.split()))
+    return all(ord(character) in _drawable() for character in visible(" ".join(name.split())))
 
 
 def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
@@ -68,7 +71,7 @@ def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 def style(axes: Axes, title: str) -> None:
     """Quiet axes: horizontal rules, no box, the title small and on the left."""
     if title:
-        axes.set_title(title, loc="left", fontsize=10, color=MUTED, pad=8)
+        axes.set_title(title, loc="left", fontsize=10, color=MUTED, pad=8, parse_math=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(RULE)
     axes.tick_params(colors=MUTED, labelsize=9, length=0, pad=5, labelfontfamily=list(_families()))
@@ -113,7 +116,7 @@ def as_png(figure: Figure) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(content, format="png", dpi=200, metadata={"Software": None})
+        figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
     return content.getvalue()
 
 

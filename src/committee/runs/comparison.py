@@ -19,7 +19,7 @@ def compare_runs(run_a: str | Path, run_b: str | Path, on: str = "test") -> Comp
     """Compare the committees of two finished runs.
 
     Args:
-        run_a, run_b: run folders.
+        run_a, run_b: run folders or bundles.
         on: "test" or "out-of-fold".
 
     Raises:
@@ -68,9 +68,9 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps(vars(comparison), default=lambda interval: interval.model_dump())
 
 
-def as_text(comparison: Comparison, run_a: str | Path, run_b: str | Path, on: str) -> str:
+def as_text(comparison: Comparison, run_a: str | Path, run_b: str | Path, on: str) -> list[str]:
     """The comparison as a few lines."""
-    c, a, b = comparison, RunFolder(run_a), RunFolder(run_b)
+    c, a, b = comparison, RunFolder.at(run_a), RunFolder.at(run_b)
     which = "test images" if on == "test" else "training images, out of fold and not calibrated"
     between = [*recipe_differences(a, b), *identity_differences(a, b)]
     difference, loss = c.accuracy_difference_interval, c.log_loss_difference_interval
@@ -88,13 +88,11 @@ def as_text(comparison: Comparison, run_a: str | Path, run_b: str | Path, on: st
             f"{name}  {percent(accuracy)} ({percent(interval.low)} to {percent(interval.high)})"
             f"  log-loss {log_loss:.4f}  {members}  {run}"
         )
-    return "\n".join(
-        [
-            *lines,
-            f"accuracy  {points(c.accuracy_difference)} points ({points(difference.low)} to {points(difference.high)})",
-            f"log-loss  {c.log_loss_difference:+.4f} nats ({loss.low:+.4f} to {loss.high:+.4f})",
-            f"only A correct {c.only_a_right:,}, only B correct {c.only_b_right:,}, both correct {c.both_right:,}, "
-            f"both wrong {c.both_wrong:,}; exact McNemar p {p_value(c.mcnemar_p)}",
-            c.verdict,
-        ]
-    )
+    return [
+        *lines,
+        f"accuracy  {points(c.accuracy_difference)} points ({points(difference.low)} to {points(difference.high)})",
+        f"log-loss  {c.log_loss_difference:+.4f} nats ({loss.low:+.4f} to {loss.high:+.4f})",
+        f"only A correct {c.only_a_right:,}, only B correct {c.only_b_right:,}, both correct {c.both_right:,}, "
+        f"both wrong {c.both_wrong:,}; exact McNemar p {p_value(c.mcnemar_p)}",
+        c.verdict,
+    ]

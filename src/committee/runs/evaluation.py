@@ -23,6 +23,7 @@ from committee.ensemble.committee import committee_of
 from committee.ensemble.member_predictions import MemberPredictions
 from committee.ensemble.size_curve import size_curve
 from committee.errors import TrainingError
+from committee.folders.manifest import contents_digest
 from committee.folders.records import CommitteeRecord, ImagesRecord, MemberRecord, RunSummary, ScoreSummary
 from committee.folders.run_folder import RunFolder
 from committee.metrics.error_analysis import agreement, galleries
@@ -110,7 +111,7 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
     folder.write_results(results)
     for part in parts:
         write_misclassified(folder, part, names)
-    write_report(folder)
+    write_report(folder, page_only=False)
     return results
 
 
@@ -226,14 +227,19 @@ def write_misclassified(folder: RunFolder, part: EvaluatedPart, class_names: Seq
     folder.write_misclassified(part.name, rows)
 
 
-def write_report(folder: RunFolder) -> None:
+def write_report(folder: RunFolder, *, page_only: bool) -> None:
     """Tables, figures and report.html from the files of the run folder alone, then the manifest.
+
+    Args:
+        folder: the run's.
+        page_only: whether this is all that the command does, and all other files are those of an earlier manifest.
 
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    write_run_page(folder)
-    folder.finish(summary(folder))
+    contents = folder.contents(summary(folder), page_only=page_only)
+    write_run_page(folder, contents_digest(contents))
+    folder.finish(contents)
 
 
 def summary(folder: RunFolder) -> RunSummary:

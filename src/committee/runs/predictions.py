@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from committee.ensemble.committee import Committee
 from committee.errors import CommitteeError, counted, require
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.metrics.formatting import percent
+from committee.names import csv_text, json_text, unicode_text, visible
+from committee.terminal import console, plain, show
 
 FILE_FORMS = ("csv", "json", "parquet")
 
@@ -158,7 +159,7 @@ def form_of(form: str | None, out: Path | None) -> str:
     if found not in FILE_FORMS:
         raise CommitteeError(
             f"a file of predictions is {', '.join(FILE_FORMS[:-1])} or {FILE_FORMS[-1]}, got {found or 'no ending'!r}; "
-            f"give --format csv, or --out {out.stem}.csv"
+            f"give --format csv, or --out {shlex.quote(f'{out.stem}.csv')}"
         )
     return found
 
@@ -178,35 +179,34 @@ def write(predictions: Predictions, form: str, out: Path | None) -> None:
         else:
             text = {"csv": _csv, "json": _json}[form](predictions)
             if out is None:
-                print(text, end="")
+                show(text)
             else:
                 disk.write(out, text.encode())
 
 
 def _print_table(predictions: Predictions) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:  # a file or another program has room for everything
-        console = Console(width=max(200, 3 * max(map(len, predictions.names), default=0)))
-    longest = max(map(len, predictions.class_names))
-    second_too = console.width >= 60 + max(10, longest) + max(6, longest)  # 60: the other columns and the frame
+    names, class_names = list(map(visible, predictions.names)), list(map(visible, predictions.class_names))
+    out = console()
+    if not out.is_terminal:  # a file or another program has room for everything
+        out = console(width=max(200, 3 * max(map(len, names), default=0)))
+    longest = max(map(len, class_names))
+    second_too = out.width >= 60 + max(10, longest) + max(6, longest)  # 60: the other columns and the frame
     table = Table()
     table.add_column("image", overflow="fold", min_width=8)  # gives way, and then the second choice, never `familiar`
     headings = ("prediction", "prob.", *(("second", "prob.") if second_too else ()), "disagree", "familiar")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("prediction", "second") else "right", no_wrap=True)
     for name, row, disagreement, familiar in zip(
-        predictions.names, predictions.probabilities, predictions.disagreement, predictions.familiar, strict=True
+        names, predictions.probabilities, predictions.disagreement, predictions.familiar, strict=True
     ):
         chosen = np.argsort(-row, kind="stable")[: 2 if second_too else 1]
-        cells = [text for c in chosen for text in (predictions.class_names[c], percent(float(row[c])))]
+        cells = [text for c in chosen for text in (class_names[c], percent(float(row[c])))]
         shares = ["" if np.isnan(share) else f"{100 * share:.0f}\u00a0%" for share in (disagreement, familiar)]
         style = "red" if familiar < UNFAMILIAR[0] else ""
-        table.add_row(*map(Text, [name, *cells, *shares]), style=style)
-    console.print(table)
+        table.add_row(*map(plain, [name, *cells, *shares]), style=style)
+    out.print(table)
 
 
 def _flat(predictions: Predictions) -> dict[str, list[Any]]:
@@ -235,22 +235,23 @@ def _flat(predictions: Predictions) -> dict[str, list[Any]]:
 
 def _csv(predictions: Predictions) -> str:
     columns = _flat(predictions)
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return file.getvalue()
+    return csv_text(list(columns), zip(*columns.values(), strict=True))
 
 
 def _json(predictions: Predictions) -> str:
     broken = [UnreadableRecord(image=name, error=sentence) for name, sentence in predictions.unreadable]
     records = [record.model_dump() for record in (*predictions.records(), *broken)]
-    return json.dumps(records, ensure_ascii=False, indent=1) + "\n"
+    return json_text(records, indent=1) + "\n"
+
+
+def _unicode(cell: object) -> object:
+    return unicode_text(cell) if isinstance(cell, str) else cell
 
 
 def _write_parquet(predictions: Predictions, out: Path) -> None:
     arrow = require("pyarrow", extra="parquet", purpose="Writing Parquet")
     parquet = require("pyarrow.parquet", extra="parquet", purpose="Writing Parquet")
     content = io.BytesIO()
-    parquet.write_table(arrow.table(_flat(predictions)), content)
+    columns = {unicode_text(name): [_unicode(cell) for cell in cells] for name, cells in _flat(predictions).items()}
+    parquet.write_table(arrow.table(columns), content)
     disk.write(out, content.getvalue())

@@ -90,7 +90,7 @@ def train_plan(
     refuse_to_train_while_imported()
     folder.check_free(plan.identity)
     if folder.is_finished:
-        folder.verify()
+        folder = RunFolder.finished(folder.path)
         if not plan.missing(folder):
             return folder.results
     with folder.locked():
@@ -129,13 +129,13 @@ def evaluate(run: str | Path, dataset: ImageDataset) -> Results:
     """Open the test images of a run that kept them sealed, and write its results and report again.
 
     Args:
-        run: the folder of a finished run.
+        run: the folder of a finished run; no bundle, since it is written to.
         dataset: what it was trained on.
 
     Raises:
         RunError: the folder is not a finished run, or it was trained on other images.
     """
-    folder = RunFolder.finished(run)
+    folder = RunFolder.finished(run, to_write=True)
     if dataset.part_digests() != (folder.identity.train_images, folder.identity.test_images):
         raise RunError(
             f"{run} was trained on other images than {dataset.name} has now; give the data set of the training"

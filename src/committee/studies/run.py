@@ -15,9 +15,11 @@ from committee.data.dataset import ImageDataset, checked_images, open_test
 from committee.data.splits import stratified_part
 from committee.data.summary import describe, sample_pictures
 from committee.errors import RecipeError, RunError
+from committee.folders.manifest import contents_digest
 from committee.folders.records import AnsweredPlan, CommitteeRecord, RunData, StudyIdentity
 from committee.folders.study_folder import StudyFolder
 from committee.metrics.results import StudyResults
+from committee.names import file_name
 from committee.nn.summary import layer_table
 from committee.report.study_page import write_study_page
 from committee.rng import numpy_generator
@@ -72,7 +74,7 @@ class Prepared:
 def folder_name(study: Study, dataset: ImageDataset, form: Form, seed: int) -> str:
     """The name of a study's folder under runs/."""
     forms = "-quick" * form.quick + "-published" * (form.protocol == "published") + "-transductive" * form.transductive
-    return f"{dataset.name}-study-{study.name}{forms}-seed{seed}"
+    return f"{file_name(dataset.name)}-study-{file_name(study.name)}{forms}-seed{seed}"
 
 
 def prepare(
@@ -311,5 +313,6 @@ def make_models_usable(prepared: Prepared) -> None:
 
 def write_page(folder: StudyFolder) -> None:
     """Tables, figures and study.html from the files of the study's folder alone, then the manifest."""
-    write_study_page(folder)
-    folder.finish()
+    contents = folder.contents()
+    write_study_page(folder, contents_digest(contents))
+    folder.finish(contents)

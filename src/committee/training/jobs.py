@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import LabelledImages, Labels
-from committee.errors import StorageError
+from committee.errors import RunError, StorageError
 from committee.folders.files import read_tensors
 from committee.folders.member_folder import MemberFolder, Positions, TrainedMember
 from committee.folders.records import EpochRecord, MemberRecord
@@ -30,10 +30,11 @@ from committee.nn.forward import inference_forward
 from committee.nn.inference import member_probabilities
 from committee.training.batches import image_weights
 from committee.training.loop import fit
+from committee.training.setting import CHECKPOINT_SECONDS
 from committee.training.shared_images import SharedImages
 from committee.training.state import NonFiniteLossError, StepProgress, Task, TrainedNetwork, TrainingState
 
-CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_COST = 0.01  # of the time, at most
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class Job:
         images: the data set's training images, shared by all jobs.
         validation: positions of the images that the member is validated on instead of trained on.
         classes: their number.
-        folder: where the member is stored, and goes on from its checkpoint; None keeps it in memory.
+        folder: where the member is stored, and goes on from its checkpoints; None keeps it in memory.
         start: a weights file to go on from, or None; first_epoch then says how many epochs it has behind it.
         excluded: positions of images that the member is neither trained nor validated on.
         pseudo: pseudo-labelled images, or None.
         model: the model that the member belongs to, where several are trained together; its events carry it.
         weights: (image,), what each training image counts in the loss, besides its class's weight; None for 1 each.
+        checkpoint_seconds: how long after a checkpoint the next one is due, see `Checkpoints`.
     """
 
     recipe: Recipe
@@ -67,6 +69,7 @@ class Job:
     pseudo: SharedImages | None = None
     model: str = ""
     weights: NDArray[np.float64] | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def task(self, labels: Labels) -> Task:
         """What the member is to learn from images with these labels (image,)."""
@@ -138,6 +141,52 @@ Event = StepProgress | EpochDone | Finished | Failed | Died | Remark
 Executor = Callable[[Sequence[Job]], Generator[Event]]
 
 
+class Checkpoints:
+    """A member's checkpoints in the course of one training: which to go on from, when the next one is due.
+
+    One is due so many seconds after the last one, at an epoch's end or in its middle, and never so soon that writing
+    them takes more than CHECKPOINT_COST of the time. A job with `checkpoint_seconds` of 0 writes one after every step.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.next = job, time.monotonic() + job.checkpoint_seconds
+        self.latest: Path | None = None  # that was written, or gone on from
+
+    def newest(self) -> Generator[Remark, None, TrainingState | None]:
+        """The state in the newest checkpoint that is whole, None where there is none; a remark on damaged ones."""
+        folder, state = self.job.folder, None
+        damaged: list[str] = []
+        if folder is None:
+            return None
+        for path in folder.checkpoints:
+            try:
+                state = TrainingState.from_tensors(*folder.read_checkpoint(path))
+            except RunError as error:
+                damaged.append(str(error).partition(";")[0])  # what to do is decided here
+            except (KeyError, TypeError, ValueError, AssertionError):  # of version 0.6 or earlier, without a digest
+                damaged.append(f"{path.name} does not hold what this version expects")
+            else:
+                self.latest = path
+                break
+        if damaged:
+            place = f"{self.latest.name}, the one before" if self.latest else "the member's beginning"
+            yield Remark(self.job.member, f"{' and '.join(damaged)}; training goes on from {place}", self.job.model)
+        return state
+
+    def due(self) -> bool:
+        """Whether it is time to write one."""
+        return self.job.folder is not None and time.monotonic() >= self.next
+
+    def write(self, state: TrainingState) -> None:
+        """Write one; it and the one before it remain."""
+        assert self.job.folder is not None
+        began = time.monotonic()
+        self.latest = self.job.folder.write_checkpoint(state.epoch, state.step, *state.to_tensors(), before=self.latest)
+        ended = time.monotonic()
+        every = self.job.checkpoint_seconds
+        self.next = ended + (max(every, (ended - began) / CHECKPOINT_COST) if every else 0)
+
+
 def execute(job: Job) -> Iterator[Event]:
     """Train one member in this process, from its checkpoint if there is one.
 
@@ -151,17 +200,16 @@ def execute(job: Job) -> Iterator[Event]:
 def _execute(job: Job) -> Iterator[Event]:
     images = job.images.load()
     task = job.task(images.labels)
-    checkpoint = job.folder.checkpoint if job.folder else None
-    resume = TrainingState.from_tensors(*checkpoint) if checkpoint else None
-    saved = time.monotonic()
+    checkpoints = Checkpoints(job)
+    resume = yield from checkpoints.newest()
     with single_threaded():
         try:
-            for event in fit(images.pixels, images.labels, task, resume=resume):
+            for event in fit(images.pixels, images.labels, task, resume=resume, due=checkpoints.due):
                 if isinstance(event, TrainingState):
-                    if job.folder and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        job.folder.write_checkpoint(*event.to_tensors())
-                        saved = time.monotonic()
-                    yield epoch_done(job, event)
+                    if event.under_way or checkpoints.due():
+                        checkpoints.write(event)
+                    if not event.under_way:
+                        yield epoch_done(job, event)
                 elif isinstance(event, TrainedNetwork):
                     yield finished(job, task, event, images)
                 else:
@@ -225,7 +273,7 @@ def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImag
 def failed(job: Job, error: NonFiniteLossError) -> Failed:
     """The event of a member that cannot go on; nothing is left to resume from."""
     if job.folder:
-        job.folder.delete_checkpoint()
+        job.folder.delete_checkpoints()
     return Failed(job.member, f"{error}; a lower optimiser.lr may help", job.model)
 
 

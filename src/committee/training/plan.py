@@ -102,6 +102,7 @@ class TrainingPlan:
                     pseudo=pseudo,
                     model=self.model,
                     weights=self.weights,
+                    checkpoint_seconds=self.setting.checkpoint_seconds,
                 )
             )
         return found

@@ -5,7 +5,7 @@ A format's reader returns a `RawSet`, the contents of its files as they are; `as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, cast
@@ -27,9 +27,11 @@ from committee.data.formats.groups import with_groups
 from committee.data.formats.mapped import split_rows
 from committee.data.formats.rows import shape_of_row, with_shapes
 from committee.data.formats.values import depth, is_plain, takes, to_pixels, value_range
+from committee.data.limits import limits
 from committee.data.read_options import ReadOptions, ValueRange
 from committee.data.splits import stratified_part
 from committee.errors import DataError, counted
+from committee.names import unicode_text
 from committee.rng import numpy_generator
 
 TEST_FRACTION = 0.2
@@ -98,7 +100,8 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
         number = wanted_channels({array.shape[3] for array in pixels}, options.channels)
         pixels = [with_channels(array, number, place) for array, place in zip(pixels, where, strict=True)]
     pixels, size_notes = _same_form(pixels, parts, options.image_size)
-    labels, class_names = _encoded(parts, raw.class_names)
+    labels, raw_names = _encoded(parts, raw.class_names)
+    class_names = tuple(map(unicode_text, raw_names))
     images = [
         replace(checked_images(array, encoded, class_names, part.where), names=_names(part, whole=len(parts) == 1))
         for array, encoded, part in zip(pixels, labels, parts, strict=True)
@@ -272,12 +275,14 @@ def _same_form(
 
 def _encoded(parts: Sequence[RawPart], given: tuple[str, ...] | None) -> tuple[list[Labels], tuple[str, ...]]:
     """Labels as positions in the class names, and these: the names given, or else the sorted values of the labels."""
+    _check_number(given or (), parts[0].where)
     flat = [_flat_labels(part) for part in parts]
     if len({labels.dtype.kind for labels in flat}) > 1:
         flat = [labels.astype(np.str_) for labels in flat]
     if given is not None and flat[0].dtype.kind == "i":
         return [labels.astype(np.int64) for labels in flat], given
     values = np.unique(np.concatenate(flat))
+    _check_number(values, parts[0].where)
     names = tuple(str(value) for value in values)
     if given is not None and set(names) - set(given):
         stranger = sorted(set(names) - set(given))[0]
@@ -288,6 +293,10 @@ def _encoded(parts: Sequence[RawPart], given: tuple[str, ...] | None) -> tuple[l
         position = {name: index for index, name in enumerate(given)}
         return [np.array([position[str(label)] for label in labels], dtype=np.int64) for labels in flat], given
     return [np.searchsorted(values, labels).astype(np.int64) for labels in flat], names
+
+
+def _check_number(classes: Sized, where: str) -> None:
+    limits().check("classes", len(classes), where, "classes", "correct the labels")
 
 
 def _flat_labels(part: RawPart) -> NDArray[Any]:

@@ -219,11 +219,11 @@ def _listing(files: Files, name: str, index: _Index, *, peek: bool = False) -> L
             content = file.read(_PEEK)
             content = content if len(content) < _PEEK else content[: content.rfind(b"\n") + 1]
     else:
-        content = files.read(name)
+        content = files.read(name, "encoded")
     try:
         text = decoded(content.removeprefix(b"\xef\xbb\xbf"), files.label(name))
         names, rows = _json_rows(text) if name.lower().endswith(".jsonl") else (None, _cells(text, name))
-    except (DataError, ValueError, csv.Error):
+    except (DataError, ValueError, RecursionError, csv.Error):
         return None  # no text, or no table
     *folders, base = name.split("/")
     part = _part_of([*re.split("[^a-z0-9]+", base.lower()), *reversed(folders)])

@@ -1,4 +1,7 @@
-"""Jobs of one recipe in this process, as many at once as fit together; those that do not, one after the other."""
+"""Jobs of one recipe in this process, as many at once as fit together; those that do not, one after the other.
+
+A stack writes no checkpoints, since its members share one optimiser: where it is interrupted, they begin again.
+"""
 
 from __future__ import annotations
 
