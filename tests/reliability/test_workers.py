@@ -275,7 +275,7 @@ def test_workers_end_with_their_parent_and_the_next_training_removes_its_copies(
     run, temporary = tmp_path / "run", tmp_path / "temporary"
     with long_training(run, temporary) as (process, workers):
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-        (copies,) = temporary.iterdir()
+        (copies,) = temporary.glob("committee-*")
         with shared(digits.train):  # of another training, at the same time
             assert copies.exists()
         process.kill()
@@ -293,11 +293,11 @@ def test_workers_end_with_their_parent_and_the_next_training_removes_its_copies(
     (without_lock / "0-pixels.npy").touch()
     with shared(digits.train) as (images,):
         assert images is not None
-        assert set(temporary.iterdir()) == {images.pixels.parent, mine, without_lock}
+        assert set(temporary.glob("committee-*")) == {images.pixels.parent, mine, without_lock}
         os.utime(without_lock, (0, 0))
     with shared(digits.train):
         assert not without_lock.exists()
-    assert list(temporary.iterdir()) == [mine]
+    assert list(temporary.glob("committee-*")) == [mine]
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before  # nobody wrote
 
 
@@ -311,7 +311,7 @@ def test_sigterm_ends_the_workers_and_says_how_to_go_on(tmp_path: Path) -> None:
     said = f"Stopped by SIGTERM; 0 of {MEMBERS} members are finished and kept in {tmp_path / 'run'}. Give the same"
     assert f"{said} command again to continue.\n" in stderr
     assert "Traceback" not in stderr
-    assert not list((tmp_path / "temporary").iterdir())
+    assert not list((tmp_path / "temporary").glob("committee-*"))
 
 
 def test_sigterm_ends_any_command_in_a_sentence() -> None:
