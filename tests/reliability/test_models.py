@@ -28,7 +28,7 @@ from committee.data.dataset import ImageDataset
 from committee.errors import RunError
 from committee.folders.bundle import checked_members, zipped
 from committee.folders.run_folder import RunFolder
-from committee.training.jobs import shared
+from committee.training.shared_images import shared
 from committee.training.plan import plan_training
 from committee.training.setting import Setting
 
