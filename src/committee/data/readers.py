@@ -5,7 +5,8 @@ To add a file format:
 1. Write `formats/NAME.py` with three functions: one that names the format's files in a folder or zip, one that reads
    the labelled data set in them (a `RawSet`: arrays of any shape and type that `RawPart` allows), and one that reads
    the images in a single file. Open files only through `Files`, so that zips work, and let each `DataError` name the
-   file and the row or image. A package that not everybody needs is imported inside a function with `errors.require`.
+   file and the row or image. Ask `limits()` before memory is taken for what a header announces. A package that not
+   everybody needs is imported inside a function with `errors.require`.
 2. Add a `Format` with these functions to `FORMATS` below; the first format whose files are present is read.
 3. Add a writer to `WRITERS` in tests/test_readers.py (the same images must give the same digest in every format),
    malformed files with the expected messages to `BAD` there, and the format's layout to docs/data.md.
