@@ -149,7 +149,7 @@ def breakdown() -> dict[str, float]:
     from committee.nn.forward import training_forward
     from committee.nn.images import on_device
     from committee.training import loop
-    from committee.training.batches import epoch_batches
+    from committee.training.batches import epoch_batches, epoch_start, generators_at
     from committee.training.optim import make_optimiser
     from committee.training.state import Task
 
@@ -173,7 +173,8 @@ def breakdown() -> dict[str, float]:
         for epoch in (1, 2):
             spent.clear()
             binding.call, began = timed, time.perf_counter()
-            for batch, target, _ in epoch_batches(images, targets, task, epoch, network):
+            generator = generators_at(epoch_start(task, epoch), network, "cpu").augmentation
+            for batch, target, _ in epoch_batches(images, targets, task, epoch, generator):
                 optimiser.zero_grad(set_to_none=False)
                 loop.loss_of(forward(batch).float(), target, recipe.training).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()

@@ -113,14 +113,19 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 2**16 - 1, 2**16, 2**16 + 1, 300_000])
-def test_files_are_read_whole_and_not_beyond_the_limit(size: int, tmp_path: Path) -> None:
+def test_files_are_read_whole_and_not_beyond_the_limit(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = np.random.default_rng(size).bytes(size)
     file(tmp_path, "a.png", content)
     with open_files(tmp_path) as files:
-        assert files.read("a.png") == files.read("a.png", size) == content
+        monkeypatch.setenv("COMMITTEE_LIMITS", f"encoded={size}")
+        assert files.read("a.png") == files.read("a.png", "encoded") == content
         if size:
-            with pytest.raises(DataError, match=rf"a\.png: at most {size - 1:,} bytes are read, and the file has more"):
-                files.read("a.png", size - 1)
+            monkeypatch.setenv("COMMITTEE_LIMITS", f"encoded={size - 1}")
+            message = rf"a\.png: at most {size - 1:,} bytes of a file are read, got {size:,}; .* set COMMITTEE_LIMITS="
+            with pytest.raises(DataError, match=message):
+                files.read("a.png", "encoded")
 
 
 # Endings.

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from committee.data import catalog
 from committee.data.dataset import ImageDataset
-from committee.data.formats import matlab
 from committee.data.read_options import ReadOptions
 from committee.data.readers import read_dataset, read_images
 from committee.errors import DataError
@@ -77,8 +76,8 @@ def test_other_matlab_files_keep_their_labels_and_axes(
     with pytest.raises(DataError, match=r"c\.mat: a MATLAB file is expected, got something else"):
         read_dataset(tmp_path / "c.mat")
     scipy.io.savemat(tmp_path / "a.mat", {"X": np.zeros((400, 400)), "y": labels}, do_compression=True)
-    monkeypatch.setattr(matlab, "MAX_BYTES", 100_000)
-    with pytest.raises(DataError, match=r"a\.mat: at most 100,000 values are read"):
+    monkeypatch.setenv("COMMITTEE_LIMITS", "bytes=100_000")
+    with pytest.raises(DataError, match=r"a\.mat: at most 100,000 bytes are read"):
         read_dataset(tmp_path / "a.mat")
 
 

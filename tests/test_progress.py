@@ -13,7 +13,7 @@ import pytest
 
 from committee.cli import progress
 from committee.folders.records import EpochRecord
-from committee.training.jobs import EpochDone, Failed
+from committee.training.jobs import EpochDone, Failed, Remark
 from committee.training.state import StepProgress
 
 
@@ -69,6 +69,17 @@ def test_in_a_log_short_epochs_have_a_line_every_ten_seconds_and_the_last_one(
     assert printed[1].startswith(
         "member 03  epoch   4     1.0 s  loss 0.5000  accuracy 0.9000  validation: loss 0.4000"
     )
+
+
+@pytest.mark.parametrize("kind", ["lines", "bars"])
+def test_a_remark_is_shown_and_its_member_trains_on(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = progress.Clock({("", 3): (4, 1.0)}, may_stop_early=False)
+    with progress.Lines(clock) if kind == "lines" else progress.Bars(clock, "committee") as shown:
+        shown(StepProgress(3, 1, 5, 10, 2.3))
+        shown(Remark(3, "a checkpoint is damaged; training goes on from the one before"))
+    assert clock.left == 4
+    assert clock.part == {("", 3): 0.5}
+    assert re.search(r"member 03(:| ) a checkpoint is damaged; training goes on", capsys.readouterr().err)
 
 
 def test_on_a_terminal_every_member_and_the_committee_have_a_bar(tmp_path: Path) -> None:

@@ -49,22 +49,21 @@ def write(path: Path, content: bytes, *, synced: bool = True) -> None:
         DurabilityNote: the file system cannot sync or rename.
     """
     with failures_said(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         unfinished = path.with_name(f".{path.name}.part")
         try:
-            _put(unfinished, content, os.O_TRUNC, synced)
+            _put(unfinished, content, synced)
             try:
-                os.replace(unfinished, path)  # noqa: PTH105 - in tests each operation fails in turn
+                os.replace(unfinished, path)
             except OSError as error:
                 if error.errno not in UNSUPPORTED:
                     raise
                 _note(f"{path.parent} is on a file system that cannot rename files")
-                _put(path, content, os.O_TRUNC, synced)
+                _put(path, content, synced)
             if synced:
                 _sync_folder(path.parent)
         finally:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+            discard(unfinished)
 
 
 def append(path: Path, content: bytes) -> None:
@@ -79,20 +78,29 @@ def append(path: Path, content: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file if it is there.
+    """Delete a file if it is there, and from the disk before anything later is written.
 
     Raises:
         StorageError: it cannot be deleted.
     """
     with failures_said(path):
-        path.unlink(missing_ok=True)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        _sync_folder(path.parent)
 
 
 def remove_unfinished(folder: Path) -> None:
     """Delete what killed processes have left half-written in a folder and below."""
     for path in folder.rglob(".*.part"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+        discard(path)
+
+
+def discard(path: Path) -> None:
+    """Delete a file that is of no use any more, if that is possible."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 @contextlib.contextmanager
@@ -114,8 +122,20 @@ def cannot_write(path: Path | str, error: OSError) -> StorageError:
     return StorageError(f"{path} cannot be written ({error.strerror or error}); {remedy}")
 
 
-def _put(path: Path, content: bytes, how: int, synced: bool) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_BINARY", 0), 0o666)
+def _make_folder(folder: Path) -> None:
+    """A folder with all above it, each synced into the one that holds it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    _sync_folder(folder.parent)
+
+
+def _put(path: Path, content: bytes, synced: bool) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
     try:
         left = memoryview(content)
         while left:

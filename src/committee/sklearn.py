@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -18,10 +19,10 @@ from committee.ensemble.committee import Committee, form_committee
 from committee.ensemble.member_predictions import MemberPredictions
 from committee.errors import DataError, require
 from committee.training.executors import executor_for
-from committee.training.jobs import shared
 from committee.training.pipeline import train_members
 from committee.training.plan import plan_training
 from committee.training.setting import Setting
+from committee.training.shared_images import shared
 
 _base = require("sklearn.base", extra="sklearn", purpose="CommitteeClassifier")
 _validation = require("sklearn.utils.validation", extra="sklearn", purpose="CommitteeClassifier")
@@ -246,6 +247,12 @@ class CommitteeClassifier(_base.ClassifierMixin, _base.BaseEstimator):  # type: 
                 plan.jobs(images, None, None), executor_for(setting, len(plan.validation)), "leave_out"
             )
         members = {outcome.record.member: outcome.trained for outcome in outcomes if outcome.trained}
+        for record in (outcome.record for outcome in outcomes if not outcome.trained):
+            warnings.warn(
+                f"a committee of {len(outcomes)} members is expected, but member {record.member} is not part of it: "
+                f"{record.remark}",
+                stacklevel=3,
+            )
         predictions = MemberPredictions.for_training_images(list(members.values()))
         rule, _ = predictions.fit_rule(dataset.train.labels, recipe.committee)
         committee = form_committee(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import inspect, studies
+from committee.cli import ends, inspect, studies
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -24,8 +24,10 @@ from committee.cli.options import (
     example,
     folder_type,
     json_option,
+    key_type,
     recipe_options,
     run_argument,
+    run_type,
     seconds,
     training_options,
 )
@@ -75,9 +77,7 @@ for command in (
     type=folder_type,
     help="The run folder.  [default: runs/DATA-RECIPE-seedS, with -2, -3, ... if that folder exists]",
 )
-@click.option(
-    "--from", "continued", type=folder_type, help="Continue from this finished run, for --epochs more epochs."
-)
+@click.option("--from", "continued", type=run_type, help="Continue from this finished run, for --epochs more epochs.")
 @click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
 @json_option
 @example(
@@ -104,6 +104,9 @@ def train(
 
     With --budget, the first seconds measure this machine's speed; members and epochs are chosen so that everything, the
     report included, is done in that time. A member that would be late because the machine became slower is left out.
+
+    Where a member is left out, the exit code is 3. One whose process was killed three times is trained by the same
+    command, which then opens the test images; until then they stay sealed.
     """
     from committee.cli import progress
     from committee.folders.run_folder import RunFolder, free_folder
@@ -127,24 +130,27 @@ def train(
     plan = plan_training(dataset, recipe, setting, continued=before)
     folder = RunFolder(out) if out else free_folder(Path("runs"), name, plan.identity)
     folder.check_free(plan.identity)
-    if folder.is_finished:
+    finished = folder.is_finished
+    missing = folder.manifest.died_members if finished else plan.missing(folder)
+    if finished and not missing:
         say(f"{folder} already holds this training; showing its results.", err=True)
     else:
         say(*announcement(plan, folder), err=True)
     epochs = recipe.training.epochs
-    work = {("", member): (epochs, 1.0) for member in plan.missing(folder)}
-    try:
-        with progress.monitor(work, may_stop_early=recipe.training.patience > 0) as monitor:
-            train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=monitor)
-    except KeyboardInterrupt:
+    work = {("", member): (epochs, 1.0) for member in missing}
+
+    def kept() -> str:
         members = recipe.committee.members
-        say(
-            f"Interrupted; {members - len(plan.missing(folder))} of {members} members are finished and kept in "
-            f"{folder}. Give the same command again to continue.",
-            err=True,
-        )
-        raise SystemExit(130) from None
+        return f"{members - len(plan.missing(folder))} of {members} members are finished and kept in {folder}"
+
+    with (
+        ends.told_how_to_go_on(kept),
+        progress.monitor(work, may_stop_early=recipe.training.patience > 0) as monitor,
+    ):
+        train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=monitor)
     show(folder, as_json)
+    if not folder.manifest.is_complete:
+        raise SystemExit(ends.INCOMPLETE)
 
 
 def within(
@@ -191,8 +197,9 @@ def show(folder: RunFolder, as_json: bool) -> None:
 
     manifest = folder.manifest
     if as_json:
-        summary = manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
-        say(json.dumps({"run": str(folder), "report": str(folder.report), **summary}))
+        summary = manifest.model_dump(mode="json", by_alias=True, exclude={"files", "digest"})
+        contents = folder.contents_digest()
+        say(json.dumps({"run": str(folder), "report": str(folder.report), **summary, "contents": contents}))
         return
     for warning in manifest.warnings:
         say(warning)
@@ -201,6 +208,7 @@ def show(folder: RunFolder, as_json: bool) -> None:
     console().print(tables.members_table(results))
     for line in tables.closing_lines(results):
         say(line)
+    say(f"Contents: {folder.contents_digest()} (committee verify compares every file)")
     say(f"Report: {folder.report}")
 
 
@@ -259,7 +267,7 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
         say(f"Note: {note}", err=True)
     if images.unreadable:
         say(*tell_of_unreadable(images.unreadable, len(images.names)), err=True)
-        raise SystemExit(3)
+        raise SystemExit(ends.INCOMPLETE)
 
 
 def tell_of_unreadable(unreadable: Sequence[tuple[str, str]], read: int) -> list[str]:
@@ -291,7 +299,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
     from committee.folders.run_folder import RunFolder
     from committee.runs import run as runs
 
-    folder = RunFolder.finished(run)
+    folder = RunFolder.finished(run, to_write=True)
     if folder.manifest.test_openings and not again:
         say(f"The test images of {run} are open already; showing its results (--again evaluates again).", err=True)
         show(folder, as_json)
@@ -309,8 +317,8 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
 
 
 @main.command()
-@click.argument("run_a", type=folder_type)
-@click.argument("run_b", type=folder_type)
+@click.argument("run_a", type=run_type)
+@click.argument("run_b", type=run_type)
 @click.option(
     "--on", type=click.Choice(["test", "out-of-fold"]), default="test", show_default=True, help="Which images."
 )
@@ -330,19 +338,56 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
 
 @main.command()
 @run_argument
-@example("committee verify runs/mnist-5k-standard-seed0")
-def verify(run: Path) -> None:
-    """Compare every file of RUN, or of a study's folder, with what was written.
+@click.argument("out", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--sign", "private_key", type=key_type, help="Sign it with this private key (PEM): OUT.sig is written.")
+@example("committee bundle runs/mnist-5k-standard-seed0 digits.committee")
+def bundle(run: Path, out: Path | None, private_key: Path | None) -> None:
+    """Make one file of RUN, or of a study's model, to be shared.
+
+    OUT is NAME.committee in the current folder, unless it is given. predict, compare, verify, train --from and
+    committee.load take the file in place of the folder. The same run gives the same bytes. It is a zip: unzip OUT -d
+    FOLDER gives the folder back.
+    """
+    from committee.folders import signature
+    from committee.folders.bundle import ENDING, write_bundle
+    from committee.folders.run_folder import RunFolder
+
+    folder = RunFolder.finished(run, or_model=True)
+    folder.verify(shown_too=True)
+    path = out or Path(folder.path.resolve().name + ENDING)
+    count = write_bundle(folder, path)
+    say(f"{path}: {counted(count, 'file')}, {path.stat().st_size:,} bytes.")
+    if private_key:
+        say(f"Signature: {signature.sign(path, private_key)}")
+
+
+@main.command()
+@run_argument
+@click.option("--key", "public_key", type=key_type, help="Check the signature beside a bundle with this public key.")
+@example("committee verify runs/mnist-5k-standard-seed0\ncommittee verify digits.committee --key public.pem")
+def verify(run: Path, public_key: Path | None) -> None:
+    """Compare every file of RUN, of a study's folder or of a bundle, with what was written.
 
     Every other command compares the files that it reads; this one looks at all of them, the page and its figures, too.
+    With --key, it is the bundle's author who wrote them.
     """
+    from committee.folders import signature
     from committee.folders.folder import Folder, kind_of
+    from committee.folders.run_folder import RunFolder
+    from committee.folders.study_folder import StudyFolder
 
-    kind = kind_of(run)
-    folder = Folder(run)
+    if public_key:
+        if not run.is_file():
+            raise CommitteeError(f"--key checks the signature of a bundle, and {run} is none; see committee bundle")
+        signature.check(run, public_key)
+    folder: Folder = RunFolder.at(run)
+    kind = kind_of(folder.path)
+    folder = StudyFolder.finished(run) if kind == "study" else RunFolder.finished(run, or_model=True)
     count = folder.verify(shown_too=True)
     say(f"{run}: all {count:,} files of this {kind} are those that were written.")
     say(f"Contents: {folder.contents_digest()}")
+    if public_key:
+        say(f"Signed with the key of {public_key}.")
 
 
 @main.command()
@@ -359,13 +404,13 @@ def report(run: Path) -> None:
     from committee.runs.evaluation import write_report
     from committee.studies.run import write_page
 
-    if kind_of(run) == "study":
+    if not run.is_file() and kind_of(run) == "study":
         study = StudyFolder.finished(run)
         with study.locked():
             write_page(study)
         say(f"Report: {study.page}")
     else:
-        folder = RunFolder.finished(run)
+        folder = RunFolder.finished(run, to_write=True)
         with folder.locked():
-            write_report(folder)
+            write_report(folder, page_only=True)
         say(f"Report: {folder.report}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from committee.cli import ends
 from committee.config.record import Record
 from committee.data.read_options import ReadOptions
 from committee.errors import CommitteeError
@@ -41,21 +42,23 @@ class Group(click.Group):
         warnings.showwarning = functools.partial(_note, warnings.showwarning)
         if isinstance(sys.stdout, io.TextIOWrapper):  # one that lacks a name's characters shows escapes for them
             sys.stdout.reconfigure(errors="backslashreplace")
-        try:
-            with click_errors_as_text():
-                return super().invoke(context)
-        except CommitteeError as error:
-            say(f"Error: {error}", err=True)
-            context.exit(2)
-        except OSError as error:  # from a place that no other part of the program has put into words
-            if error.errno == errno.EPIPE or not error.strerror:
-                raise
-            place = f"{error.filename}: " if error.filename else ""
-            say(f"Error: {place}{error.strerror}; check the disk and the permissions", err=True)
-            context.exit(2)
-        except KeyboardInterrupt:
-            say("Interrupted.", err=True)
-            context.exit(130)
+        with ends.sigterm_raises():
+            try:
+                with click_errors_as_text():
+                    return super().invoke(context)
+            except CommitteeError as error:
+                say(f"Error: {error}", err=True)
+                context.exit(2)
+            except OSError as error:  # from a place that no other part of the program has put into words
+                if error.errno == errno.EPIPE or not error.strerror:
+                    raise
+                place = f"{error.filename}: " if error.filename else ""
+                say(f"Error: {place}{error.strerror}; check the disk and the permissions", err=True)
+                context.exit(2)
+            except KeyboardInterrupt as stop:
+                words, code = ends.words_and_code(stop)
+                say(f"{words}.", err=True)
+                context.exit(code)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -124,6 +127,11 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(str(error)) from None
 
 
+def interval(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
+    """An option's length of time in seconds, which may be 0."""
+    return 0.0 if value in ("0", "0s") else seconds(context, parameter, value)
+
+
 def two_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
     """An option's two numbers with a comma between them."""
     try:
@@ -133,7 +141,9 @@ def two_numbers(context: click.Context, parameter: click.Parameter, value: str |
     return None if value is None else (low, high)
 
 
-run_argument = click.argument("run", type=folder_type)
+key_type = click.Path(path_type=Path, exists=True, dir_okay=False)
+run_type = click.Path(path_type=Path)  # a folder or a bundle
+run_argument = click.argument("run", type=run_type)
 data_dir_option = click.option(
     "--data-dir", type=folder_type, help="Folder that holds the files of a data set with a name."
 )
@@ -215,6 +225,7 @@ class TrainingOptions:
     workers: int
     device: str
     precision: str
+    checkpoint_every: float
     data_dir: Path | None
     read_options: ReadOptions
 
@@ -231,7 +242,9 @@ class TrainingOptions:
 
         folder = str(self.data_dir.resolve()) if self.data_dir else None
         reload = DataSource(data=data, data_dir=folder, **dict(self.read_options))
-        return Setting(self.seed, self.device, self.precision, self.workers, command_line(), reload)
+        return Setting(
+            self.seed, self.device, self.precision, self.workers, command_line(), reload, self.checkpoint_every
+        )
 
 
 def gathered(kind: type[RecipeOptions] | type[TrainingOptions] | type[ReadOptions], name: str) -> Decorator:
@@ -276,7 +289,25 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Processes on the CPU; changes no result.  [default: one for each core]",
     )
     precision = click.option("--precision", default="auto", show_default=True, help="auto, bfloat16 or float32.")
-    options: list[Decorator] = [seed_option, workers, device_option, precision, data_dir_option, read_options]
+    checkpoint_every = click.option(
+        "--checkpoint-every",
+        metavar="TIME",
+        default="30s",
+        show_default=True,
+        callback=interval,
+        help="How much of a member's training an interruption may cost, such as 10s or 5m: it is saved so often, in "
+        "the middle of long epochs too, unless saving would take more than 1 % of the time; 0 saves it after every "
+        "step. Changes no result.",
+    )
+    options: list[Decorator] = [
+        seed_option,
+        workers,
+        device_option,
+        precision,
+        checkpoint_every,
+        data_dir_option,
+        read_options,
+    ]
     return together([*options, gathered(TrainingOptions, "training_options")], function)
 
 

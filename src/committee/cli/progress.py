@@ -17,7 +17,7 @@ from committee.errors import counted
 from committee.metrics.formatting import duration, percent
 from committee.names import visible
 from committee.terminal import console, plain, say
-from committee.training.jobs import EpochDone, Event, Failed, Finished
+from committee.training.jobs import Died, EpochDone, Event, Failed, Finished, Remark
 from committee.training.state import StepProgress
 
 
@@ -28,6 +28,7 @@ class Monitor(AbstractContextManager["Monitor"], Protocol):
         """Show one event."""
 
 
+ENDS = {Failed: "failed", Died: "died"}
 SECONDS_PER_LINE = 10  # of each member, at least, where there are no bars
 Key = tuple[str, int]  # a model's name ("" for a run's only one), and a member's number
 Work = Mapping[Key, tuple[int, float]]  # for each member still to train: epochs at most, and what an epoch costs
@@ -55,6 +56,7 @@ class Clock:
         self.part: dict[Key, float] = {}  # cost of the part of its current epoch that each member has done
         self.at_most = "at most " if may_stop_early else ""
         self.seen: dict[Key, int] = {}
+        self.reached: dict[Key, int] = {}  # each member's last epoch
 
     def take(self, event: Event) -> None:
         """Count an event."""
@@ -65,10 +67,13 @@ class Clock:
             self.part[key] = cost * event.step / event.steps
         elif isinstance(event, EpochDone):
             self.part[key] = 0.0
+            if event.record.epoch <= self.reached.get(key, 0):  # once more, by a member that was started again
+                return
+            self.reached[key] = event.record.epoch
             self.seen[key] = self.seen.get(key, 0) + 1
             self.done += cost
             self.left -= cost
-        else:
+        elif isinstance(event, Finished | Failed | Died):
             self.left -= cost * max(epochs - self.seen.get(key, 0), 0)
             self.part.pop(key, None)
 
@@ -97,7 +102,7 @@ class Lines(Monitor):
         return None
 
     def __call__(self, event: Event) -> None:
-        """Print a line for an epoch, a finished or a failed member."""
+        """Print a line for an epoch, a finished or a failed member, or a remark."""
         self.clock.take(event)
         name, key, now = member_name(event), (event.model, event.member), time.monotonic()
         if isinstance(event, EpochDone):
@@ -109,8 +114,10 @@ class Lines(Monitor):
                 say(f"{name}  {reduced}", err=True)
         elif isinstance(event, Finished):
             say(f"{name}  finished after {counted(event.record.epochs, 'epoch')}", err=True)
-        elif isinstance(event, Failed):
-            say(f"{name}  FAILED: {event.why}", err=True)
+        elif isinstance(event, Failed | Died):
+            say(f"{name}  {ENDS[type(event)].upper()}: {event.why}", err=True)
+        elif isinstance(event, Remark):
+            say(f"{name}  {event.text}", err=True)
 
 
 def epoch_line(event: EpochDone) -> str:
@@ -182,11 +189,13 @@ class Bars(Monitor):
             self.progress.update(self.bars[key], completed=self.clock.seen[key])
             if reduced := reduction(event):
                 self.progress.console.print(plain(f"{name}: {reduced}"))
+        elif isinstance(event, Remark):
+            self.progress.console.print(plain(f"{name}: {event.text}"))
         else:
             if key in self.bars:
                 self.progress.remove_task(self.bars.pop(key))
-            if isinstance(event, Failed):
-                self.progress.console.print(plain(f"{name} failed: {event.why}", style="red"))
+            if isinstance(event, Failed | Died):
+                self.progress.console.print(plain(f"{name} {ENDS[type(event)]}: {event.why}", style="red"))
             else:
                 self.progress.console.print(plain(f"{name} finished: {self.latest.get(key, '')}"))
         self.progress.update(

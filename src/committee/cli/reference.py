@@ -17,6 +17,7 @@ import click
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from committee.cli.ends import EXIT_CODES
 from committee.cli.main import main
 from committee.config import recipe, recipe_parsing
 from committee.config import study as studies
@@ -35,7 +36,11 @@ def pages(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
 
 def reference() -> str:
     """The command line as Markdown."""
-    parts = ["# Command line\n\nGenerated from `--help` by `make docs`.\n"]
+    codes = "".join(f"| {code} | {meaning} |\n" for code, meaning in EXIT_CODES.items())
+    parts = [
+        "# Command line\n\nGenerated from `--help` by `make docs`.\n",
+        f"| exit code | |\n|---|---|\n{codes}",
+    ]
     parts += [f"## {path}\n\n```\n{text}\n```\n" for path, text in pages(main, "committee")]
     return "\n".join(parts)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from committee.cli import ends
 from committee.cli.options import (
     Decorator,
     Group,
@@ -163,7 +164,7 @@ def pseudo_labels(
     The images without labels are a folder (--unlabelled), a part of DATA whose labels are hidden (--held-back), or the
     test images (--transductive). An audit part of DATA is kept out of training and shows how many of the pseudo-labels
     are right; below pseudo_labels.min_precision nothing more is trained. OUT/round-0, OUT/round-1, ... are runs with
-    reports.
+    reports. Where one of them lacks members, the exit code is 3.
     """
     from committee.cli import progress, tables
     from committee.data.readers import read_images
@@ -194,12 +195,23 @@ def pseudo_labels(
         work = {("", member): (epochs, 1.0) for member in range(members)}
         return progress.monitor(work, may_stop_early=recipe.training.patience > 0)
 
-    found = self_training.train_rounds(dataset, recipe, path, setting, source, keep_sealed=keep_sealed, monitor=monitor)
+    def kept() -> str:
+        rounds, members = recipe.pseudo_labels.rounds + 1, recipe.committee.members
+        runs = [folder.round(number) for number in range(rounds)]
+        finished = sum(run.member(member).is_done for run in runs for member in range(members))
+        return f"{finished} of {rounds * members} members are finished and kept in {path}"
+
+    with ends.told_how_to_go_on(kept):
+        found = self_training.train_rounds(
+            dataset, recipe, path, setting, source, keep_sealed=keep_sealed, monitor=monitor
+        )
     if as_json:
         say(json.dumps({"folder": str(path), **found.model_dump(mode="json")}))
-        return
-    tables.show_self_training(found)
-    say(f"Reports: {', '.join(str(folder.round(each.round).report) for each in found.rounds)}")
+    else:
+        tables.show_self_training(found)
+        say(f"Reports: {', '.join(str(folder.round(each.round).report) for each in found.rounds)}")
+    if not all(folder.round(each.round).manifest.is_complete for each in found.rounds):
+        raise SystemExit(ends.INCOMPLETE)
 
 
 def run_study(study: Study, data: str, out: Path | None, form: Form, options: TrainingOptions, as_json: bool) -> None:
@@ -220,12 +232,12 @@ def run_study(study: Study, data: str, out: Path | None, form: Form, options: Tr
         f"Folder: {folder}",
         err=True,
     )
-    try:
-        with progress.monitor(missing, may_stop_early=False, whole="study") as monitor:
-            results = run_prepared(prepared, monitor)
-    except KeyboardInterrupt:
-        say(f"Interrupted; finished trainings are kept in {folder}. Give the same command again to continue.", err=True)
-        raise SystemExit(130) from None
+
+    def kept() -> str:
+        return f"{total - len(work(prepared))} of {total} trainings are finished and kept in {folder}"
+
+    with ends.told_how_to_go_on(kept), progress.monitor(missing, may_stop_early=False, whole="study") as monitor:
+        results = run_prepared(prepared, monitor)
     page = prepared.training.folder.page
     if as_json:
         say(json.dumps({"study": str(folder), "page": str(page), **results.model_dump(mode="json")}))

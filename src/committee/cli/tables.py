@@ -14,6 +14,7 @@ from committee.metrics.formatting import NOTHING, duration, p_value, percent, po
 from committee.metrics.results import GridResult, Results, RowResult, Scores, StudyResults, TestOpening
 from committee.nn.architectures import PlannedLayer
 from committee.nn.summary import shape_text, totals
+from committee.report import sentences
 from committee.report.study_table import published, spread, verdict
 from committee.report.tables import (
     SummaryRow,
@@ -26,7 +27,8 @@ from committee.report.tables import (
 )
 from committee.terminal import console, plain
 
-STYLES = {"mean": "bold", "spread": "dim", "failed": "red", "committee": "bold green", "out_of_fold": "cyan"}
+STYLES = {"mean": "bold", "spread": "dim", "committee": "bold green", "out_of_fold": "cyan"}
+STYLES |= {"failed": "red", "died": "red"}
 
 
 FRAME: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
@@ -112,7 +114,9 @@ def closing_lines(results: Results) -> list[str]:
     if results.left_out:
         planned = len(results.members) + results.left_out
         lines.append(f"{results.left_out} of {planned} planned members were not ready in time and are left out.")
-    if failed := [row for row in results.members if row.status != "finished"]:
+    if line := sentences.died(results):
+        lines.append(line)
+    if failed := [row for row in results.members if row.status == "failed"]:
         lines += [f"Member {row.member:02d} failed and is left out: {row.remark}." for row in failed]
     lines.append(
         f"Training took {duration(results.seconds_training)}, with the evaluation {duration(results.seconds_total)}."

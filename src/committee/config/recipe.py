@@ -36,11 +36,14 @@ class Conv(Record):
     bias: bool = True
 
 
+Side = Annotated[int, Field(gt=0)]  # of a window, pixels
+
+
 class MaxPool(Record):
     """The largest value of each window; the stride is the window, an odd last row or column is dropped."""
 
     type: Literal["maxpool"] = "maxpool"
-    size: int | tuple[int, int] = 2
+    size: Side | tuple[Side, Side] = 2
 
 
 class BatchNorm(Record):
@@ -154,7 +157,7 @@ class Training(Record):
     that very small data sets have ten steps an epoch, too.
     """
 
-    epochs: int = Field(default=10, gt=0)
+    epochs: int = Field(default=10, gt=0, le=100_000)
     batch_size: int = Field(default=128, gt=0)
     loss: Literal["cross_entropy", "mean_squared_error"] = "cross_entropy"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -200,7 +203,7 @@ class Optimiser(Record):
 class Stage(Record):
     """Some epochs with a learning rate, and perhaps a batch size, of their own; with augmentation or without."""
 
-    epochs: int = Field(gt=0)
+    epochs: int = Field(gt=0, le=100_000)
     lr: float = Field(gt=0)
     batch_size: int | None = Field(default=None, gt=0)
     augment: bool = True
@@ -292,7 +295,7 @@ class CommitteeSection(Record):
     and its mirror image.
     """
 
-    members: int = Field(default=5, gt=0)
+    members: int = Field(default=5, gt=0, le=10_000)
     combination: Literal["mean", "geometric", "weighted", "vote"] = "mean"
     calibration: Literal["none", "temperature"] = "temperature"
     tta: Literal["none", "horizontal_flip"] = "none"
@@ -341,7 +344,8 @@ class Recipe(Record):
         """Stages say how long a training is, so training.epochs may be left out."""
         schedule = content.get("schedule") if isinstance(content, dict) else None
         stages = schedule.get("stages") if isinstance(schedule, dict) else None
-        epochs = [stage.get("epochs") for stage in stages or () if isinstance(stage, dict)]
+        listed = stages if isinstance(stages, (list, tuple)) else ()
+        epochs = [stage.get("epochs") for stage in listed if isinstance(stage, dict)]
         training = content.get("training", {}) if isinstance(content, dict) else None
         if epochs and all(isinstance(number, int) for number in epochs) and isinstance(training, dict):
             return {**content, "training": {"epochs": sum(epochs), **training}}

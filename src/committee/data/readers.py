@@ -147,6 +147,10 @@ def read_dataset(path: Path, options: ReadOptions = AS_IT_IS) -> ImageDataset:
     """
     if options.image_size is not None and not 1 <= options.image_size <= 4096:
         raise DataError(f"image_size must be from 1 to 4096 pixels, got {options.image_size}; choose another")
+    if options.shape is not None and not (min(options.shape) >= 1 and options.shape[2] <= 4):
+        raise DataError(
+            f"the shape of an image is its height, width and 1 to 4 channels, got {options.shape}; correct it"
+        )
     with open_files(path) as files:
         inside = files.without_top_folder()
         raw = _format_of(inside).read_set(inside, options)

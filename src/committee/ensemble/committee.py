@@ -19,8 +19,9 @@ from committee.data.prepare import How, Preparation
 from committee.data.read_options import ValueRange
 from committee.data.readers import ImagesRead, read_images
 from committee.ensemble.combine import CombinationRule
-from committee.errors import DataError, RunError
+from committee.errors import DataError
 from committee.folders.records import ImagesRecord
+from committee.folders.run_check import member_weights
 from committee.folders.run_folder import RunFolder
 from committee.nn import devices
 from committee.nn.architectures import build
@@ -152,7 +153,7 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
     """The committee of a finished run folder, or of a study's model.
 
     Args:
-        run: the folder that `committee train` wrote.
+        run: the folder that `committee train` wrote, or a bundle of it.
         device: where it predicts; "auto" picks as training does. On the device kind and with the precision of the
             training it gives the same bits as then.
 
@@ -178,7 +179,7 @@ def committee_of(folder: RunFolder, members: Sequence[int], device: str = "auto"
     record = folder.committee if folder.has_committee else None
     rule = CombinationRule(record.combination, record.weights, record.temperature or 1.0) if record else None
     committee = form_committee(
-        {member: folder.member(member).weights for member in members},
+        {member: member_weights(folder, member) for member in members},
         folder.recipe,
         rule or CombinationRule(),
         class_names=data.class_names,
@@ -186,7 +187,6 @@ def committee_of(folder: RunFolder, members: Sequence[int], device: str = "auto"
         pixel_range=2**data.bits - 1,
         device=where,
         precision=identity.precision if where == identity.device else devices.pick_precision("auto", where),
-        where=f"{folder}: ",
         images=folder.images if folder.has_committee else None,
     )
     return replace(committee, value_range=data.value_range)
@@ -202,22 +202,17 @@ def form_committee(
     pixel_range: int,
     device: str,
     precision: str,
-    where: str = "",
     images: ImagesRecord | None = None,
 ) -> Committee:
     """A committee from its members' weights.
 
     Args:
-        weights: tensors by name, for each member's number.
+        weights: tensors by name, for each member's number; those of the recipe's network.
         recipe: what was trained.
         rule: how members become one.
         class_names, image_shape, pixel_range: of the training's data set.
         device, precision: of the predictions.
-        where: the start of an error message: whose weights these are.
         images: what the training images look like, where that is known.
-
-    Raises:
-        RunError: weights that do not fit the recipe's network; the message names the first tensor that differs.
     """
     height, width, channels = image_shape
     networks = []
@@ -225,7 +220,6 @@ def form_committee(
         network = build(
             recipe.network.of_member(member), (channels, height, width), len(class_names), torch.Generator()
         )
-        _check_tensors(network.state_dict(), tensors, f"{where}member {member}")
         network.load_state_dict(dict(tensors))
         moved: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         networks.append(moved.eval())
@@ -240,14 +234,3 @@ def form_committee(
         recipe.committee.tta,
         images=images or ImagesRecord(),
     )
-
-
-def _check_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
-    for name in (*expected, *given):
-        got = tuple(given[name].shape) if name in given else "nothing"
-        wanted = tuple(expected[name].shape) if name in expected else "nothing"
-        if got != wanted:
-            raise RunError(
-                f"{where}: tensor {name} should be {wanted} and is {got}; the weights belong to another recipe; "
-                "restore them or train again"
-            )

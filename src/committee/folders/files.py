@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Mapping
+import math
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,12 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from committee import disk
 from committee.config.record import Record
+from committee.config.renames import Table
 from committee.errors import RunError
+from committee.folders import parsing
+from committee.folders.parsing import Stored
+
+LARGEST_NPZ = 128 * 2**20  # bytes of its arrays, unless they have at most `DENSEST_NPZ` for a byte of the file
+DENSEST_NPZ = 20
+
+OPENING = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"))
+"""How files are opened: not through a link and without waiting, should one have taken the place of what was seen."""
 
 R = TypeVar("R", bound=Record)
 
@@ -30,38 +47,83 @@ def write_text(path: Path, text: str, *, synced: bool = True) -> None:
     disk.write(path, text.encode(errors="backslashreplace"), synced=synced)
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
+    """A plain file and its size in bytes; a link, a pipe, a device or a folder is not opened.
+
+    Raises:
+        RunError: it is missing, something else, or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise RunError(f"{path} is no plain file but a link, a folder or a device; put the file itself there")
+        with os.fdopen(os.open(path, OPENING), "rb") as file:
+            yield file, os.fstat(file.fileno()).st_size
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing; is {path.parent} a folder that committee wrote?") from error
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be read ({error.strerror or error}); check the disk and its permissions"
+        ) from error
+
+
+def read_bytes(path: Path, largest: int = parsing.LARGEST_TEXT) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        RunError: it is missing, no plain file, or has more than `largest` bytes.
+    """
+    with opened(path) as (file, size):
+        if size > largest:
+            raise parsing.damaged(path, f"{size:,} bytes, at most {largest:,} are expected")
+        return file.read(largest)
+
+
+def digest(path: Path, size: int) -> str:
+    """The SHA-256 of a file, as hexadecimal digits; "" where it has another size, without reading it.
+
+    Raises:
+        RunError: it is missing, no plain file, or cannot be read.
+    """
+    with opened(path) as (file, actual):
+        return hashlib.file_digest(file, "sha256").hexdigest() if actual == size else ""
+
+
 def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
         RunError: it is missing, or no text.
     """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is missing; is {path.parent} a folder that committee wrote?") from error
-    except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from error
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path} is damaged (no text in UTF-8); restore it or train again") from error
+    return parsing.text_of(read_bytes(path), path)
+
+
+def json_text(value: JsonValue) -> str:
+    """A value as `write_json` writes it."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: JsonValue) -> None:
     """A JSON file, whole or not at all; infinite or undefined numbers are an error."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> JsonValue:
     """The value of a JSON file.
 
     Raises:
-        RunError: it is missing or not JSON.
+        RunError: it is missing or not JSON; see `committee.folders.parsing.json_value`.
     """
-    try:
-        value: JsonValue = json.loads(read_text(path))
-    except ValueError as error:
-        raise RunError(f"{path} is not valid JSON ({error}); restore it or train again") from error
-    return value
+    return parsing.json_value(read_bytes(path), path)
+
+
+def read_toml(path: Path) -> Table:
+    """The tables of a TOML file.
+
+    Raises:
+        RunError: it is missing or not TOML; see `committee.folders.parsing.toml_table`.
+    """
+    return parsing.toml_table(read_bytes(path), path)
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -85,14 +147,21 @@ def as_record(value: JsonValue, kind: type[R], path: Path) -> R:
         RunError: it is no such record.
     """
     try:
-        return kind.model_validate(value)
+        return kind.model_validate(_with_tuples(value), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise RunError(
-            f"{path} does not have the fields that this version of committee expects ({place}: "
-            f"{first['msg'].lower()}); read the folder with the version that wrote it, or train again"
+            f"{path} does not have the fields that this version of committee expects ({place[:80]}: "
+            f"{first['msg'].lower()[:200]}); read the folder with the version that wrote it, or train again"
         ) from error
+
+
+def _with_tuples(value: JsonValue) -> object:
+    """A JSON value with tuples for its lists: what a strict record, which takes no text for a number, has."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(each) for name, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def write_records(path: Path, records: tuple[R, ...], *, synced: bool = True) -> None:
@@ -109,11 +178,7 @@ def read_records(path: Path, kind: type[R]) -> tuple[R, ...]:
     """
     if not path.exists():
         return ()
-    try:
-        values = [json.loads(line) for line in read_text(path).splitlines()]
-    except ValueError as error:
-        raise RunError(f"{path} is not valid JSONL ({error}); restore it or train again") from error
-    return tuple(as_record(value, kind, path) for value in values)
+    return tuple(as_record(value, kind, path) for value in parsing.json_lines(read_bytes(path), path))
 
 
 def _stated(record: Record) -> dict[str, JsonValue]:
@@ -133,12 +198,36 @@ def read_array(path: Path) -> NDArray[Any]:
     """The array of an NPY file.
 
     Raises:
-        RunError: it is missing or damaged.
+        RunError: it is missing or damaged; see `committee.folders.parsing.array_header`.
     """
-    try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RunError(f"{path} is missing or damaged ({error}); restore it or train again") from error
+    with opened(path) as (file, size):
+        stored = parsing.array_header(file, size, path)
+        array: NDArray[Any] = np.fromfile(file, stored.kind, math.prod(stored.shape))
+        return array.reshape(stored.shape)
+
+
+def array_header(path: Path) -> Stored:
+    """Type and shape of the array of an NPY file.
+
+    Raises:
+        RunError: as `read_array`.
+    """
+    with opened(path) as (file, size):
+        return parsing.array_header(file, size, path)
+
+
+def read_probabilities(path: Path) -> NDArray[Any]:
+    """The probabilities of an NPY file, (image, class); rows of NaN where an image is not predicted.
+
+    Raises:
+        RunError: as `read_array`, or for values that are no probabilities.
+    """
+    array = read_array(path)
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise parsing.damaged(path, f"probabilities (image, class) are expected, got {array.shape} of {array.dtype}")
+    empty = np.isnan(array).all(axis=1)
+    if not ((array[~empty] >= 0) & (array[~empty] <= 1 + 1e-3)).all():
+        raise parsing.damaged(path, "values that are no probabilities")
     return array
 
 
@@ -150,35 +239,86 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an NPZ file; none where there is no file."""
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, JsonValue] | None = None) -> None:
-    """A safetensors file, whole or not at all; `numbers` go into its header as JSON."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = {"numbers": json.dumps(numbers)} if numbers is not None else None
-    disk.write(path, save(plain, metadata=header))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """All arrays of an NPZ file; none where there is no file.
 
     Raises:
-        RunError: it is missing or damaged.
+        RunError: it is damaged, or would take much more memory than its size lets expect.
     """
+    if not path.exists():
+        return {}
+    with opened(path) as (file, size):
+        try:
+            with zipfile.ZipFile(file) as members:
+                infos = members.infolist()
+                if sum(info.file_size for info in infos) > max(LARGEST_NPZ, DENSEST_NPZ * size):
+                    raise parsing.damaged(path, f"{size:,} bytes that would become more than {LARGEST_NPZ:,}")
+                return {info.filename.removesuffix(".npy"): _read_member(members, info, path) for info in infos}
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+            raise parsing.damaged(path, f"no NPZ file: {str(error)[:100]}") from error
+
+
+def _read_member(members: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> NDArray[Any]:
+    """An array of an NPZ file."""
+    with members.open(info) as file:
+        stored = parsing.array_header(file, info.file_size, f"{path}: {info.filename[:80]}")
+        array: NDArray[Any] = np.frombuffer(bytearray(file.read()), stored.kind)
+        return array.reshape(stored.shape)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file, whole or not at all."""
+    disk.write(path, tensors_as_bytes(tensors))
+
+
+def tensors_as_bytes(tensors: Mapping[str, Tensor], numbers: Mapping[str, JsonValue] | None = None) -> bytes:
+    """The content of a safetensors file; `numbers` go into its header as JSON."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return save(plain, {"numbers": json.dumps(numbers)} if numbers is not None else None)
+
+
+def read_tensors(path: Path, expected: Mapping[str, Stored] | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Args:
+        path: the file.
+        expected: type and shape of each tensor, compared before anything is allocated; None takes what is there.
+
+    Raises:
+        RunError: it is missing, damaged, or holds other tensors.
+    """
+    with opened(path) as (file, size):
+        found, _ = parsing.tensor_header(file, size, path)
+        for name in () if expected is None else (*expected, *found):
+            wanted, got = (str(each.get(name, "nothing")) for each in (expected or {}, found))
+            if got != wanted:
+                raise RunError(
+                    f"{path}: tensor {name[:80]} should be {wanted} and is {got}; the weights belong to another "
+                    "recipe; restore them or train again"
+                )
+        file.seek(0)
+        try:
+            return load(file.read())
+        except SafetensorError as error:
+            raise parsing.damaged(path, str(error)) from error
+
+
+def tensors_from_bytes(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
+    """The tensors and numbers of a safetensors file that `tensors_as_bytes` gave; some numbers may be infinite.
+
+    Args:
+        content: the file's bytes.
+        path: where they stand; messages name the file alone.
+
+    Raises:
+        RunError: it is damaged, or has no numbers.
+    """
+    _, texts = parsing.tensor_header(io.BytesIO(content), len(content), path.name)
+    numbers = parsing.json_value(
+        texts.get("numbers", "").encode(), f"{path.name}: numbers", constants=("NaN", "Infinity", "-Infinity")
+    )
+    if not isinstance(numbers, dict):
+        raise parsing.damaged(path.name, "its numbers are no table")
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path} is missing or damaged ({error}); restore it or train again") from error
-
-
-def read_numbers(path: Path) -> dict[str, JsonValue]:
-    """The numbers in the header of a safetensors file that `write_tensors` wrote."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        numbers: dict[str, JsonValue] = json.loads(json.loads(file.read(length))["__metadata__"]["numbers"])
-    return numbers
+        return load(content), numbers
+    except SafetensorError as error:
+        raise parsing.damaged(path.name, str(error)) from error

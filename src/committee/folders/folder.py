@@ -1,13 +1,11 @@
-"""What the folders of runs and of studies share: identity, record, test record, manifest; which kind a folder is of.
+"""What the folders of runs and of studies share: identity, record, test record; which kind a folder is of.
 
-The manifest `run.json` holds every other file's size and SHA-256 and is written last: a folder without it is not
-finished.
+The manifest is written last: a folder without it is not finished.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -16,28 +14,23 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from committee import disk
 from committee.config.record import Record
 from committee.errors import RunError
-from committee.folders import files
+from committee.folders import files, manifest
 from committee.folders.lock import is_empty, locked
+from committee.folders.manifest import MANIFEST, SCHEMA, SHOWN, listed_files
 from committee.folders.records import (
     Environment,
     FileRecord,
     Manifest,
-    ModelManifest,
     RunData,
-    RunManifest,
-    StudyManifest,
     differences,
 )
 from committee.metrics.results import TestOpening
 from committee.names import visible
 
-SCHEMA = 3
-READABLE = (2, 3)  # 2: version 0.2 to 0.4, whose names `committee.config.record` translates
-MANIFEST = "run.json"
-SHOWN = ("figures/", "tables/", "report.html", "study.html")
-"""What people look at, and no command reads: names of files, or what they begin with."""
+READABLE = (2, SCHEMA)  # 2: version 0.2 to 0.4, whose names `committee.config.record` translates
 
 M = TypeVar("M", bound=Manifest)
 
@@ -45,14 +38,16 @@ M = TypeVar("M", bound=Manifest)
 class Folder:
     """What the folders of runs and of studies share: an identity, a manifest, tables, figures, a test record."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, name: str = "") -> None:
+        """A folder at a path; `name` is what to call it where it has been unpacked from elsewhere."""
         self.path = Path(path)
+        self._name = name
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {visible(str(self.path))}>"
+        return f"<{type(self).__name__} {visible(str(self))}>"
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self._name or str(self.path)
 
     @property
     def is_finished(self) -> bool:
@@ -61,7 +56,7 @@ class Folder:
 
     def reopen(self) -> None:
         """Take the manifest away: the folder is about to change."""
-        (self.path / MANIFEST).unlink(missing_ok=True)
+        disk.remove(self.path / MANIFEST)
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder for a block in which it is written; see `committee.folders.lock.locked`."""
@@ -166,42 +161,62 @@ class Folder:
         Raises:
             RunError: a file is missing or is not the one that was written.
         """
-        listed = self._listed()
+        listed = self.listed
+        for inner in sorted({parent for name in listed for parent in Path(name).parents[:-1]}):
+            if (self.path / inner).is_symlink():
+                raise RunError(f"{self.path / inner} is a link; a run's files lie in its own folder: put them there")
         names = [name for name in sorted(listed) if shown_too or not name.startswith(SHOWN)]
         for name in names:
             path = self.path / name
-            if not path.is_file():
+            if not path.exists():
                 raise RunError(f"{path} is missing, but {MANIFEST} lists it; restore it or train again")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != listed[name].sha256:
+            if files.digest(path, listed[name].bytes) != listed[name].sha256:
                 raise RunError(
                     f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again"
                 )
         return len(names)
 
     def contents_digest(self) -> str:
-        """SHA-256 over the digests of the files that `verify` compares: what a finished folder holds, as one number."""
-        listed = self._listed()
-        lines = [f"{name} {listed[name].sha256}\n" for name in sorted(listed) if not name.startswith(SHOWN)]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        """What the finished folder holds, as one number; see `committee.folders.manifest`."""
+        return manifest.stored_contents_digest(self.path)
 
-    def _listed(self) -> dict[str, FileRecord]:
-        """The files of the manifest."""
-        content = files.read_json(self.path / MANIFEST)
-        listed = content.get("files") if isinstance(content, dict) else None
-        if not isinstance(listed, dict) or any(name.startswith("/") or ".." in name.split("/") for name in listed):
-            raise RunError(f"{self.path / MANIFEST} lists no files of this folder; restore it or train again")
-        return {name: files.as_record(value, FileRecord, self.path / MANIFEST) for name, value in listed.items()}
+    @property
+    def listed(self) -> dict[str, FileRecord]:
+        """The files of the manifest, by their names."""
+        return listed_files(files.read_bytes(self.path / MANIFEST), self.path / MANIFEST)
 
-    def _finish(self, kind: type[M], summary: Mapping[str, JsonValue]) -> M:
-        listed = {}
-        for path in sorted(self.path.rglob("*")):
-            if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
-                content = path.read_bytes()
-                digest = hashlib.sha256(content).hexdigest()
-                listed[path.relative_to(self.path).as_posix()] = FileRecord(bytes=len(content), sha256=digest)
-        manifest = kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
-        files.write_record(self.path / MANIFEST, manifest)
-        return manifest
+    def _contents(self, kind: type[M], summary: Mapping[str, JsonValue], unchanged: Callable[[str], bool]) -> M:
+        """A manifest of all that is there but what people look at, which is written after it.
+
+        Args:
+            kind: of the manifest.
+            summary: its other fields.
+            unchanged: which files the command has not written; where there is a manifest, they keep what it says of
+                them, so that damage is not taken over.
+        """
+        before = {name: each for name, each in self.listed.items() if unchanged(name)} if self.is_finished else {}
+        there = (path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith("."))
+        names = sorted(path.relative_to(self.path).as_posix() for path in there)
+        listed = {
+            name: before.get(name) or manifest.record_of(self.path / name)
+            for name in names
+            if name != MANIFEST and not name.startswith(SHOWN)
+        }
+        return kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
+
+    def _finish(self, contents: M) -> M:
+        """Write the manifest: of `_contents` and what people look at."""
+        shown = (path.relative_to(self.path).as_posix() for each in SHOWN for path in self._below(each))
+        listed = {**contents.files, **{name: manifest.record_of(self.path / name) for name in shown}}
+        whole = contents.model_copy(update={"files": dict(sorted(listed.items()))})
+        manifest.write(self.path, whole)
+        return whole
+
+    def _below(self, name: str) -> list[Path]:
+        path = self.path / name
+        if path.is_file():
+            return [path]
+        return [each for each in path.rglob("*") if each.is_file() and not each.name.startswith(".")]
 
 
 def kind_of(path: Path) -> str:
@@ -222,13 +237,14 @@ def kind_of(path: Path) -> str:
                 raise RunError(f"{what} an unfinished study; give the same committee study command again to finish it")
             raise RunError(f"{path} is an unfinished run; give the same committee train command again to finish it")
         raise RunError(f"{path} is not a run folder: it has no {MANIFEST}; give a folder that committee train wrote")
-    content = files.read_json(path / MANIFEST)
-    if not isinstance(content, dict) or content.get("schema") not in READABLE:
-        found = content.get("schema") if isinstance(content, dict) else "none"
+    content = manifest.checked(files.read_bytes(path / MANIFEST), path / MANIFEST)
+    if content.get("schema") not in READABLE:
+        found, readable = str(content.get("schema"))[:40], " and ".join(map(str, READABLE))
         raise RunError(
-            f"{path} has schema {found}, but this version reads {' and '.join(map(str, READABLE))}; "
-            "read it with the version that wrote it"
+            f"{path} has schema {found}, but this version reads {readable}; read it with the version that wrote it"
         )
-    kinds: dict[str, type[Manifest]] = {"model": ModelManifest, "study": StudyManifest, "run": RunManifest}
-    named = content.get("kind")
-    return str(named) if named in kinds else "model" if "model" in content else "study" if "study" in content else "run"
+    if (named := content.get("kind")) in ("run", "study", "model"):
+        return str(named)
+    if named is not None:
+        raise RunError(f"{path / MANIFEST} is of no kind that is known ({str(named)[:40]}); restore it or train again")
+    return "model" if "model" in content else "study" if "study" in content else "run"

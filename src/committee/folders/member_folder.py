@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +13,16 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor
 
+from committee import disk
+from committee.errors import RunError
 from committee.folders import files
+from committee.folders.parsing import Stored, damaged
 from committee.folders.records import EpochRecord, MemberRecord
 
 Positions = NDArray[np.int64]
+CHECKPOINT = re.compile(  # up to version 0.6 there was one, without numbers and digest in its name
+    r"checkpoint(?:-(?P<epoch>\d+)-(?P<step>\d+)-(?P<digest>[0-9a-f]{16}))?\.safetensors"
+)
 
 
 @dataclass(frozen=True)
@@ -41,13 +50,13 @@ class MemberFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether the member has finished, failed or come too late."""
-        return (self.path / "member.json").exists()
+        """Whether the member has finished, failed or come too late; one whose process died is still to be trained."""
+        return (self.path / "member.json").exists() and self.record.status != "died"
 
     @property
     def has_begun(self) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return self._checkpoint.exists()
+        return bool(self.checkpoints)
 
     @property
     def record(self) -> MemberRecord:
@@ -55,9 +64,10 @@ class MemberFolder:
         return files.read_record(self.path / "member.json", MemberRecord)
 
     def write_record(self, record: MemberRecord) -> None:
-        """Say what became of the member; its checkpoint goes."""
-        self._checkpoint.unlink(missing_ok=True)
+        """Say what became of the member; then its checkpoints go, unless they are needed to go on."""
         files.write_record(self.path / "member.json", record)
+        if record.status != "died":
+            self.delete_checkpoints()
 
     def write(self, member: TrainedMember) -> None:
         """All files of a trained member."""
@@ -87,9 +97,24 @@ class MemberFolder:
         return self.path / "weights.safetensors"
 
     @property
-    def weights(self) -> dict[str, Tensor]:
-        """The weights of the best epoch."""
-        return files.read_tensors(self.weights_file)
+    def weights_bytes(self) -> int:
+        """The size of the weights' file; 0 where there is none."""
+        return self.weights_file.stat().st_size if self.has_weights else 0
+
+    def weights(self, expected: Mapping[str, Stored]) -> dict[str, Tensor]:
+        """The weights of the best epoch.
+
+        Args:
+            expected: type and shape of each tensor of the member's network.
+
+        Raises:
+            RunError: they are missing or damaged, of another network, or not finite.
+        """
+        tensors = files.read_tensors(self.weights_file, expected)
+        for name, tensor in tensors.items():
+            if not bool(tensor.isfinite().all()):
+                raise damaged(self.weights_file, f"tensor {name} has values that are not finite")
+        return tensors
 
     @property
     def validation(self) -> Positions:
@@ -100,7 +125,7 @@ class MemberFolder:
     @property
     def train_probabilities(self) -> NDArray[np.float32]:
         """(image, class), of all training images."""
-        return files.read_array(self.path / "train_probabilities.npy")
+        return files.read_probabilities(self.path / "train_probabilities.npy")
 
     @property
     def has_test_probabilities(self) -> bool:
@@ -110,27 +135,61 @@ class MemberFolder:
     @property
     def test_probabilities(self) -> NDArray[np.float32]:
         """(image, class), of the test images."""
-        return files.read_array(self.path / "test_probabilities.npy")
+        return files.read_probabilities(self.path / "test_probabilities.npy")
 
     def write_test_probabilities(self, probabilities: NDArray[np.float32]) -> None:
         """(image, class), of the test images."""
         files.write_array(self.path / "test_probabilities.npy", probabilities)
 
     @property
-    def _checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
+    def checkpoints(self) -> list[Path]:
+        """The files of all checkpoints, the furthest first."""
+        named = [(match, path) for path in self.path.glob("*") if (match := CHECKPOINT.fullmatch(path.name))]
+        named.sort(key=lambda pair: (int(pair[0]["epoch"] or 0), int(pair[0]["step"] or 0)), reverse=True)
+        return [path for _, path in named]
 
-    def write_checkpoint(self, tensors: dict[str, Tensor], numbers: dict[str, JsonValue]) -> None:
-        """Everything that a bit-identical resume needs."""
-        files.write_tensors(self._checkpoint, tensors, numbers)
+    def write_checkpoint(
+        self, epoch: int, step: int, tensors: dict[str, Tensor], numbers: dict[str, JsonValue], before: Path | None
+    ) -> Path:
+        """Store everything that a bit-identical resume needs, in a file whose name has its digest.
 
-    @property
-    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, JsonValue]] | None:
-        """What `write_checkpoint` stored; None where there is none."""
-        if not self.has_begun:
-            return None
-        return files.read_tensors(self._checkpoint), files.read_numbers(self._checkpoint)
+        Args:
+            epoch, step: how many epochs, and how many steps of the next one, it has behind it.
+            tensors, numbers: what is stored.
+            before: the checkpoint before it; only the two remain.
 
-    def delete_checkpoint(self) -> None:
+        Returns:
+            The file, for the next one's `before`.
+        """
+        content = files.tensors_as_bytes(tensors, numbers)
+        path = self.path / f"checkpoint-{epoch:05d}-{step:06d}-{_short_digest(content)}.safetensors"
+        disk.write(path, content)
+        for other in self.checkpoints:
+            if other not in (path, before):
+                disk.discard(other)
+        return path
+
+    def read_checkpoint(self, path: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
+        """What `write_checkpoint` stored in a file, compared with its digest before it is parsed.
+
+        Raises:
+            RunError: it cannot be read, or is damaged; the message is a clause that names the file alone.
+        """
+        match = CHECKPOINT.fullmatch(path.name)
+        assert match
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise RunError(f"{path.name} cannot be read ({error.strerror})") from error
+        if match["digest"] not in (None, _short_digest(content)):
+            raise RunError(f"{path.name} is damaged (its SHA-256 is not the one in its name)")
+        return files.tensors_from_bytes(content, path)
+
+    def delete_checkpoints(self) -> None:
         """Forget how far training got."""
-        self._checkpoint.unlink(missing_ok=True)
+        for path in self.checkpoints:
+            disk.discard(path)
+
+
+def _short_digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

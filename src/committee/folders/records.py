@@ -7,9 +7,9 @@ The figures, `results.json`, are in `committee.metrics.results`. Files of versio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
 from committee.config.record import Record
 from committee.config.renames import Table, to_current_names
@@ -19,7 +19,17 @@ from committee.metrics.familiarity import Familiarity
 from committee.metrics.results import Interval, PartScore, SizeTemperature
 
 Combination = Literal["mean", "geometric", "weighted", "vote"]
-Status = Literal["finished", "failed", "late"]
+Status = Literal["finished", "failed", "late", "died"]
+
+
+def _lists(value: object) -> object:
+    """Lists in place of the tuples that a strict record is read from; see `committee.folders.files.as_record`."""
+    if isinstance(value, dict):
+        return {name: _lists(each) for name, each in value.items()}
+    return list(map(_lists, value)) if isinstance(value, (list, tuple)) else value
+
+
+StoredTable = Annotated[Table, BeforeValidator(_lists)]
 
 
 class EpochRecord(Record):
@@ -51,8 +61,9 @@ class MemberRecord(Record):
     """`member.json`: what became of a member.
 
     Attributes:
-        status: "finished"; "failed" (it cannot be used); "late" (it was not ready when the budget was over).
-        remark: why it stopped, or why it failed.
+        status: "finished"; "failed" (it cannot be used); "late" (it was not ready when the budget was over);
+            "died" (its process did, and the same command trains it).
+        remark: why it stopped, failed or died.
         epochs: trained in this run; `first_epoch` more were behind it where the run continues another.
         best_epoch: the epoch whose weights were kept.
         train, validation: scores of the kept weights; validation is None without validation images.
@@ -90,7 +101,7 @@ class RunIdentity(Record):
         "pseudo-labels": "pseudo_labels",
     }
 
-    recipe: Table
+    recipe: StoredTable
     train_images: str
     test_images: str
     seed: int
@@ -167,7 +178,7 @@ class CommitteeRecord(Record):
     members: tuple[int, ...]
     combination: Combination
     weights: tuple[float, ...] | None = None
-    temperature: float | None = None
+    temperature: float | None = Field(default=None, ge=0.01, le=100)
     temperature_by_size: tuple[SizeTemperature, ...] = ()
 
 
@@ -238,7 +249,7 @@ class AnsweredPlan(Record):
         models: name, digest of the recipe, number of members.
     """
 
-    rows: tuple[tuple[Table, str, int, int, str | None], ...]
+    rows: tuple[tuple[StoredTable, str, int, int, str | None], ...]
     models: tuple[tuple[str, str, int], ...]
     keep_sealed: bool
     transductive: bool
@@ -266,18 +277,25 @@ class SelfTrainingResults(Record):
 class FileRecord(Record):
     """A file as the manifest knows it."""
 
-    bytes: int
-    sha256: str
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class Manifest(Record):
-    """`run.json`: what a finished folder holds; written last. `kind` says of what it is the folder."""
+    """`run.json`: what a finished folder holds; written last.
+
+    Attributes:
+        kind: of what it is the folder.
+        files: by their names, of which the parts are separated by "/".
+        digest: over all other fields, see `committee.folders.manifest`; None up to version 0.6.
+    """
 
     names_of_0_4: ClassVar[Mapping[str, str]] = {"marks": "warnings"}
 
     schema_: int = Field(alias="schema")
     kind: Literal["run", "study", "model"]
     files: dict[str, FileRecord]
+    digest: str | None = None
 
 
 class RunSummary(Record):
@@ -285,7 +303,7 @@ class RunSummary(Record):
 
     Attributes:
         members: how many finished.
-        failed_members: numbers of those that failed.
+        failed_members, died_members: numbers of those that failed, and of those whose processes died.
         left_out: how many were planned but not ready when the budget was over.
         test_openings: how often the test images were opened.
         warnings: what every output must say.
@@ -297,6 +315,7 @@ class RunSummary(Record):
     seed: int
     members: int
     failed_members: tuple[int, ...]
+    died_members: tuple[int, ...] = ()
     left_out: int
     test: ScoreSummary | None
     out_of_fold: ScoreSummary | None
@@ -304,6 +323,11 @@ class RunSummary(Record):
     warnings: tuple[str, ...]
     seconds_training: float
     seconds_total: float
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the committee has every member of its recipe."""
+        return not (self.failed_members or self.died_members or self.left_out)
 
 
 class RunManifest(RunSummary, Manifest):

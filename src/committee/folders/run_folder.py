@@ -6,6 +6,7 @@ A file is read when it is first asked for, and kept.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 
 from committee.config import recipe_parsing
 from committee.config.recipe import Recipe
-from committee.config.toml_files import content_of
 from committee.data.dataset import Labels
 from committee.data.prepare import measure
-from committee.errors import RunError
-from committee.folders import files
-from committee.folders.folder import MANIFEST, Folder, kind_of
+from committee.errors import RecipeError, RunError
+from committee.folders import files, manifest
+from committee.folders.bundle import is_bundle, unpacked
+from committee.folders.folder import Folder, kind_of
 from committee.folders.member_folder import MemberFolder
 from committee.folders.records import (
     CommitteeRecord,
@@ -32,6 +33,7 @@ from committee.folders.records import (
     RunSummary,
     differences,
 )
+from committee.folders.run_check import check_run
 from committee.metrics import familiarity
 from committee.metrics.results import Results
 from committee.names import csv_text
@@ -41,20 +43,37 @@ class RunFolder(Folder):
     """The folder of a run; a study's models have the same form."""
 
     @classmethod
-    def finished(cls, path: str | Path, *, or_model: bool = False) -> Self:
+    def at(cls, path: str | Path) -> Self:
+        """The folder at a path, where a bundle is unpacked into a temporary one; see `committee.folders.bundle`.
+
+        Raises:
+            RunError: there is a file that is no bundle.
+        """
+        return cls(unpacked(Path(path)), str(path)) if is_bundle(Path(path)) else cls(path)
+
+    @classmethod
+    def finished(cls, path: str | Path, *, or_model: bool = False, to_write: bool = False) -> Self:
         """The folder of a finished run.
 
         Args:
-            path: the folder.
+            path: the folder, or a bundle.
             or_model: whether a model of a study may be meant, too.
+            to_write: whether something is to be written there, which a bundle does not take.
 
         Raises:
             RunError: not a run folder, an unfinished run, one of a version that cannot be read, another kind, or one
                 with a file that is missing or not the one that was written.
         """
-        folder, kind = cls(path), kind_of(Path(path))
+        if to_write and is_bundle(Path(path)):
+            raise RunError(
+                f"{path} is a bundle, and nothing is written into it; unpack it (unzip {path} -d FOLDER) and give the "
+                "folder"
+            )
+        folder = cls.at(path)
+        kind = kind_of(folder.path)
         if kind == "run" or (kind == "model" and or_model):
             folder.verify()
+            check_run(folder, is_model=kind == "model")
             return folder
         wanted = {
             "study": f"{path} is the folder of a study; give one of its models, {path}/models/NAME (its sealed "
@@ -81,6 +100,9 @@ class RunFolder(Folder):
         """
         self.check_free(identity)
         self._begin(identity)
+        for path in self.path.glob("members/*"):
+            if MemberFolder(path).is_done:  # the process that wrote its record may have been killed before this
+                MemberFolder(path).delete_checkpoints()
 
     @cached_property
     def identity(self) -> RunIdentity:
@@ -104,8 +126,11 @@ class RunFolder(Folder):
     @cached_property
     def recipe(self) -> Recipe:
         """The complete recipe."""
-        content, where = content_of("recipe", str(self.recipe_file))
-        return recipe_parsing.parse(content, where, note_old_names=False)
+        content = files.read_toml(self.recipe_file)
+        try:
+            return recipe_parsing.parse(content, f"recipe {self.recipe_file}", note_old_names=False)
+        except RecipeError as error:
+            raise RunError(f"{error}; restore it or train again") from error
 
     def write_recipe(self, recipe: Recipe) -> None:
         """The complete recipe."""
@@ -117,6 +142,11 @@ class RunFolder(Folder):
     def member(self, number: int) -> MemberFolder:
         """The folder of a member."""
         return MemberFolder(self.path / "members" / f"{number:02d}")
+
+    def member_numbers(self) -> list[int]:
+        """The members of a finished folder that are done, whether they are trained or failed."""
+        found = (re.fullmatch(r"members/(\d{2,9})/member\.json", name) for name in self.listed)
+        return sorted(int(each.group(1)) for each in found if each)
 
     @cached_property
     def train_labels(self) -> Labels:
@@ -132,7 +162,8 @@ class RunFolder(Folder):
         """Of all sessions together, where the training was interrupted; 0 before the first."""
         path = self.path / "seconds_training.json"
         seconds = files.read_json(path) if path.exists() else 0.0
-        assert isinstance(seconds, (int, float))
+        if not isinstance(seconds, (int, float)):
+            raise RunError(f"{path} holds no number of seconds; restore it or train again")
         return float(seconds)
 
     def write_seconds_training(self, seconds: float) -> None:
@@ -156,13 +187,17 @@ class RunFolder(Folder):
         files.write_record(self.path / "committee.json", committee)
         self.committee = committee
 
+    @property
+    def has_images(self) -> bool:
+        """Whether it is stored what the training images look like; older runs and studies' models have no such file."""
+        return (self.path / "images.json").exists()
+
     @cached_property
     def images(self) -> ImagesRecord:
         """What the training images look like; of older runs and studies' models, by the samples on their page."""
-        path = self.path / "images.json"
-        if path.exists():
-            return files.read_record(path, ImagesRecord)
-        owners = (self.path, *self.path.parents[1:2])
+        if self.has_images:
+            return files.read_record(self.path / "images.json", ImagesRecord)
+        owners = (self.path, *(self.path.parents[1:2] if self.path.parent.name == "models" else ()))
         shown = next((Folder(each).pictures for each in owners if (each / "pictures.npz").exists()), {})
         if "samples" not in shown:
             return ImagesRecord()
@@ -178,7 +213,7 @@ class RunFolder(Folder):
     @property
     def out_of_fold_probabilities(self) -> NDArray[np.float64]:
         """(image, class), of the training images; rows of NaN where all members trained on the image."""
-        return files.read_array(self.path / "out_of_fold_probabilities.npy")
+        return files.read_probabilities(self.path / "out_of_fold_probabilities.npy")
 
     def write_out_of_fold_probabilities(self, probabilities: NDArray[np.float64]) -> None:
         """(image, class), of the training images."""
@@ -197,7 +232,7 @@ class RunFolder(Folder):
     @property
     def test_probabilities(self) -> NDArray[np.float64]:
         """(image, class), of the opened test images."""
-        return files.read_array(self.path / "test_probabilities.npy")
+        return files.read_probabilities(self.path / "test_probabilities.npy")
 
     def write_test(self, labels: Labels, probabilities: NDArray[np.float64]) -> None:
         """Labels (image,) and the committee's probabilities (image, class) of the opened test images."""
@@ -238,20 +273,40 @@ class RunFolder(Folder):
     @property
     def manifest(self) -> RunManifest:
         """The results in short, and every file."""
-        return files.read_record(self.path / MANIFEST, RunManifest)
+        return manifest.read(self.path, RunManifest)
 
-    def finish(self, summary: RunSummary) -> RunManifest:
-        """Write the manifest of a run."""
-        return self._finish(RunManifest, summary.model_dump(mode="json"))
+    def contents(self, summary: RunSummary, *, page_only: bool) -> RunManifest:
+        """What the run holds but its page, tables and figures, which are written next.
+
+        Args:
+            summary: the results in short.
+            page_only: whether these are all that the command writes; else it has evaluated the members, too. What it
+                has not written keeps the digests of an earlier manifest.
+        """
+        unchanged = (lambda name: True) if page_only else _is_of_training
+        return self._contents(RunManifest, summary.model_dump(mode="json"), unchanged)
+
+    def finish(self, contents: RunManifest) -> RunManifest:
+        """Write the manifest, when everything is there."""
+        return self._finish(contents)
 
     def finish_as_model(self, study: str, model: str) -> ModelManifest:
         """Write the manifest of a study's model."""
-        return self._finish(ModelManifest, {"study": study, "model": model})
+        return self._finish(self._contents(ModelManifest, {"study": study, "model": model}, lambda name: False))
 
     def weights_digest(self) -> str:
         """SHA-256 over the members' weights files of a finished run: equal digests, equal members."""
-        weights = sorted((name, each) for name, each in self._listed().items() if name.endswith("weights.safetensors"))
+        weights = sorted((name, each) for name, each in self.listed.items() if name.endswith("weights.safetensors"))
         return hashlib.sha256("".join(each.sha256 for _, each in weights).encode()).hexdigest()
+
+
+def _is_of_training(name: str) -> bool:
+    """Whether a file is written by training alone, and not by an evaluation."""
+    of_member = name.startswith("members/") and not name.endswith("/test_probabilities.npy")
+    return of_member or name in {
+        *("recipe.toml", "identity.json", "environment.json", "data.json", "command.txt"),
+        *("train_labels.npy", "seconds_training.json"),
+    }
 
 
 def free_folder(parent: Path, name: str, identity: RunIdentity) -> RunFolder:

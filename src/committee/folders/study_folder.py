@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Self
 
 import tomli_w
+from pydantic import JsonValue
 
 from committee.config.study import Study
 from committee.errors import RunError
-from committee.folders import files
-from committee.folders.folder import MANIFEST, Folder, kind_of
+from committee.folders import files, manifest
+from committee.folders.folder import Folder, kind_of
 from committee.folders.lock import is_empty, locked
 from committee.folders.records import AnsweredPlan, Audits, SelfTrainingResults, StudyIdentity, StudyManifest
 from committee.folders.run_folder import RunFolder
@@ -116,14 +117,21 @@ class StudyFolder(Folder):
     @property
     def manifest(self) -> StudyManifest:
         """What the folder holds."""
-        return files.read_record(self.path / MANIFEST, StudyManifest)
+        return manifest.read(self.path, StudyManifest)
 
-    def finish(self) -> StudyManifest:
-        """Write the manifest."""
+    def contents(self) -> StudyManifest:
+        """What the study holds but its page, tables and figures, which are written next."""
         results = self.results
-        return self._finish(
-            StudyManifest, {"study": results.name, "data": results.data, "warnings": list(results.warnings)}
-        )
+        summary: dict[str, JsonValue] = {
+            "study": results.name,
+            "data": results.data,
+            "warnings": list(results.warnings),
+        }
+        return self._contents(StudyManifest, summary, lambda name: True)
+
+    def finish(self, contents: StudyManifest) -> StudyManifest:
+        """Write the manifest, when everything is there."""
+        return self._finish(contents)
 
 
 class SelfTrainingFolder:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from committee.config.record import Record
 from committee.data.dataset import Pixels
@@ -54,8 +55,8 @@ class Distribution(Record):
         excess: by how much the values of the lowest and the highest `TAIL` go beyond its end, on average.
     """
 
-    quantiles: tuple[float, ...]
-    excess: tuple[float, float]
+    quantiles: tuple[float, ...] = Field(min_length=2)
+    excess: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
     def log_share_above(self, values: Floats) -> Floats:
         """The logarithm of the share of training images with at least this value."""
@@ -94,9 +95,15 @@ class Familiarity(Record):
         surprise: the distribution of the images' surprise, -log of their rarest measure's share.
     """
 
-    images: int
+    images: int = Field(gt=0)
     measures: dict[str, Distribution]
     surprise: Distribution
+
+    @model_validator(mode="after")
+    def _all_measures(self) -> Familiarity:
+        if {*self.measures, "doubt"} != {*WORDS}:
+            raise ValueError(f"the measures {', '.join(WORDS)} are expected")
+        return self
 
     def shares(self, measures: Mapping[str, Floats]) -> dict[tuple[str, bool], Floats]:
         """For each measure, and whether its value may be too large: the logarithm of the share beyond it (image,)."""

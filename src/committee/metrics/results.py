@@ -94,8 +94,8 @@ class MemberResult(Record):
     names_of_0_4: ClassVar[Mapping[str, str]] = {"kept_epoch": "best_epoch", "held_out": "validation"}
 
     member: int
-    status: str  # "finished" or "failed"
-    remark: str  # why it stopped, or why it failed
+    status: str  # "finished", "failed" or "died"
+    remark: str  # why it stopped, failed or died
     epochs: int  # epochs trained
     best_epoch: int  # the epoch whose weights were kept, counted from 1
     seconds: float

@@ -30,6 +30,7 @@ class Run:
         pictures: what `pictures.npz` holds.
         plots: the figures inside the page by name; those without anything to show are missing.
         uris: the images inside the page.
+        contents: the digest of what the folder holds; "" where it is not known.
     """
 
     results: Results
@@ -42,9 +43,10 @@ class Run:
     pictures: Pictures
     plots: dict[str, Plot] = field(default_factory=dict)
     uris: ImageUris = field(default_factory=lambda: ImageUris((), (), {}))
+    contents: str = ""
 
     @classmethod
-    def read(cls, folder: RunFolder) -> Self:
+    def read(cls, folder: RunFolder, contents: str = "") -> Self:
         """The records of a run's folder; figures and images are still missing."""
         results = folder.results
         return cls(
@@ -56,6 +58,7 @@ class Run:
             command=folder.command,
             histories=tuple(folder.member(row.member).history for row in results.members),
             pictures=folder.pictures,
+            contents=contents,
         )
 
     @property

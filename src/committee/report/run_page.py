@@ -69,6 +69,7 @@ class RunPage(Page):
         imbalance: what accuracy hides where classes differ in size; "" elsewhere.
         sealed: whether the test images have not been opened.
         failed: the members that failed.
+        died: which members' processes died, and what to do; "" where none did.
         left_out, planned: members that were not ready in time, and all that were planned.
         key_figures: the few figures below the headline.
         citation: where the recipe comes from; "" where nothing was published.
@@ -82,15 +83,21 @@ class RunPage(Page):
     imbalance: str
     sealed: bool
     failed: tuple[MemberResult, ...]
+    died: str
     left_out: int
     planned: int
     key_figures: tuple[KeyFigure, ...]
     citation: str
 
 
-def write_run_page(folder: RunFolder) -> Path:
-    """Tables, figures and report.html from the files of the run folder alone."""
-    run = Run.read(folder)
+def write_run_page(folder: RunFolder, contents: str = "") -> Path:
+    """Tables, figures and report.html from the files of the run folder alone.
+
+    Args:
+        folder: the run's.
+        contents: the digest of what it holds, see `committee.folders.manifest`.
+    """
+    run = Run.read(folder, contents)
     csv_tables.write_run_tables(run.results, run.data.class_names, run.histories, folder.tables)
     plots = embed(page_figures(run), folder.figures)
     embed(image_figures(run), folder.figures)
@@ -126,6 +133,7 @@ def run_page(run: Run) -> RunPage:
         imbalance=sentences.imbalance(run.headline[1], run.data.class_names) if run.headline else "",
         sealed=run.results.test is None,
         failed=run.failed,
+        died=sentences.died(run.results),
         left_out=run.results.left_out,
         planned=len(run.results.members) + run.results.left_out,
         key_figures=tuple(key_figures(run)),

@@ -319,6 +319,7 @@ class RunRecord(RunSection):
                 ("test images", run.data.test_digest),
                 ("recipe", run.recipe.digest()),
                 ("seed", str(run.seed)),
+                *([("contents of the run's folder", run.contents)] if run.contents else []),
             ),
         )
 

@@ -61,6 +61,21 @@ def openings(found: Sequence[TestOpening]) -> str:
     )
 
 
+def died(results: Results) -> str:
+    """Which members' processes died and why, and how the run gets them; "" where none did."""
+    found = [member for member in results.members if member.status == "died"]
+    if not found:
+        return ""
+    each = "; ".join(f"member {member.member} ({member.remark})" for member in found)
+    them, are = ("it", "is") if len(found) == 1 else ("them", "are")
+    sealed = "" if results.test else f"; committee evaluate RUN opens them for the committee without {them}"
+    then = "evaluates the run again" if results.test else "opens the test images, which stay sealed until then"
+    return (
+        f"{len(found)} of {len(results.members) + results.left_out} members died and {are} not part of the committee: "
+        f"{each}. The same command trains {them} and {then}{sealed}."
+    )
+
+
 def holdout(recipe: Recipe) -> str:
     """Which images were the validation images."""
     share = spell_share(recipe.holdout.fraction)

@@ -55,15 +55,20 @@ class StudyPage(Page):
     published_here: bool
 
 
-def write_study_page(folder: StudyFolder) -> Path:
-    """Tables, figures and study.html from the files of the study's folder alone."""
+def write_study_page(folder: StudyFolder, contents: str = "") -> Path:
+    """Tables, figures and study.html from the files of the study's folder alone.
+
+    Args:
+        folder: the study's.
+        contents: the digest of what it holds, see `committee.folders.manifest`.
+    """
     study = read(folder)
     study_table.write_csv(study.results, folder.tables / "study.csv")
     study_table.write_markdown(study.results, folder.tables / "study.md")
     embedded = embed(figures(study.results, study.data.class_names, study.curves), folder.figures)
     parts = {g.part for row in study.results.rows for g in row.galleries if g.pictures}
     uris = image_uris(study.pictures, sorted(parts), CLASSES_SHOWN, IMAGE_BUDGET)
-    page = study_page(replace(study, plots=embedded, uris=uris))
+    page = study_page(replace(study, plots=embedded, uris=uris, contents=contents))
     disk.write(folder.page, page.render().encode())
     return folder.page
 

@@ -44,6 +44,7 @@ class StudyContent:
         pictures: what `pictures.npz` holds.
         plots: the figures inside the page by name.
         uris: the images inside the page.
+        contents: the digest of what the folder holds; "" where it is not known.
     """
 
     results: StudyResults
@@ -57,6 +58,7 @@ class StudyContent:
     pictures: Pictures
     plots: dict[str, Plot] = field(default_factory=dict)
     uris: ImageUris = field(default_factory=lambda: ImageUris((), (), {}))
+    contents: str = ""
 
     @property
     def sealed(self) -> bool:
@@ -254,6 +256,7 @@ class StudyRecord(StudySection):
     references: tuple[str, ...]
     seconds: float
     environment: Fields
+    digests: Fields
     toml: str
 
     @classmethod
@@ -267,6 +270,11 @@ class StudyRecord(StudySection):
             references=_references(study),
             seconds=study.results.seconds,
             environment=fields(study.environment),
+            digests=(
+                ("training images", study.data.train_digest),
+                ("test images", study.data.test_digest),
+                *([("contents of the study's folder", study.contents)] if study.contents else []),
+            ),
             toml=study.toml,
         )
 

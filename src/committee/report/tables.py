@@ -11,7 +11,7 @@ from committee.metrics.formatting import NOTHING, percent
 from committee.metrics.intervals import mean_and_spread, wilson
 from committee.metrics.results import ClassRow, Interval, MemberResult, ReliabilityBin, Results, Scores
 
-Kind = Literal["member", "failed", "mean", "spread", "out_of_fold", "committee"]
+Kind = Literal["member", "failed", "died", "mean", "spread", "out_of_fold", "committee"]
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ def summary_rows(results: Results) -> tuple[SummaryRow, ...]:
 
 def _member_row(member: MemberResult) -> SummaryRow:
     train, validation, test = member.train, member.validation, member.test
-    failed = member.status == "failed"
+    kind: Kind = "member" if member.status == "finished" else "died" if member.status == "died" else "failed"
     return SummaryRow(
-        "failed" if failed else "member",
+        kind,
         str(member.member),
         epochs=member.epochs,
-        best_epoch=None if failed else member.best_epoch,
+        best_epoch=member.best_epoch if kind == "member" else None,
         seconds=member.seconds,
         train_loss=train.loss if train else None,
         validation_loss=validation.loss if validation else None,

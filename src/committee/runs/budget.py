@@ -23,10 +23,10 @@ from committee.errors import RecipeError, TrainingError, counted
 from committee.folders.run_folder import RunFolder
 from committee.rng import numpy_generator
 from committee.training.executors import executor_for
-from committee.training.jobs import shared
 from committee.training.pipeline import train_members
 from committee.training.plan import TrainingPlan
 from committee.training.setting import Setting
+from committee.training.shared_images import shared
 
 UNITS = {"h": 3600, "m": 60, "s": 1}
 TRIAL_STEPS = 20  # of each of the trial's two epochs

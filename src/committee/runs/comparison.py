@@ -19,7 +19,7 @@ def compare_runs(run_a: str | Path, run_b: str | Path, on: str = "test") -> Comp
     """Compare the committees of two finished runs.
 
     Args:
-        run_a, run_b: run folders.
+        run_a, run_b: run folders or bundles.
         on: "test" or "out-of-fold".
 
     Raises:
@@ -70,7 +70,7 @@ def as_json(comparison: Comparison) -> str:
 
 def as_text(comparison: Comparison, run_a: str | Path, run_b: str | Path, on: str) -> list[str]:
     """The comparison as a few lines."""
-    c, a, b = comparison, RunFolder(run_a), RunFolder(run_b)
+    c, a, b = comparison, RunFolder.at(run_a), RunFolder.at(run_b)
     which = "test images" if on == "test" else "training images, out of fold and not calibrated"
     between = [*recipe_differences(a, b), *identity_differences(a, b)]
     difference, loss = c.accuracy_difference_interval, c.log_loss_difference_interval

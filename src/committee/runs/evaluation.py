@@ -23,6 +23,7 @@ from committee.ensemble.committee import committee_of
 from committee.ensemble.member_predictions import MemberPredictions
 from committee.ensemble.size_curve import size_curve
 from committee.errors import TrainingError
+from committee.folders.manifest import contents_digest
 from committee.folders.records import CommitteeRecord, ImagesRecord, MemberRecord, RunSummary, ScoreSummary
 from committee.folders.run_folder import RunFolder
 from committee.metrics.error_analysis import agreement, galleries
@@ -76,9 +77,9 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
     records = [record for record in records if record.status != "late"]
     used = [record.member for record in records if record.status == "finished"]
     if not used:
-        raise TrainingError(
-            f"no member could be trained: {records[0].remark}; change the recipe and give another folder (--out)"
-        )
+        died = [record.remark for record in records if record.status == "died"]
+        remedy = "give the same command again" if died else "change the recipe and give another folder (--out)"
+        raise TrainingError(f"no member could be trained: {(died or [records[0].remark])[0]}; {remedy}")
     predictions = MemberPredictions.for_training_images([folder.member(member) for member in used])
     rule = write_rule(folder, recipe, used, predictions, dataset.train.labels)
     train = EvaluatedPart("train", dataset.train, predictions, predictions.combined(rule))
@@ -110,7 +111,7 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
     folder.write_results(results)
     for part in parts:
         write_misclassified(folder, part, names)
-    write_report(folder)
+    write_report(folder, page_only=False)
     return results
 
 
@@ -226,14 +227,19 @@ def write_misclassified(folder: RunFolder, part: EvaluatedPart, class_names: Seq
     folder.write_misclassified(part.name, rows)
 
 
-def write_report(folder: RunFolder) -> None:
+def write_report(folder: RunFolder, *, page_only: bool) -> None:
     """Tables, figures and report.html from the files of the run folder alone, then the manifest.
+
+    Args:
+        folder: the run's.
+        page_only: whether this is all that the command does, and all other files are those of an earlier manifest.
 
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    write_run_page(folder)
-    folder.finish(summary(folder))
+    contents = folder.contents(summary(folder), page_only=page_only)
+    write_run_page(folder, contents_digest(contents))
+    folder.finish(contents)
 
 
 def summary(folder: RunFolder) -> RunSummary:
@@ -245,7 +251,8 @@ def summary(folder: RunFolder) -> RunSummary:
         recipe_digest=recipe.digest(),
         seed=folder.identity.seed,
         members=sum(row.status == "finished" for row in results.members),
-        failed_members=tuple(row.member for row in results.members if row.status != "finished"),
+        failed_members=tuple(row.member for row in results.members if row.status == "failed"),
+        died_members=tuple(row.member for row in results.members if row.status == "died"),
         left_out=results.left_out,
         test=short(results.test),
         out_of_fold=short(results.out_of_fold),

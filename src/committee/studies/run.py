@@ -15,6 +15,7 @@ from committee.data.dataset import ImageDataset, checked_images, open_test
 from committee.data.splits import stratified_part
 from committee.data.summary import describe, sample_pictures
 from committee.errors import RecipeError, RunError
+from committee.folders.manifest import contents_digest
 from committee.folders.records import AnsweredPlan, CommitteeRecord, RunData, StudyIdentity
 from committee.folders.study_folder import StudyFolder
 from committee.metrics.results import StudyResults
@@ -312,5 +313,6 @@ def make_models_usable(prepared: Prepared) -> None:
 
 def write_page(folder: StudyFolder) -> None:
     """Tables, figures and study.html from the files of the study's folder alone, then the manifest."""
-    write_study_page(folder)
-    folder.finish()
+    contents = folder.contents()
+    write_study_page(folder, contents_digest(contents))
+    folder.finish(contents)

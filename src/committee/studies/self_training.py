@@ -14,7 +14,7 @@ from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset, LabelledImages, Pixels, open_test
 from committee.data.splits import stratified_part
 from committee.ensemble.committee import load
-from committee.errors import DataError, RunError
+from committee.errors import DataError, RunError, TrainingError
 from committee.folders.records import Audit, RoundResult, SelfTrainingResults
 from committee.folders.run_folder import RunFolder
 from committee.folders.study_folder import SelfTrainingFolder
@@ -90,7 +90,15 @@ class Rounds:
             warnings = (TRANSDUCTIVE,) * self.source.transductive
             labelled = replace(labelled, notes=(*labelled.notes, note), warnings=warnings)
         with self.monitor(number) as on_event:
-            train(labelled, self.recipe, run.path, self.setting, keep_sealed=True, pseudo=pseudo, on_event=on_event)
+            results = train(
+                labelled, self.recipe, run.path, self.setting, keep_sealed=True, pseudo=pseudo, on_event=on_event
+            )
+        for member in results.members:
+            if member.status == "died":  # without it, the teacher, and so the next round, would be another one
+                raise TrainingError(
+                    f"round {number} lacks member {member.member} ({member.remark}); the same command trains it and "
+                    "goes on with the next round"
+                )
         self.results.append(RoundResult(round=number, folder=run.path.name))
         return lambda: self.predictions(run)
 
@@ -153,6 +161,7 @@ def train_rounds(
     Raises:
         DataError: the source is not one, or a part would be empty.
         RunError: a folder holds another training, or the test images are to be labelled and stay sealed.
+        TrainingError: the process of a member died; the same call goes on.
     """
     if keep_sealed and source.transductive:
         raise RunError("the test images cannot be labelled and stay sealed; leave --keep-sealed out")

@@ -24,10 +24,11 @@ from committee.rng import numpy_generator
 from committee.studies.plan import Model, Plan, row_named
 from committee.studies.pseudo_labels import TeacherPredictions, self_train
 from committee.training.executors import executor_for
-from committee.training.jobs import Event, SharedImages, shared
+from committee.training.jobs import Event
 from committee.training.pipeline import ignore, train_members
 from committee.training.plan import TrainingPlan
 from committee.training.setting import Setting
+from committee.training.shared_images import SharedImages, shared
 
 MEAN = CombinationRule()
 

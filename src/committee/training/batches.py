@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from committee.data.dataset import Labels, Pixels
 from committee.nn.architectures import Scaling, set_dropout_generator
 from committee.nn.images import as_float, on_device
 from committee.rng import numpy_generator, torch_generator
-from committee.training.state import Task
+from committee.training.state import EpochUnderWay, Task
 
 
 def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
@@ -108,31 +109,57 @@ class Batch(NamedTuple):
     weights: Tensor | None
 
 
-def epoch_batches(images: Tensor, targets: Tensor, task: Task, epoch: int, network: nn.Module) -> Iterator[Batch]:
-    """The batches of one epoch. Order, augmentation and dropout are each drawn with the key (seed, member, purpose,
-    epoch), so that an epoch can be repeated without those before it.
+class Generators(NamedTuple):
+    """What the steps of an epoch draw from, on the task's device."""
+
+    augmentation: torch.Generator
+    dropout: torch.Generator
+
+
+def epoch_start(task: Task, epoch: int) -> EpochUnderWay:
+    """An epoch before its first step. Augmentation and dropout, like the order of the images, are each drawn with the
+    key (seed, member, purpose, epoch), so that an epoch can be repeated without those before it.
+    """
+    augmentation, dropout = (
+        torch_generator(task.seed, "member", task.member, purpose, epoch, device=task.device).get_state()
+        for purpose in ("augmentation", "dropout")
+    )
+    return EpochUnderWay(0, augmentation, dropout)
+
+
+def generators_at(start: EpochUnderWay, network: nn.Module, device: str) -> Generators:
+    """The generators of an epoch where it begins or goes on; the network's dropout layers draw from theirs."""
+    generators = Generators(torch.Generator(device), torch.Generator(device))
+    generators.augmentation.set_state(start.augmentation)
+    generators.dropout.set_state(start.dropout)
+    set_dropout_generator(network, generators.dropout)
+    return generators
+
+
+def epoch_batches(
+    images: Tensor, targets: Tensor, task: Task, epoch: int, augmentation: torch.Generator, done: int = 0
+) -> Iterator[Batch]:
+    """The batches of one epoch, or those that are left of it.
 
     Args:
         images: (image, height, width, channel), on the task's device.
         targets: (image,), their classes.
         task: which images to use, and how.
         epoch: its number.
-        network: whose dropout layers are to draw from the epoch's generator.
+        augmentation: the generator to draw from, in its state after the batches that are done.
+        done: how many batches are left out, since training has had them.
 
     Yields:
         One batch after another; pseudo-labelled images have the weight 1.
     """
     settings = task.recipe.augmentation
     augmented = task.augmented(epoch)
-    key = (task.seed, "member", task.member)
-    order = numpy_generator(*key, "order", epoch).permutation(task.train)
-    generator = torch_generator(*key, "augmentation", epoch, device=task.device)
-    set_dropout_generator(network, torch_generator(*key, "dropout", epoch, device=task.device))
-    positions = torch.from_numpy(order).to(task.device)
+    order = numpy_generator(task.seed, "member", task.member, "order", epoch).permutation(task.train)
     labelled, _ = task.batch_parts(epoch)
-    pseudo = pseudo_batches(task, epoch) if task.pseudo else None
+    positions = torch.from_numpy(order[done * labelled :]).to(task.device)
+    pseudo = pseudo_batches(task, epoch, done) if task.pseudo else None
     all_weights = None if task.weights is None else torch.from_numpy(task.weights).to(task.device)
-    for chosen in torch.split(positions, labelled):
+    for chosen in torch.split(positions, labelled) if len(positions) else ():
         pixels, labels = images[chosen], targets[chosen]
         weights = None if all_weights is None else all_weights[chosen]
         if pseudo:
@@ -143,11 +170,11 @@ def epoch_batches(images: Tensor, targets: Tensor, task: Task, epoch: int, netwo
             )
             weights = None if weights is None else torch.cat([weights, torch.ones_like(pseudo_labels).to(weights)])
         batch = as_float(pixels)
-        yield Batch(augment(batch, settings, generator) if augmented else batch, labels, weights)
+        yield Batch(augment(batch, settings, augmentation) if augmented else batch, labels, weights)
 
 
-def pseudo_batches(task: Task, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The pseudo-labelled images of one batch after another, endlessly; each pass over them has its own order.
+def pseudo_batches(task: Task, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pseudo-labelled images of one batch after another, endlessly, those of the first `done` batches left out.
 
     Pseudo-labels are due to Lee 2013, "Pseudo-Label: The simple and efficient semi-supervised learning method for deep
     neural networks", ICML workshop.
@@ -156,12 +183,21 @@ def pseudo_batches(task: Task, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         Images (image, height, width, channel) and classes (image,), on the CPU.
     """
     assert task.pseudo is not None
+    images, labels = on_device(task.pseudo.pixels, "cpu"), torch.from_numpy(task.pseudo.labels)
+    for positions in islice(pseudo_order(task, epoch, len(labels)), done, None):
+        chosen = torch.from_numpy(positions)
+        yield images[chosen], labels[chosen]
+
+
+def pseudo_order(task: Task, epoch: int, images: int) -> Iterator[NDArray[np.int64]]:
+    """Positions (image,) of the pseudo-labelled images of one batch after another, endlessly; each pass over the
+    images has its own order.
+    """
     number = task.batch_parts(epoch)[1]
     rng = numpy_generator(task.seed, "member", task.member, "pseudo order", epoch)
-    images, labels = on_device(task.pseudo.pixels, "cpu"), torch.from_numpy(task.pseudo.labels)
-    remaining = rng.permutation(len(labels))
+    remaining = rng.permutation(images)
     while True:
         while len(remaining) < number:
-            remaining = np.concatenate([remaining, rng.permutation(len(labels))])
-        chosen, remaining = torch.from_numpy(remaining[:number]), remaining[number:]
-        yield images[chosen], labels[chosen]
+            remaining = np.concatenate([remaining, rng.permutation(images)])
+        chosen, remaining = remaining[:number], remaining[number:]
+        yield chosen

@@ -1,13 +1,13 @@
 """A job is one member's training as a value; executing it yields events.
 
 The contract of an executor (`committee.training.executors`): called with jobs, it generates their events. Every job
-ends with exactly one `Finished` or `Failed`. On machines of one kind, processes give the bits of this process; a stack
-agrees with them within rounding. Closed early, an executor terminates what is still training.
+ends with exactly one `Finished`, `Failed` or `Died`. On machines of one kind, processes give the bits of this process;
+a stack agrees with them within rounding. Closed early, an executor terminates what is still training. Where a file
+cannot be written or read, it raises a `StorageError`: no member is at fault, and the same command goes on.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import LabelledImages, Labels
+from committee.errors import RunError, StorageError
 from committee.folders.files import read_tensors
 from committee.folders.member_folder import MemberFolder, Positions, TrainedMember
 from committee.folders.records import EpochRecord, MemberRecord
@@ -29,35 +30,11 @@ from committee.nn.forward import inference_forward
 from committee.nn.inference import member_probabilities
 from committee.training.batches import image_weights
 from committee.training.loop import fit
+from committee.training.setting import CHECKPOINT_SECONDS
+from committee.training.shared_images import SharedImages
 from committee.training.state import NonFiniteLossError, StepProgress, Task, TrainedNetwork, TrainingState
 
-CHECKPOINT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class SharedImages:
-    """Images and labels as NPY files that all jobs map into memory."""
-
-    pixels: Path
-    labels: Path
-
-    def load(self) -> LabelledImages:
-        """The images, mapped copy on write: shared by all processes, never written to."""
-        return LabelledImages(np.load(self.pixels, mmap_mode="c"), np.load(self.labels))
-
-
-@contextmanager
-def shared(*parts: LabelledImages | None) -> Iterator[list[SharedImages | None]]:
-    """Images as files for all workers, deleted at the end; None stays None."""
-    with tempfile.TemporaryDirectory(prefix="committee-", ignore_cleanup_errors=True) as folder:
-        found: list[SharedImages | None] = []
-        for number, part in enumerate(parts):
-            files = SharedImages(Path(folder) / f"{number}-pixels.npy", Path(folder) / f"{number}-labels.npy")
-            if part is not None:
-                np.save(files.pixels, part.pixels)
-                np.save(files.labels, part.labels)
-            found.append(None if part is None else files)
-        yield found
+CHECKPOINT_COST = 0.01  # of the time, at most
 
 
 @dataclass(frozen=True)
@@ -68,12 +45,13 @@ class Job:
         images: the data set's training images, shared by all jobs.
         validation: positions of the images that the member is validated on instead of trained on.
         classes: their number.
-        folder: where the member is stored, and goes on from its checkpoint; None keeps it in memory.
+        folder: where the member is stored, and goes on from its checkpoints; None keeps it in memory.
         start: a weights file to go on from, or None; first_epoch then says how many epochs it has behind it.
         excluded: positions of images that the member is neither trained nor validated on.
         pseudo: pseudo-labelled images, or None.
         model: the model that the member belongs to, where several are trained together; its events carry it.
         weights: (image,), what each training image counts in the loss, besides its class's weight; None for 1 each.
+        checkpoint_seconds: how long after a checkpoint the next one is due, see `Checkpoints`.
     """
 
     recipe: Recipe
@@ -91,6 +69,7 @@ class Job:
     pseudo: SharedImages | None = None
     model: str = ""
     weights: NDArray[np.float64] | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def task(self, labels: Labels) -> Task:
         """What the member is to learn from images with these labels (image,)."""
@@ -133,38 +112,127 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A member stopped and cannot be used."""
+    """A member's loss, weights or probabilities are not finite: it cannot be used, and would fail again."""
 
     member: int
     why: str
     model: str = ""
 
 
-Event = StepProgress | EpochDone | Finished | Failed
+@dataclass(frozen=True)
+class Died:
+    """A member's process died; its checkpoint stays, and another try may bring it to its end."""
+
+    member: int
+    why: str
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about a member that its user should know, in one sentence; its training goes on."""
+
+    member: int
+    text: str
+    model: str = ""
+
+
+Event = StepProgress | EpochDone | Finished | Failed | Died | Remark
 Executor = Callable[[Sequence[Job]], Generator[Event]]
 
 
+class Checkpoints:
+    """A member's checkpoints in the course of one training: which to go on from, when the next one is due.
+
+    One is due so many seconds after the last one, at an epoch's end or in its middle, and never so soon that writing
+    them takes more than CHECKPOINT_COST of the time. A job with `checkpoint_seconds` of 0 writes one after every step.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.next = job, time.monotonic() + job.checkpoint_seconds
+        self.latest: Path | None = None  # that was written, or gone on from
+
+    def newest(self) -> Generator[Remark, None, TrainingState | None]:
+        """The state in the newest checkpoint that is whole, None where there is none; a remark on damaged ones."""
+        folder, state = self.job.folder, None
+        damaged: list[str] = []
+        if folder is None:
+            return None
+        for path in folder.checkpoints:
+            try:
+                state = TrainingState.from_tensors(*folder.read_checkpoint(path))
+            except RunError as error:
+                damaged.append(str(error).partition(";")[0])  # what to do is decided here
+            except (KeyError, TypeError, ValueError, AssertionError):  # of version 0.6 or earlier, without a digest
+                damaged.append(f"{path.name} does not hold what this version expects")
+            else:
+                self.latest = path
+                break
+        if damaged:
+            place = f"{self.latest.name}, the one before" if self.latest else "the member's beginning"
+            yield Remark(self.job.member, f"{' and '.join(damaged)}; training goes on from {place}", self.job.model)
+        return state
+
+    def due(self) -> bool:
+        """Whether it is time to write one."""
+        return self.job.folder is not None and time.monotonic() >= self.next
+
+    def write(self, state: TrainingState) -> None:
+        """Write one; it and the one before it remain."""
+        assert self.job.folder is not None
+        began = time.monotonic()
+        self.latest = self.job.folder.write_checkpoint(state.epoch, state.step, *state.to_tensors(), before=self.latest)
+        ended = time.monotonic()
+        every = self.job.checkpoint_seconds
+        self.next = ended + (max(every, (ended - began) / CHECKPOINT_COST) if every else 0)
+
+
 def execute(job: Job) -> Iterator[Event]:
-    """Train one member in this process, from its checkpoint if there is one."""
+    """Train one member in this process, from its checkpoint if there is one.
+
+    Raises:
+        StorageError: a file cannot be written or read.
+    """
+    with files_needed(job):
+        yield from _execute(job)
+
+
+def _execute(job: Job) -> Iterator[Event]:
     images = job.images.load()
     task = job.task(images.labels)
-    checkpoint = job.folder.checkpoint if job.folder else None
-    resume = TrainingState.from_tensors(*checkpoint) if checkpoint else None
-    saved = time.monotonic()
+    checkpoints = Checkpoints(job)
+    resume = yield from checkpoints.newest()
     with single_threaded():
         try:
-            for event in fit(images.pixels, images.labels, task, resume=resume):
+            for event in fit(images.pixels, images.labels, task, resume=resume, due=checkpoints.due):
                 if isinstance(event, TrainingState):
-                    if job.folder and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        job.folder.write_checkpoint(*event.to_tensors())
-                        saved = time.monotonic()
-                    yield epoch_done(job, event)
+                    if event.under_way or checkpoints.due():
+                        checkpoints.write(event)
+                    if not event.under_way:
+                        yield epoch_done(job, event)
                 elif isinstance(event, TrainedNetwork):
                     yield finished(job, task, event, images)
                 else:
                     yield replace(event, model=job.model)
         except NonFiniteLossError as error:
             yield failed(job, error)
+
+
+@contextmanager
+def files_needed(job: Job) -> Iterator[None]:
+    """Say in a sentence that a file which a job needs cannot be written or read.
+
+    Raises:
+        StorageError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StorageError(
+            f"member {job.member} cannot go on: {error.strerror or error}{where}; mend this and give the "
+            "same command again, which keeps what is finished"
+        ) from error
 
 
 def epoch_done(job: Job, state: TrainingState) -> EpochDone:
@@ -174,10 +242,17 @@ def epoch_done(job: Job, state: TrainingState) -> EpochDone:
     return EpochDone(job.member, state.history[-1], job.model)
 
 
-def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImages) -> Finished:
-    """The event of a trained member: it has predicted all training images, and is stored where the job says so."""
+def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImages) -> Finished | Failed:
+    """The event of a trained member: it has predicted all training images, and is stored where the job says so.
+
+    Without validation images nothing has looked at the weights since the last step; where they are not finite, the
+    member failed.
+    """
     forward = inference_forward(network.network, job.device, job.precision)
     probabilities = member_probabilities(forward, images.pixels, job.device, job.recipe.committee.tta)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.network.state_dict().items()}
+    if not (np.isfinite(probabilities).all() and all(bool(tensor.isfinite().all()) for tensor in weights.values())):
+        return failed(job, NonFiniteLossError("the weights are not finite after the last step"))
     record = MemberRecord(
         member=job.member,
         status="finished",
@@ -189,7 +264,6 @@ def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImag
         train=part_score(probabilities[task.train], images.labels[task.train]),
         validation=part_score(probabilities[task.validation], images.labels[task.validation]),
     )
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.network.state_dict().items()}
     trained = TrainedMember(record, network.history, weights, job.validation, probabilities)
     if job.folder:
         job.folder.write(trained)
@@ -199,7 +273,7 @@ def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImag
 def failed(job: Job, error: NonFiniteLossError) -> Failed:
     """The event of a member that cannot go on; nothing is left to resume from."""
     if job.folder:
-        job.folder.delete_checkpoint()
+        job.folder.delete_checkpoints()
     return Failed(job.member, f"{error}; a lower optimiser.lr may help", job.model)
 
 

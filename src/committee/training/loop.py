@@ -2,7 +2,8 @@
 
 `fit` trains a network and selects the weights that the recipe asks for. All random numbers are drawn with keys (seed,
 member, purpose, epoch), so that an epoch does not depend on the draws of those before it: a training that was
-interrupted continues from the state after its last whole epoch and ends with the same bits as one that was not.
+interrupted continues from a state after an epoch, or between two steps of one, and ends with the same bits as one that
+was not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -29,9 +30,11 @@ from committee.nn.forward import Forward, inference_forward, training_forward
 from committee.nn.images import as_float, on_device
 from committee.nn.inference import predict_logits
 from committee.rng import torch_generator
-from committee.training.batches import epoch_batches, scaling_of, whitening_filters
+from committee.training.batches import epoch_batches, epoch_start, generators_at, scaling_of, whitening_filters
+from committee.training.meter import EpochMeter, EpochTotals
 from committee.training.optim import lr_at, make_optimiser, set_lr
 from committee.training.state import (
+    EpochUnderWay,
     NonFiniteLossError,
     OptimiserState,
     StepProgress,
@@ -45,7 +48,12 @@ PROGRESS_SECONDS = 0.5
 
 
 def fit(
-    pixels: Pixels, labels: Labels, task: Task, *, resume: TrainingState | None = None
+    pixels: Pixels,
+    labels: Labels,
+    task: Task,
+    *,
+    resume: TrainingState | None = None,
+    due: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepProgress | TrainingState | TrainedNetwork]:
     """Train one member.
 
@@ -53,11 +61,13 @@ def fit(
         pixels: (image, height, width, channel), all training images of the data set; may be memory-mapped.
         labels: (image,), their classes.
         task: which of the images to train and validate on, and how.
-        resume: the state after an earlier epoch of the same task, to continue from.
+        resume: an earlier state of the same task, to continue from.
+        due: asked after each step: whether a state is wanted in the middle of the epoch.
 
     Yields:
         StepProgress about twice a second; the TrainingState after each epoch, whose last history record is that
-        epoch's; last of all, the TrainedNetwork.
+        epoch's; a TrainingState with an epoch under way after a step when it is due; last of all, the TrainedNetwork.
+        The next step changes a state's tensors, so store them at once.
 
     Raises:
         NonFiniteLossError: the training or validation loss became infinite or not a number.
@@ -65,9 +75,8 @@ def fit(
     member = new_member(pixels, labels, task, resume)
     state = resume or TrainingState.initial(task.first_epoch)
     while state.epoch < task.last_epoch and not stops_early(state, task.recipe.training):
-        epoch = state.epoch + 1
-        totals = yield from train_epoch(member, epoch, peak_lr(task, epoch, state))
-        record = evaluate_epoch(member.evaluated, member.images, member.targets, task, epoch, totals)
+        totals = yield from train_epoch(member, state, due)
+        record = evaluate_epoch(member.evaluated, member.images, member.targets, task, state.epoch + 1, totals)
         state = after_epoch(state, record, member.network, member.evaluated, member.optimiser, task.recipe)
         yield state
     yield trained(member.network, state, task)
@@ -101,7 +110,7 @@ class Member:
 
 
 def new_member(pixels: Pixels, labels: Labels, task: Task, resume: TrainingState | None) -> Member:
-    """A member before its first epoch, or after the last one of the state to resume from."""
+    """A member before its first epoch, or as it was in the state to resume from."""
     images, targets = on_device(pixels, task.device), torch.from_numpy(labels).to(task.device)
     network = new_network(pixels, task)
     optimiser = make_optimiser(task.recipe.optimiser, network)
@@ -172,62 +181,18 @@ class MovingAverage:
                 mine.copy_(theirs)
 
 
-@dataclass(frozen=True)
-class EpochTotals:
-    """What the steps of an epoch come to for one member.
-
-    Attributes:
-        images, correct: how many images it was trained on, and how many of them it predicted correctly in their step.
-        loss: the mean over those images.
-        lr: of the last step.
-        began: when the epoch began, by `time.perf_counter`.
-        seconds: that all steps took.
-    """
-
-    images: int
-    correct: int
-    loss: float
-    lr: float
-    began: float
-    seconds: float
-
-
-class EpochMeter:
-    """Sums over the steps of an epoch; they stay on the device, so that no step waits for them."""
-
-    def __init__(self, device: str) -> None:
-        double = torch.float32 if device == "mps" else torch.float64  # Apple's GPUs have no float64
-        self.loss = torch.zeros((), dtype=double, device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.images, self.lr, self.began = 0, 0.0, time.perf_counter()
-
-    def add(self, loss: Tensor, logits: Tensor, targets: Tensor, lr: float) -> None:
-        """Count a step: its mean loss, logits (image, class), targets (image,) and learning rate."""
-        self.loss += loss.detach().to(self.loss) * len(targets)
-        self.correct += (logits.detach().argmax(1) == targets).sum()
-        self.images += len(targets)
-        self.lr = lr
-
-    @property
-    def mean_loss(self) -> float:
-        """Over the images so far; waits for the device."""
-        return float(self.loss) / self.images
-
-    def totals(self) -> EpochTotals:
-        """The totals of the epoch, which ends now; waits for the device."""
-        loss = self.mean_loss
-        seconds = time.perf_counter() - self.began
-        return EpochTotals(self.images, int(self.correct), loss, self.lr, self.began, seconds)
-
-
-def train_epoch(member: Member, epoch: int, peak: float) -> Generator[StepProgress, None, EpochTotals]:
-    """All steps of one epoch; `peak` is the learning rate from which the schedule starts, see `peak_lr`."""
-    task, recipe, optimiser = member.task, member.task.recipe, member.optimiser
+def train_epoch(
+    member: Member, state: TrainingState, due: Callable[[], bool]
+) -> Generator[StepProgress | TrainingState, None, EpochTotals]:
+    """The steps of the epoch after a state, or those that are left of it; the state after a step whenever it is due."""
+    task, recipe, optimiser, epoch = member.task, member.task.recipe, member.optimiser, state.epoch + 1
+    start, peak = state.under_way or epoch_start(task, epoch), peak_lr(task, epoch, state)
     steps, steps_before, all_steps = task.steps(epoch), task.steps_before(epoch), task.steps_before(task.last_epoch + 1)
-    meter, last_report = EpochMeter(task.device), 0.0
+    meter, last_report = EpochMeter(start, task.device), 0.0
+    generators = generators_at(start, member.network, task.device)
     member.network.train()
-    batches = epoch_batches(member.images, member.targets, task, epoch, member.network)
-    for step, (images, targets, weights) in enumerate(batches):
+    batches = epoch_batches(member.images, member.targets, task, epoch, generators.augmentation, start.step)
+    for step, (images, targets, weights) in enumerate(batches, start.step):
         lr = lr_at(steps_before + step, all_steps, recipe.schedule, peak)
         set_lr(optimiser, lr)
         optimiser.zero_grad(set_to_none=False)
@@ -241,7 +206,20 @@ def train_epoch(member: Member, epoch: int, peak: float) -> Generator[StepProgre
         if (now := time.perf_counter()) - last_report > PROGRESS_SECONDS:
             last_report = now
             yield StepProgress(task.member, epoch, step + 1, steps, meter.mean_loss)
+        if due():
+            yield in_epoch(state, member, meter.under_way(generators))
     return meter.totals()
+
+
+def in_epoch(state: TrainingState, member: Member, under_way: EpochUnderWay) -> TrainingState:
+    """The state between two steps of the epoch after `state`."""
+    return replace(
+        state,
+        network=member.network.state_dict(),
+        optimiser=member.optimiser.state_dict(),
+        average=member.average.network.state_dict() if member.average else {},
+        under_way=under_way,
+    )
 
 
 def loss_of(logits: Tensor, targets: Tensor, training: Training, weights: Tensor | None = None) -> Tensor:
@@ -376,7 +354,7 @@ def after_epoch(
     """The state after one more epoch.
 
     Args:
-        state: after the epoch before.
+        state: after the epoch before, or in the middle of this one.
         record: the epoch's, with the scores of `evaluated`; it also gets the next epoch's learning rate where the
             plateau schedule reduces that.
         network: whose training goes on.
@@ -395,6 +373,7 @@ def after_epoch(
         optimiser=optimiser.state_dict(),
         average={} if evaluated is network else evaluated.state_dict(),
         history=(*state.history, record),
+        under_way=None,
     )
 
 

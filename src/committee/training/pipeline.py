@@ -11,8 +11,8 @@ from typing import Literal
 
 from committee.errors import TrainingError
 from committee.folders.member_folder import TrainedMember
-from committee.folders.records import MemberRecord
-from committee.training.jobs import Event, Executor, Failed, Finished, Job
+from committee.folders.records import MemberRecord, Status
+from committee.training.jobs import Died, Event, Executor, Failed, Finished, Job
 
 OnFailure = Literal["leave_out", "raise"]
 
@@ -40,9 +40,11 @@ def train_members(
 ) -> list[Outcome]:
     """Train the members that their folders do not hold yet, in folders or in memory.
 
-    The one policy for a member that fails: all others are trained to their end first, and kept where they have folders.
-    Then "leave_out" records the failure and leaves the member out, unless no member of the jobs is left; "raise" does
-    not go on without it. Where a TrainingError is raised, no failure is recorded, so that the same command tries again.
+    The one policy for a member that fails (its loss is not finite) or dies (its process does, three times where a
+    signal killed it): all others are trained to their end first, and kept where they have folders. Then "leave_out"
+    records it and leaves the member out, unless no member of the jobs is left: one that failed for good, one that died
+    until these jobs are given again. "raise" does not go on without it. Where an error is raised, nothing is recorded,
+    so that the same command tries again.
 
     Args:
         jobs: one a member; those whose folder says that they are done are not trained again.
@@ -56,34 +58,36 @@ def train_members(
         An outcome for each job, in their order.
 
     Raises:
-        TrainingError: a member failed that cannot be left out.
+        TrainingError: a member failed or died that cannot be left out.
+        StorageError: a file cannot be written or read; what is finished, and the checkpoints, stay.
     """
     missing = [job for job in jobs if not (job.folder and job.folder.is_done)]
-    ended: dict[tuple[str, int], Finished | Failed] = {}
+    ended: dict[tuple[str, int], Finished | Failed | Died] = {}
     if missing:
         done = len(jobs) - len(missing)
         with closing(executor(missing)) as events:
             for event in events:
                 on_event(event)
-                if isinstance(event, Finished | Failed):
+                if isinstance(event, Finished | Failed | Died):
                     ended[event.model, event.member] = event
                     done += isinstance(event, Finished)
                 if time.monotonic() > deadline and done >= keep_at_least:
                     break
-    failures = [event for event in ended.values() if isinstance(event, Failed)]
+    failures = [event for event in ended.values() if isinstance(event, Failed | Died)]
     if failures and (on_failure == "raise" or len(failures) == len(jobs)):
         raise TrainingError(_refusal(failures, len(jobs)))
     return [_outcome(job, ended.get((job.model, job.member))) for job in jobs]
 
 
-def _outcome(job: Job, event: Finished | Failed | None) -> Outcome:
-    """What became of a job; a failed or late member's folder says so from now on."""
+def _outcome(job: Job, event: Finished | Failed | Died | None) -> Outcome:
+    """What became of a job; the folder of a failed, dead or late member says so from now on."""
     if isinstance(event, Finished):
         return Outcome(event.record, event.trained)
     if event is None and job.folder and job.folder.is_done:
         return Outcome(job.folder.record)
-    if isinstance(event, Failed):
-        record = MemberRecord(member=job.member, status="failed", remark=event.why)
+    if event is not None:
+        status: Status = "died" if isinstance(event, Died) else "failed"
+        record = MemberRecord(member=job.member, status=status, remark=event.why)
     else:
         record = MemberRecord(member=job.member, status="late", remark="it was not ready when the budget was over")
     if job.folder:
@@ -91,11 +95,9 @@ def _outcome(job: Job, event: Finished | Failed | None) -> Outcome:
     return Outcome(record)
 
 
-def _refusal(failures: Sequence[Failed], jobs: int) -> str:
+def _refusal(failures: Sequence[Failed | Died], jobs: int) -> str:
     first = failures[0]
     whole = f"member {first.member} of {first.model}" if first.model else f"member {first.member}"
-    return (
-        f"no member could be trained: {first.why}"
-        if len(failures) == jobs
-        else (f"{whole} could not be trained: {first.why}")
-    )
+    what = "no member could be" if len(failures) == jobs else f"{whole} could not be"
+    remedy = "; the same command goes on where it stopped" if isinstance(first, Died) else ""
+    return f"{what} trained: {first.why}{remedy}"

@@ -19,8 +19,9 @@ from committee.folders.member_folder import Positions
 from committee.folders.records import RunIdentity
 from committee.folders.run_folder import RunFolder
 from committee.nn.architectures import plan_layers
-from committee.training.jobs import Job, SharedImages
+from committee.training.jobs import Job
 from committee.training.setting import Setting
+from committee.training.shared_images import SharedImages
 from committee.version import trains_like
 
 
@@ -101,6 +102,7 @@ class TrainingPlan:
                     pseudo=pseudo,
                     model=self.model,
                     weights=self.weights,
+                    checkpoint_seconds=self.setting.checkpoint_seconds,
                 )
             )
         return found

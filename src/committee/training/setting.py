@@ -14,6 +14,8 @@ from committee.folders.records import Environment
 from committee.nn import devices
 from committee.version import version
 
+CHECKPOINT_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -25,6 +27,8 @@ class Setting:
         workers: processes on the CPU, 0 for one on each core; changes no result.
         command: how the training was started, for its record.
         reload: how the data set is loaded again, for `committee evaluate`.
+        checkpoint_seconds: how much of a member's training an interruption may cost; changes no result. See
+            `committee.training.jobs.Checkpoints`.
     """
 
     seed: int = 0
@@ -33,6 +37,7 @@ class Setting:
     workers: int = 0
     command: str = "committee.train(...), in Python"
     reload: DataSource | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def resolved(self, members: int) -> Setting:
         """The setting with every "auto" decided for this machine, and no more workers than members to train.

@@ -25,7 +25,6 @@ from committee.nn.stacked import FORMS, Form, Stacked
 from committee.rng import derive, numpy_generator
 from committee.training.loop import (
     PROGRESS_SECONDS,
-    EpochTotals,
     after_epoch,
     evaluate_epoch,
     loss_of,
@@ -33,6 +32,7 @@ from committee.training.loop import (
     stops_early,
     trained,
 )
+from committee.training.meter import EpochTotals
 from committee.training.optim import CAPTURABLE, lr_at, optimiser_over, set_lr
 from committee.training.state import NonFiniteLossError, StepProgress, Task, TrainedNetwork, TrainingState
 

@@ -1,4 +1,4 @@
-"""The values that pass through training: a member's task, its state after each epoch, the trained network."""
+"""The values that pass through training: a member's task, its state between two steps, the trained network."""
 
 from __future__ import annotations
 
@@ -99,8 +99,33 @@ class Task:
 
 
 @dataclass(frozen=True)
+class EpochUnderWay:
+    """How far an epoch has got between two of its steps.
+
+    Attributes:
+        step: how many of its steps are done. The order of its images follows from its key.
+        augmentation, dropout: the states of its generators, as `torch.Generator.get_state` gives them.
+        images, correct: how many images it has trained on, and how many of them were predicted correctly in their step.
+        loss: the sum over those images.
+        lr: of the last step.
+        seconds: that these steps took, in all sessions together.
+    """
+
+    step: int
+    augmentation: Tensor
+    dropout: Tensor
+    images: int = 0
+    correct: int = 0
+    loss: float = 0.0
+    lr: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class TrainingState:
-    """Everything that training needs to continue after an epoch; a checkpoint holds it.
+    """Everything that training needs to continue, after an epoch or in the middle of one; a checkpoint holds it.
+
+    The tensors of `network`, `optimiser` and `average` are those of the training, which its next step changes.
 
     Attributes:
         epoch: the last finished epoch, counted from 1, or on from the task's first_epoch.
@@ -114,6 +139,8 @@ class TrainingState:
         epochs_since_improvement: epochs since then, or since the last reduction.
         average: the moving average of the weights; empty without one.
         history: a record of each finished epoch.
+        under_way: the epoch after those, where some of its steps are done; `network`, `optimiser` and `average` are
+            then those after these steps, everything else is as after the last finished epoch. None between epochs.
     """
 
     epoch: int
@@ -129,6 +156,12 @@ class TrainingState:
     epochs_since_improvement: int = 0
     average: Tensors = field(default_factory=dict)
     history: tuple[EpochRecord, ...] = ()
+    under_way: EpochUnderWay | None = None
+
+    @property
+    def step(self) -> int:
+        """How many steps of the epoch under way are done; 0 between epochs."""
+        return self.under_way.step if self.under_way else 0
 
     @classmethod
     def initial(cls, first_epoch: int) -> TrainingState:
@@ -139,8 +172,8 @@ class TrainingState:
         """The state for a checkpoint.
 
         Returns:
-            All tensors, named "network/...", "best/...", "average/..." and "optimiser/NUMBER/..."; and everything else
-            as JSON values (some of which may be infinite).
+            All tensors, named "network/...", "best/...", "average/...", "optimiser/NUMBER/..." and "under_way/...";
+            and everything else as JSON values (some of which may be infinite).
         """
         parts = {"network": self.network, "best": self.best_weights, "average": self.average}
         tensors = {f"{part}/{name}": tensor for part, each in parts.items() for name, tensor in each.items()}
@@ -154,6 +187,9 @@ class TrainingState:
             "groups": self.optimiser["param_groups"],
             "history": [epoch.model_dump(mode="json") for epoch in self.history],
         }
+        if self.under_way:
+            tensors |= {f"under_way/{name}": getattr(self.under_way, name) for name in _GENERATORS}
+            numbers["under_way"] = {name: getattr(self.under_way, name) for name in _SUMS}
         return tensors, numbers
 
     @classmethod
@@ -164,7 +200,7 @@ class TrainingState:
             tensors: by name.
             numbers: the JSON values.
         """
-        parts: dict[str, Tensors] = {"network": {}, "best": {}, "average": {}}
+        parts: dict[str, Tensors] = {"network": {}, "best": {}, "average": {}, "under_way": {}}
         slots: dict[int, Tensors] = {}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
@@ -173,8 +209,9 @@ class TrainingState:
                 slots.setdefault(int(number), {})[slot] = tensor
             else:
                 parts[PARTS_OF_0_4.get(part, part)][rest] = tensor
-        scalars, epochs = numbers["state"], numbers["history"]
+        scalars, epochs, sums = numbers["state"], numbers["history"], numbers.get("under_way", {})
         assert isinstance(scalars, dict)
+        assert isinstance(sums, dict)
         assert isinstance(epochs, list)
         groups = cast(list[OptimiserState], numbers["groups"])
         return cls(
@@ -183,6 +220,7 @@ class TrainingState:
             average=parts["average"],
             optimiser={"state": slots, "param_groups": [_with_current_names(group) for group in groups]},
             history=tuple(EpochRecord.model_validate(epoch) for epoch in epochs),
+            under_way=EpochUnderWay(**cast(dict[str, Any], parts["under_way"] | sums)) if sums else None,
             **_with_current_names(scalars),
         )
 
@@ -201,6 +239,8 @@ _NUMBERS = (  # the fields of a state that are neither tensors nor records
     "best_monitored",
     "epochs_since_improvement",
 )
+_GENERATORS = ("augmentation", "dropout")  # the fields of an epoch under way that are tensors
+_SUMS = ("step", "images", "correct", "loss", "lr", "seconds")  # and those that are numbers
 
 
 @dataclass(frozen=True)

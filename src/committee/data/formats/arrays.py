@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.formats.assemble import RawPart, RawSet, by_part, joining_note
-from committee.data.formats.files import MAX_BYTES, PARTS, Files, reason
+from committee.data.formats.files import FAULTS, PARTS, Files, reason
 from committee.data.formats.mapped import read_exactly
 from committee.data.formats.opening import open_zip
+from committee.data.limits import limits
 from committee.errors import DataError
 
 _IMAGES = ("x", "images", "image", "imgs", "img", "data", "pixels")
@@ -206,7 +207,9 @@ def set_of(found: Sequence[NamedArray], where: str) -> RawSet:
             f"X and y) are expected, got {_listed(each.name for each in found)}; rename them"
         )
     named = next((each for each in found if each.name.rpartition("/")[2] == "class_names"), None)
-    class_names = None if named is None else tuple(str(value) for value in named.read().reshape(-1))
+    names = np.empty(0) if named is None else named.read().reshape(-1)
+    limits().check("classes", len(names), where, "classes", "correct class_names")
+    class_names = None if named is None else tuple(map(str, names))
     return with_validation(parts, class_names)
 
 
@@ -267,11 +270,12 @@ def _classes(files: Files, found: Sequence[NamedArray]) -> RawSet:
                 f"{each.place}: images like those of {found[0].place} are expected ({arrays[0].dtype}, "
                 f"{arrays[0].shape[1:]}), got {array.dtype}, {array.shape[1:]}; bring them to one shape and type"
             )
-        if array.ndim < 2 or total > MAX_BYTES:
+        if array.ndim < 2:
             raise DataError(
-                f"{each.place}: arrays of images of at most {MAX_BYTES:,} bytes are expected where each file or "
-                f"folder is a class, got the shape {array.shape}; name the arrays x_train and y_train, or give a part"
+                f"{each.place}: arrays of images are expected where each file or folder is a class, got the shape "
+                f"{array.shape}; name the arrays x_train and y_train"
             )
+        limits().check("bytes", total, each.place, "bytes of arrays", "give a part of them")
         arrays.append(array)
         labels += [folders[0] if folders else stem.removeprefix(_QUICKDRAW)] * len(array)
         names += [f"{each.name}.npy[{i}]" for i in range(len(array))] if len(array) > 1 else [f"{each.name}.npy"]
@@ -282,7 +286,7 @@ def _classes(files: Files, found: Sequence[NamedArray]) -> RawSet:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)[:12]) or "no arrays"
+    return ", ".join(" ".join(name.split()) for name in sorted(names)[:12]) or "no arrays"
 
 
 def read_npy(files: Files, name: str) -> NDArray[Any]:
@@ -300,7 +304,9 @@ def read_npy(files: Files, name: str) -> NDArray[Any]:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, fortran, dtype = read_header(file)
-        except (ValueError, KeyError) as error:
+        except DataError:
+            raise
+        except FAULTS as error:
             raise DataError(
                 f"{label}: a NumPy array (NPY) is expected, got something else ({reason(error)}); write it again with "
                 "numpy.save or numpy.savez"
@@ -309,6 +315,6 @@ def read_npy(files: Files, name: str) -> NDArray[Any]:
             raise DataError(
                 f"{label}: an array of numbers or strings is expected, got the type {dtype}; save it without pickle"
             )
-        array = read_exactly(file, shape[::-1] if fortran else shape, dtype, label)
+        array = read_exactly(files, name, file, shape[::-1] if fortran else shape, dtype)
     array = array.T if fortran else array
     return array.astype(dtype.newbyteorder("="), copy=False)

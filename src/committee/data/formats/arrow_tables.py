@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.data.formats.arrow_files import Opened, decoded, lengths_of, open_table, values_of
 from committee.data.formats.csv_columns import LABEL_NAMES, given_column, grid_shape, named_label, row_numbers
-from committee.data.formats.files import MAX_BYTES, PARTS, Files, reason
+from committee.data.formats.files import FAULTS, PARTS, Files, reason
 from committee.data.formats.groups import column_note, group_column
+from committee.data.limits import limits
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, require
 
@@ -24,7 +25,6 @@ GROUPS_KEY = b"committee.groups"
 _SPLIT_NAMES = ("split", "subset", "partition", "set", "usage")
 _PANDAS_INDEX = "__index_level_"
 _FEW_PIXELS = 4
-_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,6 @@ class ImageTable:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """An opened file: its schema, what the hub says about its columns, and columns -> their cells in batches."""
-
-    schema: Any
-    features: Mapping[str, Mapping[str, Any]]
-    batches: Callable[[list[str]], Iterator[Any]]
-
-
 def read_table(
     files: Files, name: str, options: ReadOptions, part: str | None = "train", like: str | None = None
 ) -> ImageTable:
@@ -84,30 +75,33 @@ def read_table(
         MissingExtraError: the package pyarrow is not installed.
     """
     where = files.label(name)
+    require("pyarrow.compute", extra="parquet", purpose="Reading Parquet and Arrow files")
     arrow = require("pyarrow", extra="parquet", purpose="Reading Parquet and Arrow files")
     kind = "a Parquet file" if name.lower().endswith(".parquet") else "an Arrow file"
     try:
-        opened = _open(files.read(name), arrow, parquet=kind == "a Parquet file")
+        opened = open_table(files, name, arrow, parquet=kind == "a Parquet file")
         together = group_column(options.groups, opened.schema.names)
         apart = None if together is None else str(opened.schema.names[together])
-        split, parts = _parts(opened)
+        split, parts = _parts(opened, arrow)
         images_and_labels = _without(_without(opened, apart), split)
         label = like if like in opened.schema.names else None
         if label is None and part is not None and not (part == "test" and like is not None):
             label = _label_column(images_and_labels, options.label, part, where, arrow)
         columns = _image_columns(images_and_labels, label, where, arrow)
         images, labels = _cells(opened, columns, label, where, arrow)
-        groups = _groups(opened, apart, where)
+        groups = _groups(opened, apart, where, arrow)
         others = [each for each in opened.schema.names if each not in (*columns, label, split)]
         known = options.groups is not None or groups is not None
-        notes = () if known else column_note(others, lambda c: _values(opened, others[c]))
+        notes = () if known else column_note(others, lambda c: values_of(opened, others[c], arrow))
     except DataError:
         raise
-    except (arrow.ArrowException, OSError, ValueError) as error:
+    except (arrow.ArrowException, *FAULTS) as error:
         raise DataError(
             f"{where}: {kind} is expected, got something else ({reason(error)}); copy or download it again"
         ) from error
     class_names = opened.features.get(label or "", {}).get("names")
+    class_names = class_names if isinstance(class_names, list) else None
+    limits().check("classes", len(class_names or ()), where, "classes", "correct its schema")
     return ImageTable(
         images,
         [f"{where} row {row}" for row in range(1, len(images) + 1)],
@@ -121,57 +115,29 @@ def read_table(
     )
 
 
-def _open(content: bytes, arrow: Any, *, parquet: bool) -> _Opened:
-    """The schema and the batches of a file's bytes; an Arrow file may be a stream, as `datasets` writes them."""
-    buffer = arrow.BufferReader(content)
-    if parquet:
-        file = require("pyarrow.parquet", extra="parquet", purpose="Reading Parquet files").ParquetFile(buffer)
-        schema = file.schema_arrow
-        return _Opened(schema, _hub_features(schema), lambda names: file.iter_batches(_ROWS, columns=names))
-    ipc = require("pyarrow.ipc", extra="parquet", purpose="Reading Arrow files")
-    reader = (ipc.open_file if content.startswith(b"ARROW1") else ipc.open_stream)(buffer)
-    table = reader.read_all()
-    schema = table.schema
-    return _Opened(schema, _hub_features(schema), lambda names: iter(table.select(names).to_batches(_ROWS)))
-
-
-def _without(opened: _Opened, column: str | None) -> _Opened:
+def _without(opened: Opened, column: str | None) -> Opened:
     """The same file without a column."""
     if column is None:
         return opened
     return replace(opened, schema=opened.schema.remove(opened.schema.get_field_index(column)))
 
 
-def _values(opened: _Opened, column: str) -> list[Any]:
-    """The cells of a column."""
-    return [cell for batch in opened.batches([column]) for cell in batch.column(column).to_pylist()]
-
-
-def _hub_features(schema: Any) -> dict[str, dict[str, Any]]:
-    """What the Hugging Face hub wrote about each column into the schema: "_type", "names"."""
-    try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _parts(opened: _Opened) -> tuple[str | None, NDArray[np.str_] | None]:
+def _parts(opened: Opened, arrow: Any) -> tuple[str | None, NDArray[np.str_] | None]:
     """The column that says each image's part, and the parts; None where no column holds words for parts alone."""
     for field in opened.schema:
         if field.name.lower() in _SPLIT_NAMES and "string" in str(field.type):  # or a dictionary of strings
-            cells = [PARTS.get(str(cell).strip().lower(), "") for cell in _values(opened, field.name)]
+            cells = [PARTS.get(str(cell).strip().lower(), "") for cell in values_of(opened, field.name, arrow)]
             if cells and all(cells):
                 return str(field.name), np.array(cells)
     return None, None
 
 
-def _groups(opened: _Opened, column: str | None, where: str) -> NDArray[np.str_] | None:
+def _groups(opened: Opened, column: str | None, where: str, arrow: Any) -> NDArray[np.str_] | None:
     """The groups in the column that the user names, or in that of a file which `committee data convert` wrote."""
     name = column or (opened.schema.metadata or {}).get(GROUPS_KEY, b"").decode("utf-8", "replace")
     if name not in opened.schema.names:
         return None
-    cells = _values(opened, name)
+    cells = values_of(opened, name, arrow)
     if None in cells:
         raise DataError(
             f"{where}: every row needs a group, got nothing in row {cells.index(None) + 1}, column {name!r}; fill it "
@@ -209,7 +175,7 @@ def _holds_bytes(kind: Any, arrow: Any) -> bool:
     kind = _plain(kind, arrow)
     if arrow.types.is_struct(kind):
         return any(field.name == "bytes" and _holds_bytes(field.type, arrow) for field in kind)
-    return str(kind) in ("binary", "large_binary", "binary_view")
+    return str(kind) in ("binary", "large_binary", "binary_view") or bool(arrow.types.is_fixed_size_binary(kind))
 
 
 def _holds_lists(kind: Any, arrow: Any) -> bool:
@@ -222,7 +188,7 @@ def _holds_lists(kind: Any, arrow: Any) -> bool:
     return _is_number(kind, arrow)
 
 
-def _image_columns(opened: _Opened, label: str | None, where: str, arrow: Any) -> list[str]:
+def _image_columns(opened: Opened, label: str | None, where: str, arrow: Any) -> list[str]:
     """The column of encoded images or of lists: by its name, or the only one; or else all columns of numbers."""
     schema = opened.schema
     for fits, known in ((_holds_bytes, _IMAGE_NAMES), (_holds_lists, _ARRAY_NAMES)):
@@ -249,7 +215,7 @@ def _image_columns(opened: _Opened, label: str | None, where: str, arrow: Any) -
     return pixels
 
 
-def _label_column(opened: _Opened, given: str | None, part: str, where: str, arrow: Any) -> str | None:
+def _label_column(opened: Opened, given: str | None, part: str, where: str, arrow: Any) -> str | None:
     """The column of labels: as given, by the hub's schema, by its name, or the only other one of integers or strings.
 
     Raises:
@@ -289,12 +255,12 @@ def _label_column(opened: _Opened, given: str | None, part: str, where: str, arr
 
 
 def _cells(
-    opened: _Opened, columns: list[str], label: str | None, where: str, arrow: Any
+    opened: Opened, columns: list[str], label: str | None, where: str, arrow: Any
 ) -> tuple[list[bytes] | NDArray[Any], list[Any]]:
     """The images and the labels, read in batches.
 
     Raises:
-        DataError: a cell is empty, images differ in size, or they have more bytes than `MAX_BYTES`.
+        DataError: a cell is empty, images differ in size, or they unpack to more bytes than the limits allow.
     """
     contents: list[bytes] = []
     arrays: list[NDArray[Any]] = []
@@ -302,28 +268,32 @@ def _cells(
     encoded = len(columns) == 1 and _holds_bytes(opened.schema.field(columns[0]).type, arrow)
     total = row = 0
     for batch in opened.batches([*columns, *([label] if label else [])]):
-        cells = {name: _decoded(batch.column(name), arrow) for name in (*columns, *([label] if label else []))}
+        cells = {name: decoded(batch.column(name), opened, arrow) for name in (*columns, *([label] if label else []))}
         for name in cells:
             _check_no_holes(cells[name], name, row, where, arrow)
         if encoded:
             images = cells[columns[0]]
-            contents += (images.field("bytes") if arrow.types.is_struct(images.type) else images).to_pylist()
-            total += sum(map(len, contents[row:]))
+            images = decoded(images.field("bytes"), opened, arrow) if arrow.types.is_struct(images.type) else images
+            lengths = lengths_of(images, arrow)
+            if len(lengths):
+                longest = int(lengths.argmax())
+                place = f"{where} row {row + longest + 1}"
+                limits().check("encoded", int(lengths[longest]), place, "bytes of an image", "shrink it")
+            total += int(lengths.sum())
+            limits().check_unpacked(total, opened.packed, where)
+            contents += images.to_pylist()
         elif batch.num_rows:
-            arrays.append(_numbers(cells, columns, row, where, arrow))
+            arrays.append(_numbers(cells, columns, row, opened, arrow))
             total += arrays[-1].nbytes
+            limits().check_unpacked(total, opened.packed, where)
             if arrays[-1].shape[1:] != arrays[0].shape[1:]:
                 raise _uneven(row, where)
         if label:
             kind = cells[label].type
             labels += (
-                list(_numbers(cells, [label], row, where, arrow))
+                list(_numbers(cells, [label], row, opened, arrow))
                 if _is_list(kind, arrow)
                 else (cells[label].to_pylist())
-            )
-        if total > MAX_BYTES:
-            raise DataError(
-                f"{where}: at most {MAX_BYTES:,} bytes are read, and its images have more; give a part of them"
             )
         row += batch.num_rows
     if encoded or not arrays:
@@ -332,17 +302,6 @@ def _cells(
     kind = opened.schema.field(columns[0]).type
     shape = grid_shape([name.lower() for name in columns]) if len(columns) > 1 else getattr(kind, "shape", None)
     return values.reshape(len(values), *shape) if shape else values, labels
-
-
-def _decoded(column: Any, arrow: Any) -> Any:
-    """A batch's column without a dictionary or an extension around it."""
-    while True:
-        if arrow.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        elif isinstance(column.type, arrow.BaseExtensionType):
-            column = column.storage
-        else:
-            return column
 
 
 def _check_no_holes(cells: Any, column: str, before: int, where: str, arrow: Any) -> None:
@@ -357,18 +316,18 @@ def _check_no_holes(cells: Any, column: str, before: int, where: str, arrow: Any
         )
 
 
-def _numbers(cells: Mapping[str, Any], columns: list[str], before: int, where: str, arrow: Any) -> NDArray[Any]:
+def _numbers(cells: Mapping[str, Any], columns: list[str], before: int, opened: Opened, arrow: Any) -> NDArray[Any]:
     """Columns of numbers side by side, (image, column), or one of lists, (image, ...), as deep as they are."""
     if len(columns) > 1:
         return np.column_stack([cells[name].to_numpy(zero_copy_only=False) for name in columns])
-    array, sizes = cells[columns[0]], []
+    array, sizes, where = cells[columns[0]], [], opened.where
     count = len(array)
     while _is_list(array.type, arrow):
         lengths = np.unique(array.value_lengths().to_numpy(zero_copy_only=False))
         if len(lengths) != 1:
             raise _uneven(before, where)
         sizes.append(int(lengths[0]))
-        array = _decoded(array.flatten(), arrow)
+        array = decoded(array.flatten(), opened, arrow)
         if array.null_count:
             raise DataError(
                 f"{where}: every pixel must be a number, got nothing in rows {before + 1} to {before + count}, column "

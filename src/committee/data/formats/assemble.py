@@ -5,7 +5,7 @@ A format's reader returns a `RawSet`, the contents of its files as they are; `as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, cast
@@ -27,6 +27,7 @@ from committee.data.formats.groups import with_groups
 from committee.data.formats.mapped import split_rows
 from committee.data.formats.rows import shape_of_row, with_shapes
 from committee.data.formats.values import depth, is_plain, takes, to_pixels, value_range
+from committee.data.limits import limits
 from committee.data.read_options import ReadOptions, ValueRange
 from committee.data.splits import stratified_part
 from committee.errors import DataError, counted
@@ -274,12 +275,14 @@ def _same_form(
 
 def _encoded(parts: Sequence[RawPart], given: tuple[str, ...] | None) -> tuple[list[Labels], tuple[str, ...]]:
     """Labels as positions in the class names, and these: the names given, or else the sorted values of the labels."""
+    _check_number(given or (), parts[0].where)
     flat = [_flat_labels(part) for part in parts]
     if len({labels.dtype.kind for labels in flat}) > 1:
         flat = [labels.astype(np.str_) for labels in flat]
     if given is not None and flat[0].dtype.kind == "i":
         return [labels.astype(np.int64) for labels in flat], given
     values = np.unique(np.concatenate(flat))
+    _check_number(values, parts[0].where)
     names = tuple(str(value) for value in values)
     if given is not None and set(names) - set(given):
         stranger = sorted(set(names) - set(given))[0]
@@ -290,6 +293,10 @@ def _encoded(parts: Sequence[RawPart], given: tuple[str, ...] | None) -> tuple[l
         position = {name: index for index, name in enumerate(given)}
         return [np.array([position[str(label)] for label in labels], dtype=np.int64) for labels in flat], given
     return [np.searchsorted(values, labels).astype(np.int64) for labels in flat], names
+
+
+def _check_number(classes: Sized, where: str) -> None:
+    limits().check("classes", len(classes), where, "classes", "correct the labels")
 
 
 def _flat_labels(part: RawPart) -> NDArray[Any]:
@@ -332,7 +339,7 @@ def as_integers(names: NDArray[np.str_]) -> NDArray[Any]:
         numbers = [int(name) for name in unique]
     except ValueError:
         return names
-    if any(str(number) != name for number, name in zip(numbers, unique, strict=True)):
+    if any(str(number) != name or abs(number) >= 2**63 for number, name in zip(numbers, unique, strict=True)):
         return names
     return np.array(numbers, dtype=np.int64)[inverse]
 

@@ -136,5 +136,5 @@ def _class_names(files: Files, name: str, column: int) -> tuple[str, ...] | None
     listed = folder + next(text for pattern, text in known.items() if pattern.fullmatch(name))
     if listed not in files.names:
         return None
-    lines = files.read(listed).decode("utf-8", "replace").split("\n")
+    lines = files.read(listed, "line").decode("utf-8", "replace").split("\n")
     return tuple(line.strip() for line in lines if line.strip()) or None

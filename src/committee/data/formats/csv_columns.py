@@ -26,11 +26,16 @@ def header_of(first_row: Sequence[str]) -> tuple[str, ...] | None:
     A header has no numbers behind its first cell, or names the label, or counts the columns (0, 1, 2, ...), or has
     pandas' names of repeated cells (0, 0.1, 0.2, ...): the first row of a table without a header, saved again.
     """
-    cells = tuple(cell.strip().lower() for cell in first_row)
+    cells = tuple(one_line(cell).lower() for cell in first_row)
     tail = list(cells[1:])
     named = any(name in cells for name in LABEL_NAMES)
     is_header = named or _is_counting(cells) or _is_renamed(cells) or not any(map(is_number, tail))
     return cells if is_header else None
+
+
+def one_line(cell: object) -> str:
+    """A cell without line ends, and without white space around it."""
+    return " ".join(str(cell).split())
 
 
 def _is_counting(cells: Sequence[str]) -> bool:
@@ -243,5 +248,5 @@ def _described(column: NDArray[Any]) -> str:
     if column.dtype.kind == "U":
         values = np.array(sorted(values, key=lambda cell: (not is_number(cell), float(cell) if is_number(cell) else 0)))
     if len(values) == 1:
-        return f"always {values[0]}"
-    return f"{len(values):,} values from {values[0]} to {values[-1]}"
+        return f"always {one_line(values[0])[:40]}"
+    return f"{len(values):,} values from {one_line(values[0])[:40]} to {one_line(values[-1])[:40]}"

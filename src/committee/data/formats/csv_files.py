@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 from committee.data.formats import csv_columns
 from committee.data.formats.arrays import joined, with_validation
 from committee.data.formats.assemble import RawPart, RawSet
-from committee.data.formats.csv_numbers import BOM, NumberTable, decoded, not_a_number, number_table
+from committee.data.formats.csv_numbers import BOM, NumberTable, first_cells, not_a_number, number_table
 from committee.data.formats.emnist import as_emnist
 from committee.data.formats.files import Files, names_by_part
 from committee.data.formats.groups import group_column
 from committee.data.formats.kinds import names_an_image
 from committee.data.formats.pixel_strings import has_pixel_strings, raw_parts, read_pixel_strings
+from committee.data.limits import limits
 from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.errors import DataError
 
@@ -111,12 +111,14 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
         DataError: as in `read_csv_set`, or the file is empty.
     """
     where = files.label(name)
-    with files.open(name) as file:
-        head, second = file.readline().removeprefix(BOM), file.readline()
+    lines = files.lines(name)
+    head, second = next(lines, b"").removeprefix(BOM), next(lines, b"")
+    lines.close()
     if not head.strip():
         raise DataError(f"{where}: a row of a label and pixels for each image is expected, got an empty file; fill it")
     delimiter = max(",;\t", key=lambda sign: head.count(sign.encode()))
-    first_row = next(csv.reader([decoded(head, where)], delimiter=delimiter))
+    first_row = first_cells(head, where, delimiter)
+    limits().check("columns", second.count(delimiter.encode()) + 1, where, "columns", "give smaller images")
     count, names = len(first_row), csv_columns.header_of(first_row)
     _check_no_listing(second or head, delimiter, where)
     together = group_column(options.groups, names or ())

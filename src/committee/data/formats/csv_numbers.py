@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from committee.data.formats.csv_columns import is_number
 from committee.data.formats.files import Files, reason
+from committee.data.limits import limits
 from committee.errors import DataError, counted
 
 BOM = b"\xef\xbb\xbf"
@@ -68,17 +70,49 @@ def number_table(
         except _NoDigitsError:
             break
         if not len(table.values):
-            raise DataError(f"{where}: a row for each image is expected below the header, got none; add the images")
+            raise _no_rows(where)
         return table
-    body = files.read(name).removeprefix(BOM)
-    body = body[body.find(b"\n") + 1 :] if has_header else body
+    text = text_lines(files, name, delimiter)
+    if has_header:
+        next(text)
+    with parsing(where):
+        return _any_table(csv.reader(text, delimiter=delimiter), count, apart, 2 if has_header else 1, where)
+
+
+@contextmanager
+def parsing(where: str) -> Iterator[None]:
+    """While rows are parsed: what is no CSV becomes a `DataError`."""
     try:
-        rows = csv.reader(io.StringIO(decoded(body, where), newline=""), delimiter=delimiter)
-        return _any_table(rows, count, apart, 2 if has_header else 1, where)
+        yield
     except csv.Error as error:
         raise DataError(
             f"{where}: a CSV table is expected, got something else ({reason(error)}); save it again"
         ) from error
+
+
+def text_lines(files: Files, name: str, delimiter: str) -> Iterator[str]:
+    """The lines of a table with their ends.
+
+    Raises:
+        DataError: one has more bytes than the limit `line` or more columns than the limit `columns`, or is not UTF-8.
+    """
+    where, sign, most = files.label(name), delimiter.encode(), limits()
+    for number, line in enumerate(files.lines(name)):
+        if len(line) > most.columns:
+            most.check("columns", line.count(sign) + 1, f"{where}: line {number + 1}", "columns", "give smaller images")
+        most.check("images", number, where, "rows of a table", "give a part of it")
+        yield decoded(line if number else line.removeprefix(BOM), where)
+
+
+def first_cells(line: bytes, where: str, delimiter: str = ",") -> list[str]:
+    """The cells of a line; none where it is empty.
+
+    Raises:
+        DataError: it is no CSV in UTF-8, or has more columns than the limit `columns`.
+    """
+    limits().check("columns", line.count(delimiter.encode()) + 1, where, "columns", "give smaller images")
+    with parsing(where):
+        return next(csv.reader([decoded(line, where)], delimiter=delimiter), [])
 
 
 def decoded(content: bytes, where: str) -> str:
@@ -116,11 +150,13 @@ def _any_table(
                 row[column] = "nan"
         images.append(_numbers_of(row, apart, place))
         numbers.append(number)
+    if not images:
+        raise _no_rows(where)
     values = np.stack(images)
     whole = values[:, [column for column in range(count) if column not in kept]]
     if whole.size and whole.max() > 1 and (whole == np.rint(whole)).all():
         bounded = np.nan_to_num(values, nan=0.0)
-        if (bounded == np.rint(bounded)).all():
+        if (bounded == np.rint(bounded)).all() and np.abs(bounded).max() < 2**31:
             values = bounded.astype(np.int32)
     return NumberTable(values, {column: np.array(cells) for column, cells in kept.items()}, np.array(numbers))
 
@@ -128,7 +164,8 @@ def _any_table(
 def _numbers_of(row: list[str], apart: Collection[int], place: str) -> NDArray[np.float32]:
     """The cells of a row as numbers; all but those kept apart must be finite."""
     try:
-        cells = np.array(row, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what does not fit is found to be infinite
+            cells = np.array(row, dtype=np.float32)
     except ValueError:
         wrong = next(i for i, cell in enumerate(row) if not is_number(cell))
         raise not_a_number(place, wrong, row[wrong]) from None
@@ -136,6 +173,10 @@ def _numbers_of(row: list[str], apart: Collection[int], place: str) -> NDArray[n
         if column not in apart:
             raise not_a_number(place, int(column), row[column], "finite ")
     return cells
+
+
+def _no_rows(where: str) -> DataError:
+    return DataError(f"{where}: a row for each image is expected below the header, got none; add the images")
 
 
 def not_a_number(place: str, column: int, cell: str, kind: str = "") -> DataError:
@@ -185,7 +226,7 @@ def _digit_table(
                 raise
 
     with files.open(name) as file, ThreadPoolExecutor(_THREADS) as pool:
-        lines = _Lines(file, has_header=has_header)
+        lines = _Lines(file, files.label(name), has_header=has_header)
         for future in [pool.submit(parse_blocks) for _ in range(_THREADS)]:
             future.result()
     filled = sum(map(len, parsed))
@@ -215,12 +256,13 @@ class _Lines:
 
     Args:
         file: at its beginning.
+        where: the file, for messages.
         has_header: whether the first line is left out.
     """
 
-    def __init__(self, file: BinaryIO, *, has_header: bool) -> None:
+    def __init__(self, file: BinaryIO, where: str, *, has_header: bool) -> None:
         first = file.readline()
-        self.file = file
+        self.file, self.where = file, where
         self.rest = b"" if has_header else first.removeprefix(BOM)
 
     def into(self, buffer: bytearray) -> int:
@@ -243,12 +285,14 @@ class _Lines:
                 size += 1
             end = buffer.rfind(b"\n", 0, size) + 1
             self.rest = bytes(buffer[end:size])
+            limits().check("line", len(self.rest), self.where, "bytes in a line")
             if buffer.find(b"\r", 0, end) >= 0:
                 lines = buffer[:end].replace(b"\r\n", b"\n")
                 end = len(lines)
                 buffer[:end] = lines
-            while end and buffer[end - 1] == 10 and (end == 1 or buffer[end - 2] == 10):
-                end -= 1
+            if bytes(buffer[max(end - 2, 0) : end]) in (b"\n\n", b"\n"):
+                end = len(buffer[:end].rstrip(b"\n"))
+                end += end > 0
         return end
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from committee.data.dataset import Pixels
 from committee.data.formats import tiff
-from committee.data.formats.files import HEAD_BYTES, MAX_IMAGE_PIXELS, check_image_size, decoding, reason
+from committee.data.formats.files import HEAD_BYTES, check_image_size, decoding, reason
+from committee.data.formats.image_headers import checked
 from committee.data.formats.kinds import IMAGES, image_kind, in_words
+from committee.data.limits import VARIABLE, limits
 from committee.errors import DataError
 
 LONGEST_SIDE = 96
@@ -29,7 +32,7 @@ _ORIENTATION = 0x0112
 class Picture:
     """What an encoded image decodes to: its upright size in pixels, its channels, and 8 or 16 bits.
 
-    Of the pages of a TIFF and the frames of an animation the first is decoded.
+    Of the pages of a TIFF and the frames of an animation the first is decoded; `pages` is 2 where there are any others.
     """
 
     height: int
@@ -43,8 +46,9 @@ def probe(content: bytes, label: str) -> Picture:
     """Size, channels and depth of an encoded image, from its header alone.
 
     Raises:
-        DataError: this is not a readable image, or it has more than `MAX_IMAGE_PIXELS`.
+        DataError: this is not a readable image, or it is over one of the limits `pixels`, `encoded`, `expansion`.
     """
+    content = checked(content, label)
     if _is_for_tifffile(content):
         height, width, channels, bits, orientation, pages = tiff.header(content, label)
         if orientation >= 5:
@@ -72,6 +76,7 @@ def decode(content: bytes, label: str) -> Pixels:
     Raises:
         DataError: as in `probe`, or the image is damaged or cut off.
     """
+    content = checked(content, label)
     if _is_for_tifffile(content):
         return np.ascontiguousarray(_turned(*tiff.read(content, label)))
     with decoding(label), _opened(content, label) as opened:
@@ -181,12 +186,16 @@ def _opened(content: bytes, label: str) -> Image.Image:
         raise DataError(
             f"{label}: a {IMAGES} image is expected, got {in_words(content[:HEAD_BYTES])}; replace or remove the file"
         )
+    most = limits()
+    if most.pixels > (Image.MAX_IMAGE_PIXELS or most.pixels):  # the user raised the limit above Pillow's
+        Image.MAX_IMAGE_PIXELS = most.pixels
     try:
         image = Image.open(io.BytesIO(content), formats=(kind,))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        got = re.search(r"\d+", str(error))
         raise DataError(
-            f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got a larger one "
-            f"({reason(error)}); shrink it"
+            f"{label}: an image of at most {most.pixels:,} pixels is expected, got a larger one ({reason(error)}); "
+            f"shrink it, or if you trust it, set {VARIABLE}={most.raised('pixels', int(got[0]) if got else 0)}"
         ) from error
     except KeyError as error:  # Pillow 10 has no decoder of AVIF
         raise DataError(f"{label}: the installed Pillow reads no {kind}; update it, or convert the image") from error
@@ -194,7 +203,8 @@ def _opened(content: bytes, label: str) -> Image.Image:
         raise DataError(
             f"{label}: the {kind} image is damaged, or of a variant that is not read; replace or remove the file"
         ) from error
-    check_image_size(image.height, image.width, label)
+    mode, bits = _target(image)
+    check_image_size(image.height, image.width, Image.getmodebands(mode), bits, len(content), label)
     return image
 
 
@@ -213,9 +223,9 @@ def _is_for_tifffile(content: bytes) -> bool:
 
 
 def _pages(image: Image.Image) -> int:
-    """The number of pages or frames. A JPEG's second picture is a preview, or what a camera adds."""
+    """1, or 2 for several pages or frames, which are not counted. A JPEG's second picture is a preview, or the like."""
     try:
-        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+        return 2 if image.format != "MPO" and getattr(image, "is_animated", False) else 1
     except Exception:
         return 1  # the first is readable, and what follows it is no page
 

@@ -10,27 +10,25 @@ import gzip
 import io
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
+from committee.data.limits import VARIABLE, Limit, limits
 from committee.errors import DataError
 
-MAX_BYTES = 8 * 2**30
-"""The most bytes that a data set may have once decoded; headers and archives that announce more are not read."""
-
-MAX_IMAGE_PIXELS = 64_000_000
-"""The most pixels that an image file may have."""
+_BLOCK = 2**17
 
 HEAD_BYTES = 32
 """How much of a file tells what it holds."""
 
-_FAULTS = (
+FAULTS = (
     *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
-    *(SyntaxError, struct.error, zlib.error),
+    *(SyntaxError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError),
 )
 """What decoders raise at damaged files, where one would expect a single type."""
 
@@ -41,12 +39,48 @@ def reason(error: Exception) -> str:
     return words if len(words) <= 200 else words[:197] + "..."
 
 
-def check_image_size(height: int, width: int, label: str) -> None:
-    """Refuse an image with more than `MAX_IMAGE_PIXELS`, before any of it is decoded."""
-    if width * height > MAX_IMAGE_PIXELS:
+def check_image_size(height: int, width: int, channels: int, bits: int, packed: int, label: str) -> None:
+    """Refuse an image of too many pixels, or one that unpacks to too many bytes, before any of it is decoded.
+
+    Args:
+        height, width: in pixels, as the header says.
+        channels: of a pixel.
+        bits: of a channel.
+        packed: bytes of the file.
+        label: name for messages.
+
+    Raises:
+        DataError: the image has no pixels, or is over the limit `pixels` or `expansion`.
+    """
+    most = limits()
+    if min(height, width) < 1:
+        raise DataError(f"{label}: an image of pixels is expected, got {width}x{height}; replace or remove the file")
+    if width * height > most.pixels:
         raise DataError(
-            f"{label}: an image of at most {MAX_IMAGE_PIXELS:,} pixels is expected, got {width}x{height}; shrink it"
+            f"{label}: an image of at most {most.pixels:,} pixels is expected, got {width}x{height}; shrink it, or if "
+            f"you trust it, set {VARIABLE}={most.raised('pixels', width * height)}"
         )
+    most.check_unpacked(width * height * channels * max(bits, 8) // 8, packed, label)
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream, which fails once it has given more bytes than a file of its size may unpack to."""
+
+    def __init__(self, file: BinaryIO, packed: int, label: str) -> None:
+        self.file, self.packed, self.label, self.given = file, packed, label, 0
+        self.most = limits().unpacked(packed)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        some = cast(io.BufferedIOBase, self.file).read1(min(len(buffer), _BLOCK))  # what there is
+        got = len(some)
+        buffer[:got] = some
+        self.given += got
+        if self.given > self.most:
+            limits().check_unpacked(self.given, self.packed, self.label)
+        return got
 
 
 @contextmanager
@@ -61,7 +95,7 @@ def decoding(label: str) -> Iterator[None]:
             f"{label}: an image stored in this way is not read ({reason(error)}); install it, or save it with "
             "8 or 16 bits and without compression"
         ) from error
-    except _FAULTS as error:
+    except FAULTS as error:
         raise DataError(
             f"{label}: the image is damaged or cut off ({reason(error)}); replace or remove the file"
         ) from error
@@ -75,12 +109,14 @@ class Files:
         where: the folder or zip that the names are relative to, for messages.
         names: sorted, with forward slashes, without hidden files and clutter.
         opener: full name (with the prefix) -> the file, opened for reading bytes.
-        sizer: full name -> bytes as they are stored, before a ``.gz`` is decompressed.
+        sizer: full name -> bytes of a file, before a ``.gz`` is decompressed.
+        packer: full name -> bytes that a file takes up in the outermost zip that holds it; None for a folder.
         prefix: what precedes each name in the folder or zip.
         separator: what stands between `where` and a name in messages.
         folders: the names of all folders, sorted, without hidden ones; empty folders are found here alone.
         notes: remarks for people, such as about links that were not followed.
-        reader: full name, a number -> so many bytes from the beginning, or all; quicker than `opener` for small files.
+        reader: full name, a number -> all bytes, or None where there are more than so many; quicker than `opener` for
+            small files.
         heads: the first bytes of the files that `head` has looked at, by full name.
     """
 
@@ -92,7 +128,8 @@ class Files:
     separator: str = "/"
     folders: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    reader: Callable[[str, int], bytes] | None = None
+    reader: Callable[[str, int], bytes | None] | None = None
+    packer: Callable[[str], int] | None = None
     heads: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def label(self, name: str) -> str:
@@ -109,6 +146,14 @@ class Files:
             return self.sizer(self.prefix + name)
         except OSError as error:
             raise self._unreadable(name, error) from error
+
+    def packed(self, name: str) -> int:
+        """Bytes that a file takes up where it is stored, compressed as it is there: in a folder, or in a zip.
+
+        Raises:
+            DataError: as in `size`.
+        """
+        return self.size(name) if self.packer is None else self.packer(self.prefix + name)
 
     def head(self, name: str) -> bytes:
         """The first `HEAD_BYTES` bytes as they are stored; none where the file cannot be read; kept once read."""
@@ -129,22 +174,26 @@ class Files:
         """Open one file for reading bytes; a ``.gz`` or ``.bz2`` is decompressed on the way unless `unzip` is false.
 
         Raises:
-            DataError: the file cannot be opened, read or decompressed.
+            DataError: the file cannot be opened, read or decompressed, or unpacks to more than the limits allow.
         """
         try:
             with self.opener(self.prefix + name) as file:
                 if unzip and name.endswith(".gz") and self._is_gzip(file, name):
                     with gzip.open(file) as unzipped:
-                        yield cast(BinaryIO, unzipped)
+                        yield self._bounded(unzipped, name)
                 elif unzip and name.endswith(".bz2"):
                     with bz2.open(file) as unzipped:
-                        yield cast(BinaryIO, unzipped)
+                        yield self._bounded(unzipped, name)
                 else:
                     yield file
         except DataError:
             raise
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             raise self._unreadable(name, error) from error
+
+    def _bounded(self, unzipped: Any, name: str) -> BinaryIO:
+        """A decompressed file, which may be as large as the limits allow."""
+        return cast(BinaryIO, io.BufferedReader(_Bounded(unzipped, self.packed(name), self.label(name)), _BLOCK))
 
     def _is_gzip(self, file: BinaryIO, name: str) -> bool:
         """Whether a file called .gz is compressed: browsers unpack some and keep the name, or save a page instead."""
@@ -156,27 +205,49 @@ class Files:
             )
         return head[:2] == b"\x1f\x8b" or not head
 
-    def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+    def read(self, name: str, limit: Limit = "bytes") -> bytes:
         """All bytes of one file, decompressed where it is a ``.gz`` or ``.bz2``.
 
+        Args:
+            name: of the file.
+            limit: which limit its length must be within, before any more is read.
+
         Raises:
-            DataError: as in `open`, or there are more than `limit` bytes.
+            DataError: as in `open`, or it is longer.
         """
-        if self.reader is not None and not name.endswith((".gz", ".bz2")):
+        most = getattr(limits(), limit)
+        packed = name.endswith((".gz", ".bz2"))
+        if self.reader is not None and not packed:
             try:
-                content = self.reader(self.prefix + name, limit + 1)
+                content = self.reader(self.prefix + name, most)
             except OSError as error:
                 raise self._unreadable(name, error) from error
-            if len(content) <= limit:
+            if content is not None:
                 return content
-        elif self.size(name) <= limit:
-            with self.open(name) as file:
-                content = file.read(limit + 1)
-            if len(content) <= limit:
-                return content
-        raise DataError(
-            f"{self.label(name)}: at most {limit:,} bytes are read, and the file has more; give a part of it"
-        )
+        self._check_length(self.size(name), limit, name)
+        with self.open(name) as file:
+            content = file.read()
+        self._check_length(len(content), limit, name)
+        return content
+
+    def lines(self, name: str) -> Generator[bytes]:
+        """The lines of a text file with their ends, none longer than the limit `line`.
+
+        Raises:
+            DataError: as in `open`, or a line is longer.
+        """
+        most = limits().line
+        self._check_length(self.size(name), "bytes", name)
+        with self.open(name) as file:
+            number = 0
+            while line := file.readline(most + 1):
+                number += 1
+                if len(line) > most:
+                    limits().check("line", len(line), f"{self.label(name)}: line {number}", "bytes in a line")
+                yield line
+
+    def _check_length(self, got: int, limit: Limit, name: str) -> None:
+        limits().check(limit, got, self.label(name), "bytes of a file", "give a part of it")
 
     def without_top_folder(self, chosen: Sequence[str] | None = None) -> Files:
         """The files, named from within the innermost folder that holds all of them, or those chosen; without others."""

@@ -31,7 +31,7 @@ class Placed(NamedTuple):
 def read_image_file(files: Files, name: str) -> Iterator[tuple[str, Pixels]]:
     """The image in one file, with its name for messages."""
     label = files.label(name)
-    yield label, decode(files.read(name), label)[None]
+    yield label, decode(files.read(name, "encoded"), label)[None]
 
 
 def several_pages(files: Files, names: Iterable[str]) -> list[str]:
@@ -41,7 +41,7 @@ def several_pages(files: Files, names: Iterable[str]) -> list[str]:
         may_have = not name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp"))
         if may_have and image_kind(files.head(name)) in ("TIFF", "GIF", "WEBP", "AVIF"):
             with suppress(DataError):
-                number += probe(files.read(name), name).pages > 1
+                number += probe(files.read(name, "encoded"), name).pages > 1
     return pages_note(number)
 
 
@@ -91,7 +91,7 @@ def read_placed(files: Files, placed: Sequence[Placed], options: ReadOptions, no
     """
     decoded = decode_all(
         len(placed),
-        lambda i: files.read(placed[i].name),
+        lambda i: files.read(placed[i].name, "encoded"),
         lambda i: files.label(placed[i].name),
         options,
         files.where,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from committee.data.dataset import LabelledImages
 from committee.data.formats.files import reason
+from committee.data.limits import limits
 from committee.errors import DataError, counted, nearest
 
 WAYS = (
@@ -107,7 +108,7 @@ def with_groups(
 
 def _is_column(given: str) -> bool:
     """Whether what the user says is none of the other `WAYS`."""
-    return given.partition(":")[0] not in ("path", "name") and not Path(given).is_file()
+    return given.partition(":")[0] not in ("path", "name") and not names_a_file(given)
 
 
 def _given(images: Sequence[LabelledImages], files: Sequence[Sequence[str]], given: str) -> list[NDArray[np.str_]]:
@@ -118,9 +119,17 @@ def _given(images: Sequence[LabelledImages], files: Sequence[Sequence[str]], giv
         if not all(len(part) for part in files):
             raise DataError(f"groups by {given} need image files, but the images lie in one file; give a CSV of groups")
         return [np.array([group_of(name) for name in part]) for part in files]
-    if Path(given).is_file():
+    if names_a_file(given):
         return _by_table(images, files, Path(given))
     raise DataError(f"groups are given by {WAYS}, got {given!r}; choose one of these")
+
+
+def names_a_file(given: str) -> bool:
+    """Whether what the user says is the path of a file."""
+    try:
+        return Path(given).is_file()
+    except OSError:  # too long for a path
+        return False
 
 
 def _by_folder(place: str) -> Callable[[str], str]:
@@ -163,11 +172,14 @@ def _by_pattern(pattern: str) -> Callable[[str], str]:
 def _by_table(images: Sequence[LabelledImages], files: Sequence[Sequence[str]], table: Path) -> list[NDArray[np.str_]]:
     """Groups from a table: two columns name images and groups, a single one has a row for each image in their order."""
     try:
+        limits().check("encoded", table.stat().st_size, str(table), "bytes of a table of groups")
         text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{table}: a table in UTF-8 is expected, got something else ({reason(error)})") from error
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{table}: a table in UTF-8 is expected, got something else ({reason(error)}); save it again"
+        ) from error
     sizes = [len(part) for part in images]
     if rows and all(len(row) == 1 for row in rows):
         column = [row[0] for row in rows][len(rows) - sum(sizes) :]

@@ -135,7 +135,7 @@ def read_idx(files: Files, name: str) -> NDArray[Any]:
                 f"{4 + len(sizes)}; copy or download it again"
             )
         shape = struct.unpack(f">{head[3]}I", sizes)
-        array = read_exactly(file, shape, np.dtype(_IDX_TYPES[head[2]]), label)
+        array = read_exactly(files, name, file, shape, np.dtype(_IDX_TYPES[head[2]]))
         if file.read(1):
             raise DataError(
                 f"{label}: the file is longer than its header says (shape {shape}); copy or download it again"

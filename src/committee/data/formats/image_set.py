@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +24,9 @@ from committee.data.formats.decode import (
     wanted_channels,
     with_channels,
 )
-from committee.data.formats.files import MAX_BYTES
 from committee.data.formats.kinds import IMAGES
 from committee.data.formats.plain_png import decode_alike
+from committee.data.limits import VARIABLE, limits
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
 
@@ -70,7 +71,7 @@ def decode_all(
 
     Raises:
         DataError: unreadable images, all in one message; images with and without colour or alpha; or more bytes than
-            `MAX_BYTES`.
+            the limit `bytes`.
     """
     plain = _plain(count, read, options, where)
     if plain is not None:
@@ -96,7 +97,7 @@ def decode_all(
         target = (options.image_size, options.image_size) if options.image_size else fitted(*common)
         dtype = np.dtype(np.uint16 if any(picture.bits == 16 for picture in pictures.values()) else np.uint8)
         shape = (len(pictures), *target, channels)
-        _check_room(shape, dtype)
+        _check_room(shape, dtype, where)
         pixels: Pixels = np.empty(shape, dtype)
         kept: list[int] = []
 
@@ -131,7 +132,7 @@ def _plain(count: int, read: Callable[[int], bytes], options: ReadOptions, where
     height, width, channels = pixels.shape[1:]
     wanted = wanted_channels({channels}, options.channels) if options.channels else channels  # alpha stays
     target = (options.image_size, options.image_size) if options.image_size else fitted(height, width)
-    _check_room((count, *target, wanted), pixels.dtype)
+    _check_room((count, *target, wanted), pixels.dtype, where)
     notes = () if target == (height, width) else (_resizing({(height, width): count}, target),)
     return Decoded(resized(with_channels(pixels, wanted, where), target), np.arange(count), notes)
 
@@ -155,6 +156,10 @@ def told(unreadable: Sequence[Unreadable], count: int, where: str, leave_out: st
     if number == 1:
         return unreadable[0][1] + (f", or leave it out{leave_out}" if leave_out else "")
     advice = f", or leave them out{leave_out}" if leave_out else ""
+    raised = [sentence[sentence.rindex(VARIABLE) :] for _, sentence in unreadable if f"set {VARIABLE}=" in sentence]
+    if raised:
+        highest = max(raised, key=lambda pair: int(re.sub(r"\D", "", pair.rpartition("=")[2]) or 0))
+        advice += f", or if you trust them, set {highest}"
     return (
         f"{where}: readable images are expected, got {number:,} of {count:,} that are not: "
         f"{with_reasons(unreadable, where)}; replace or remove them{advice}"
@@ -196,11 +201,12 @@ def _common_channels(pictures: Mapping[int, Picture], label: Callable[[int], str
     return pictures[first].channels
 
 
-def _check_room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def _check_room(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> None:
     """Images of this shape and type must not be over the limit."""
-    total = math.prod(shape) * dtype.itemsize
-    if total > MAX_BYTES:
-        raise DataError(
-            f"at most {MAX_BYTES:,} bytes are read, and {shape[0]:,} images of {shape[1]}x{shape[2]} pixels take "
-            f"{total:,}; choose a smaller image_size"
-        )
+    limits().check(
+        "bytes",
+        math.prod(shape) * dtype.itemsize,
+        where,
+        f"bytes of {shape[0]:,} images of {shape[1]}x{shape[2]} pixels",
+        "choose a smaller image_size",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 
 from committee.data.formats.files import Files
 from committee.errors import counted
@@ -63,6 +64,7 @@ _OTHERS = (
 """What files that are no images are called in messages, and how they begin."""
 
 
+@lru_cache(maxsize=256)  # images of one set begin alike
 def image_kind(head: bytes) -> str | None:
     """The kind of an image by its first bytes, as Pillow calls its decoder; None for anything that is not read."""
     return next((kind for kind, pattern in _MAGIC if pattern.match(head)), None)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from committee.data.formats.arrays import joined, with_validation
 from committee.data.formats.assemble import RawPart, RawSet
-from committee.data.formats.files import MAX_BYTES, Files, part_of
+from committee.data.formats.files import Files, part_of
 from committee.data.formats.kinds import image_kind
+from committee.data.limits import limits
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError
 
@@ -52,7 +53,7 @@ def read_libsvm_set(files: Files, options: ReadOptions) -> RawSet:
     parts: dict[str, RawPart] = {}
     for name, (labels, entries, _) in read.items():
         part = _part(name) if len(names) > 1 else "train"
-        new = RawPart(_dense(entries, pixels, files.label(name)), labels, files.label(name))
+        new = RawPart(_dense(entries, pixels, files.packed(name), files.label(name)), labels, files.label(name))
         parts[part] = joined(parts[part], new) if part in parts else new
     if "train" not in parts:
         raise DataError(f"{files.where}: a file of training images is expected, got {', '.join(names[:5])}; add it")
@@ -67,7 +68,7 @@ def read_libsvm_set(files: Files, options: ReadOptions) -> RawSet:
 def read_libsvm_images(files: Files, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
     """The images in one of LIBSVM's files, with their place for messages."""
     _, entries, width = _lines(files, name)
-    yield files.label(name), _dense(entries, _filled(width), files.label(name))
+    yield files.label(name), _dense(entries, _filled(width), files.packed(name), files.label(name))
 
 
 def _plain(name: str) -> str:
@@ -110,39 +111,44 @@ def _lines(files: Files, name: str) -> tuple[NDArray[Any], Entries, int]:
     where = files.label(name)
     labels: list[str] = []
     entries: Entries = []
-    for number, line in enumerate(files.read(name).splitlines(), start=1):
+    most = limits()
+    for number, line in enumerate(files.lines(name), start=1):
+        if len(line) > most.columns:
+            most.check("columns", line.count(b":"), f"{where}: line {number}", "pixels of an image")
         label, _, rest = line.partition(b"#")[0].strip().partition(b" ")
         if not label:
             continue
         try:
             pairs = np.array(rest.replace(b":", b" ").split(), dtype=np.float64).reshape(-1, 2)
             value = float(label)
+            if not abs(value) < 2**53:
+                raise ValueError
         except ValueError:
             raise DataError(
                 f"{where}: line {number} must be a label and pairs such as 1:0.5, got {line[:40]!r}; correct it"
             ) from None
-        positions = pairs[:, 0].astype(np.int64) - 1
+        with np.errstate(invalid="ignore", over="ignore"):  # no number and infinity are found here, and with all values
+            positions, values = pairs[:, 0].astype(np.int64) - 1, pairs[:, 1].astype(np.float32)
         if (positions < 0).any() or not np.array_equal(positions + 1, pairs[:, 0]):
             raise DataError(f"{where}: pixels are numbered from 1 on, got another number in line {number}; correct it")
         labels.append(str(int(value)) if value == int(value) else label.decode())
-        entries.append((positions, pairs[:, 1].astype(np.float32)))
+        entries.append((positions, values))
+    most.check("images", len(labels), where, "images", "give a part of them")
     if not labels:
         raise DataError(f"{where}: a line for each image is expected, got none; add the images")
     numbers = np.array([int(label) for label in labels]) if all(map(_is_whole, labels)) else np.array(labels)
-    return numbers, entries, max((int(positions.max()) + 1 for positions, _ in entries if len(positions)), default=1)
+    width = max((int(positions.max()) + 1 for positions, _ in entries if len(positions)), default=1)
+    most.check("columns", width, where, "pixels of an image", "give smaller images")
+    return numbers, entries, width
 
 
 def _is_whole(label: str) -> bool:
     return label.lstrip("-").isdigit()
 
 
-def _dense(entries: Entries, pixels: int, where: str) -> NDArray[np.float32]:
-    """(image, pixel), 0 where a line says nothing."""
-    if len(entries) * pixels * 4 > MAX_BYTES:
-        raise DataError(
-            f"{where}: at most {MAX_BYTES:,} bytes are read, and {len(entries):,} images of {pixels:,} pixels have "
-            "more; give a part of them"
-        )
+def _dense(entries: Entries, pixels: int, packed: int, where: str) -> NDArray[np.float32]:
+    """(image, pixel), 0 where a line says nothing; not many times the bytes of the file, `packed`."""
+    limits().check_unpacked(len(entries) * pixels * 4, packed, where)
     values = np.zeros((len(entries), pixels), np.float32)
     for row, (positions, cells) in zip(values, entries, strict=True):
         row[positions] = cells

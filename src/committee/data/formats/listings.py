@@ -15,7 +15,7 @@ from committee.data.formats.csv_columns import LABEL_NAMES, given_column, is_num
 from committee.data.formats.csv_numbers import decoded
 from committee.data.formats.files import PARTS, Files
 from committee.data.formats.folders import Placed, read_placed
-from committee.data.formats.groups import column_note, group_column
+from committee.data.formats.groups import column_note, group_column, names_a_file
 from committee.data.formats.kinds import image_names, names_an_image
 from committee.data.read_options import ReadOptions
 from committee.errors import DataError, counted
@@ -131,7 +131,7 @@ def read_listing_set(files: Files, options: ReadOptions) -> RawSet:
 
 def _is_file(path: str, given: str | None) -> bool:
     """Whether a path is the file that the user gives."""
-    return given is not None and Path(given).is_file() and Path(path).resolve() == Path(given).resolve()
+    return given is not None and names_a_file(given) and Path(path).resolve() == Path(given).resolve()
 
 
 def _place(found: dict[str, Placed], new: Placed, files: Files, listing: Listing) -> None:
@@ -219,11 +219,11 @@ def _listing(files: Files, name: str, index: _Index, *, peek: bool = False) -> L
             content = file.read(_PEEK)
             content = content if len(content) < _PEEK else content[: content.rfind(b"\n") + 1]
     else:
-        content = files.read(name)
+        content = files.read(name, "encoded")
     try:
         text = decoded(content.removeprefix(b"\xef\xbb\xbf"), files.label(name))
         names, rows = _json_rows(text) if name.lower().endswith(".jsonl") else (None, _cells(text, name))
-    except (DataError, ValueError, csv.Error):
+    except (DataError, ValueError, RecursionError, csv.Error):
         return None  # no text, or no table
     *folders, base = name.split("/")
     part = _part_of([*re.split("[^a-z0-9]+", base.lower()), *reversed(folders)])

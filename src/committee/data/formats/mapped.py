@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import os
 import tempfile
@@ -12,7 +13,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.data.formats.files import MAX_BYTES
+from committee.data.formats.files import Files
+from committee.data.limits import VARIABLE, limits
 from committee.errors import DataError
 
 MAPPED_BYTES = 64 * 2**20
@@ -73,24 +75,35 @@ def split_rows(
     return array[: len(first)], array[len(first) :]
 
 
-def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> NDArray[Any]:
+def read_exactly(files: Files, name: str, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The array that a file holds from here on: a large one in an uncompressed file is memory-mapped, others are read.
 
     Args:
-        file: open, positioned behind the header.
+        files: where the file is.
+        name: its name there.
+        file: the same, open, positioned behind the header.
         shape: as the header says.
         dtype: as the header says.
-        label: name for messages.
 
     Raises:
-        DataError: the array would be larger than `MAX_BYTES`, or the file ends early.
+        DataError: the array would be over a limit (`images`, `bytes`, `expansion`) or is empty, or the file ends early.
     """
-    expected = int(np.prod([int(size) for size in shape], dtype=object)) * dtype.itemsize
-    if expected > MAX_BYTES:
+    label = files.label(name)
+    most, sizes = limits(), [int(size) for size in shape]
+    if dtype.itemsize == 0 or 0 in sizes[1:]:
+        raise DataError(f"{label}: an array with numbers in it is expected, got the shape {shape} of {dtype}; check it")
+    expected = math.prod(sizes) * dtype.itemsize
+    if expected > most.bytes:
         raise DataError(
-            f"{label}: at most {MAX_BYTES:,} bytes are read, and the header announces {expected:,} (shape {shape}, "
-            f"{dtype}); check the file or give fewer images"
+            f"{label}: at most {most.bytes:,} bytes are read, and the header announces {expected:,} (shape {shape}, "
+            f"{dtype}); check the file, give fewer images, or if you trust it, set {VARIABLE}="
+            f"{most.raised('bytes', expected)}"
         )
+    most.check("images", sizes[0] if sizes else 0, label, f"rows of an array (shape {shape})", "give a part of them")
+    if name.endswith((".gz", ".bz2")):
+        most.check_unpacked(expected, files.packed(name), label)
+    elif expected > (left := files.size(name) - file.tell()):
+        raise _cut_off(label, expected, left)
     if expected >= MAPPED_BYTES and (path := _plain_file(file, expected)):
         array = np.asarray(np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape))
         file.seek(expected, os.SEEK_CUR)
@@ -104,8 +117,11 @@ def read_exactly(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], l
     except (EOFError, zlib.error):
         pass
     if got < expected:
-        raise DataError(
-            f"{label}: the file is cut off: {expected:,} bytes of data are expected, got {got:,}; "
-            "copy or download it again"
-        )
+        raise _cut_off(label, expected, got)
     return array
+
+
+def _cut_off(label: str, expected: int, got: int) -> DataError:
+    return DataError(
+        f"{label}: the file is cut off: {expected:,} bytes of data are expected, got {got:,}; copy or download it again"
+    )

@@ -13,8 +13,17 @@ from numpy.typing import NDArray
 
 from committee.data.formats.arrays import NamedArray, role_of, set_of
 from committee.data.formats.assemble import RawPart, RawSet
-from committee.data.formats.files import MAX_BYTES, Files, names_by_part, reason
+from committee.data.formats.files import Files, names_by_part, reason
+from committee.data.limits import limits
 from committee.errors import DataError, require
+
+# fmt: off
+_BYTES = {
+    "double": 8, "single": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8,
+    "uint64": 8, "logical": 1, "char": 4,
+}
+# fmt: on
+"""MATLAB's types whose variables are read, and how many bytes a value of each takes."""
 
 _SVHN_NOTE = "label 10 became 0, as SVHN means it"
 
@@ -32,7 +41,7 @@ def read_mat_set(files: Files) -> RawSet:
     feature learning").
 
     Raises:
-        DataError: a variable is missing, a file is damaged, too large or in MATLAB's format 7.3.
+        DataError: a variable is missing, a file is damaged, over a limit or in MATLAB's format 7.3.
         MissingExtraError: the package scipy is not installed.
     """
     found: list[NamedArray] = []
@@ -84,13 +93,12 @@ def _variables(files: Files, name: str) -> dict[str, NDArray[Any]]:
     scipy_io = require("scipy.io", extra="matlab", purpose="Reading MATLAB files")
     content = io.BytesIO(files.read(name))
     try:
-        announced = sum(prod(shape) for _, shape, _ in scipy_io.whosmat(content))
-        if announced > MAX_BYTES:
-            raise DataError(
-                f"{where}: at most {MAX_BYTES:,} values are read, and the file has {announced:,}; give a part"
-            )
+        listed = [(key, shape, kind) for key, shape, kind in scipy_io.whosmat(content) if role_of(key)]
+        wanted = [key for key, _, kind in listed if kind in _BYTES]
+        announced = sum(prod(shape) * _BYTES[kind] for _, shape, kind in listed if kind in _BYTES)
+        limits().check_unpacked(announced, files.packed(name), where)
         content.seek(0)
-        loaded = scipy_io.loadmat(content)
+        loaded = scipy_io.loadmat(content, variable_names=wanted)
     except DataError:
         raise
     except NotImplementedError as error:

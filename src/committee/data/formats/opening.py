@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from committee.data.formats.files import MAX_BYTES, Files, reason
+from committee.data.formats.files import FAULTS, Files, reason
+from committee.data.limits import limits
 from committee.errors import DataError, counted
 
-MAX_FILES = 2_000_000
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END_64 = struct.Struct("<4sQ2H2L4Q")
+"""The records at the end of a zip, and in front of it where it has 64-bit sizes."""
+
+_ENTRY_BYTES = 47
+"""The fewest bytes of a member in a zip's directory: its name has one character."""
 
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
@@ -24,17 +32,20 @@ def _wanted(parts: list[str]) -> bool:
     return not any(part.startswith(".") or part in _CLUTTER for part in parts)
 
 
-def _beginning(path: str, limit: int) -> bytes:
-    """At most so many bytes of a file, without what Python's file objects cost: a third of decoding a small image."""
+def _content(path: str, most: int) -> bytes | None:
+    """A file, without what Python's file objects cost: a third of decoding a small image. None where it is longer."""
     handle = os.open(path, _READ)
     try:
-        content = os.read(handle, min(limit, 2**16))
+        content = os.read(handle, 2**16)
         if len(content) < 2**16:
-            return content
+            return content if len(content) <= most else None
+        if os.fstat(handle).st_size > most:
+            return None
         parts = [content]
-        while parts[-1] and (left := limit - sum(map(len, parts))):
+        while parts[-1] and (left := most + 1 - sum(map(len, parts))) > 0:
             parts.append(os.read(handle, min(left, 2**24)))
-        return b"".join(parts)
+        content = b"".join(parts)
+        return content if len(content) <= most else None
     finally:
         os.close(handle)
 
@@ -66,11 +77,7 @@ def _walked(path: Path, deep: bool) -> tuple[list[str], list[str], list[str]]:
         folders.append(name)
         files, inner, links = _listed(path / name, f"{name}/" if name else "")
         names += files
-        if len(names) > MAX_FILES:
-            raise DataError(
-                f"{path}: at most {MAX_FILES:,} files are read, and the folder has more; give the path of the "
-                "folder that holds the images"
-            )
+        limits().check("files", len(names), str(path), "files", "give the path of the folder that holds the images")
         if not deep:
             break
         real += [(folder, target / folder.rpartition("/")[2]) for folder in inner]
@@ -127,18 +134,22 @@ def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
     Raises:
         DataError: the path or a folder in it does not exist or cannot be read, or it is a damaged zip.
     """
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise DataError(f"{path}: the path cannot be followed ({error.strerror}); check it") from error
+    if is_folder:
         names, folders, notes = _walked(path, deep)
         yield Files(
             str(path),
             tuple(names),
             lambda name: (path / name).open("rb"),
             lambda name: (path / name).stat().st_size,
-            reader=lambda name, limit: _beginning(f"{path}/{name}", limit),
+            reader=lambda name, most: _content(f"{path}/{name}", most),
             folders=tuple(folders),
             notes=tuple(notes),
         )
-    elif not path.is_file():
+    elif not is_file:
         raise DataError(f"{path}: there is no such file or folder; check the path")
     elif path.suffix.lower() in (".zip", ".npz"):
         with _opened_zip(path.open("rb"), str(path)) as files:
@@ -150,7 +161,7 @@ def open_files(path: Path, deep: bool = True) -> Iterator[Files]:
 @contextmanager
 def open_zip(files: Files, name: str) -> Iterator[Files]:
     """The members of a zip, such as an NPZ, that is one of `files`."""
-    with files.open(name) as file, _opened_zip(file, files.label(name)) as members:
+    with files.open(name) as file, _opened_zip(file, files.label(name), files.packed(name)) as members:
         yield members
 
 
@@ -164,28 +175,75 @@ def _folders_of_zip(archive: zipfile.ZipFile) -> set[str]:
     return found
 
 
+def _directory_bytes(file: BinaryIO) -> int:
+    """The length of a zip's directory, as the record at its end says (APPNOTE.TXT, 4.3.14 to 4.3.16); 0 for no zip."""
+    size = file.seek(0, os.SEEK_END)
+    start = max(0, size - _END.size - 2**16)
+    file.seek(start)
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < _END.size:
+        return 0
+    length = int(_END.unpack_from(tail, at)[5])
+    locator = at - _LOCATOR.size
+    if length == 2**32 - 1 and locator >= 0 and tail[locator : locator + 4] == b"PK\x06\x07":
+        file.seek(min(_LOCATOR.unpack_from(tail, locator)[2], size))
+        record = file.read(_END_64.size)
+        length = int(_END_64.unpack(record)[8]) if len(record) == _END_64.size else 0
+    return length
+
+
 @contextmanager
-def _opened_zip(file: BinaryIO, where: str) -> Iterator[Files]:
+def _opened_zip(file: BinaryIO, where: str, packed: int | None = None) -> Iterator[Files]:
+    """The members of a zip, of which only the directory is read, once it is known to be within the limits.
+
+    Args:
+        file: the zip, open.
+        where: for messages.
+        packed: its bytes where it is stored, in a zip around it; None for a file.
+    """
     with file:
         try:
+            size = file.seek(0, os.SEEK_END)
+            limits().check("files", _directory_bytes(file) // _ENTRY_BYTES, where, "files in a zip", "unpack it")
             archive = zipfile.ZipFile(file)
             infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except DataError:
+            raise
+        except FAULTS as error:
             raise DataError(
                 f"{where}: a zip is expected, got something else ({reason(error)}); copy or download it again"
             ) from error
         with archive:
-            promised = sum(info.file_size for info in infos.values())
-            if promised > MAX_BYTES:
-                raise DataError(
-                    f"{where}: at most {MAX_BYTES:,} bytes are read, and it would unpack to {promised:,}; "
-                    "unpack it yourself and give the part you need"
-                )
+            limits().check_unpacked(sum(info.file_size for info in infos.values()), packed or size, where)
+            _check_kinds(infos.values(), where)
+            share = min(1, (size if packed is None else packed) / max(size, 1))
             yield Files(
                 where,
                 tuple(sorted(name for name in infos if _wanted(name.split("/")))),
-                lambda name: cast(BinaryIO, archive.open(infos[name])),
+                lambda name: _member(archive, infos[name], where),
                 lambda name: infos[name].file_size,
+                packer=lambda name: int(infos[name].compress_size * share),
                 separator=": ",
                 folders=tuple(sorted(_folders_of_zip(archive))),
             )
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> BinaryIO:
+    """A member of a zip, open."""
+    try:
+        return cast(BinaryIO, archive.open(info))
+    except FAULTS as error:
+        raise DataError(
+            f"{where}: {info.filename}: the file cannot be read ({reason(error)}); copy or download it again"
+        ) from error
+
+
+def _check_kinds(infos: Iterable[zipfile.ZipInfo], where: str) -> None:
+    """Members must be stored or deflated: Python unpacks those of other kinds without any bound on their memory."""
+    odd = next((info for info in infos if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)), None)
+    if odd is not None:
+        kind = zipfile.compressor_names.get(odd.compress_type, str(odd.compress_type))  # type: ignore[attr-defined]
+        raise DataError(
+            f"{where}: members that are stored or deflated are expected, got {odd.filename} ({kind}); zip it again"
+        )

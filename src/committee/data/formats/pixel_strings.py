@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 
 from committee.data.formats.assemble import RawPart
 from committee.data.formats.csv_columns import given_column
-from committee.data.formats.csv_numbers import BOM, decoded, digit_table
-from committee.data.formats.files import PARTS, Files, reason
+from committee.data.formats.csv_numbers import BOM, digit_table, first_cells, parsing, text_lines
+from committee.data.formats.files import PARTS, Files
 from committee.data.read_options import AS_IT_IS, ReadOptions
 from committee.errors import DataError
 
@@ -25,15 +24,18 @@ _ROWS = 1000
 
 def has_pixel_strings(files: Files, name: str) -> bool:
     """Whether a CSV file has a column `pixels` whose first cell holds several numbers."""
-    with files.open(name) as file:
-        head, row = (line.decode(errors="replace") for line in (file.readline().removeprefix(BOM), file.readline()))
-    names = _names(head)
-    cells = next(csv.reader([row]), [])
-    return _PIXELS in names and names.index(_PIXELS) < len(cells) and " " in cells[names.index(_PIXELS)].strip()
+    lines = files.lines(name)
+    head, row = (next(lines, b"").removeprefix(BOM) for _ in range(2))
+    lines.close()
+    names = _names(head, files.label(name))
+    if _PIXELS not in names:
+        return False
+    cells = first_cells(row, files.label(name))
+    return names.index(_PIXELS) < len(cells) and " " in cells[names.index(_PIXELS)].strip()
 
 
-def _names(head: str) -> list[str]:
-    return [cell.strip().lower() for cell in next(csv.reader([head]), [])]
+def _names(head: bytes, where: str) -> list[str]:
+    return [cell.strip().lower() for cell in first_cells(head, where)]
 
 
 def read_pixel_strings(
@@ -51,8 +53,8 @@ def read_pixel_strings(
         DataError: a cell that is no number, rows of several lengths, or a usage that is not known; the row is named.
     """
     where = files.label(name)
-    text = io.StringIO(decoded(files.read(name).removeprefix(BOM), where), newline="")
-    names = _names(text.readline())
+    text = text_lines(files, name, ",")
+    names = _names(next(text).encode(), where)
     pixels = names.index(_PIXELS)
     usage = names.index(_USAGE) if _USAGE in names else None
     others = [column for column in range(len(names)) if column not in (pixels, usage)]
@@ -90,18 +92,16 @@ def read_pixel_strings(
     }
 
 
-def _blocks(text: io.StringIO, where: str) -> Iterator[tuple[int, list[list[str]]]]:
+def _blocks(text: Iterator[str], where: str) -> Iterator[tuple[int, list[list[str]]]]:
     """Rows in blocks, with the number of each block's first row."""
     rows: list[list[str]] = []
     first = 2
-    try:
+    with parsing(where):
         for row in csv.reader(text):
             rows += [row] if row else []
             if len(rows) == _ROWS:
                 yield first, rows
                 first, rows = first + _ROWS, []
-    except csv.Error as error:
-        raise DataError(f"{where}: a CSV table is expected, got something else ({reason(error)})") from error
     if rows:
         yield first, rows
 

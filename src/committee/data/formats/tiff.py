@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import Pixels
-from committee.data.formats.files import check_image_size, decoding
+from committee.data.formats.files import FAULTS, check_image_size, decoding
 from committee.errors import DataError, MissingExtraError, require
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def pixels_from(values: NDArray[Any], label: str, *, white_is_zero: bool = False
 
 
 def header(content: bytes, label: str) -> tuple[int, int, int, int, int, int]:
-    """Height, width, channels, bits and EXIF orientation of the first page, and the number of pages.
+    """Height, width, channels, bits and EXIF orientation of the first page, and 2 for several pages.
 
     Raises:
         DataError: this is not a TIFF that can be read, or tifffile is not installed.
@@ -102,7 +102,7 @@ def _orientation(page: TiffPage) -> int:
 
 @contextmanager
 def _opened(content: bytes, label: str) -> Iterator[tuple[TiffPage, int]]:
-    """The first page and the number of pages, by tifffile."""
+    """The first page, and 2 for several pages, by tifffile."""
     try:
         tifffile = require("tifffile", extra="tiff", purpose="Reading TIFF files of this kind")
     except MissingExtraError as error:
@@ -120,8 +120,17 @@ def _opened(content: bytes, label: str) -> Iterator[tuple[TiffPage, int]]:
                 f"{label}: 1 to 4 channels of numbers are expected, got {page.samplesperpixel} of {page.dtype}; "
                 "keep those that matter"
             )
-        check_image_size(page.imagelength, page.imagewidth, label)
+        bits = 8 * page.dtype.itemsize
+        check_image_size(page.imagelength, page.imagewidth, page.samplesperpixel, bits, len(content), label)
         strips = math.prod(page.chunked)
         if strips > len(page.dataoffsets):
             raise ValueError(f"{strips:,} strips or tiles are expected, got {len(page.dataoffsets):,}")
-        yield page, len(file.pages)
+        yield page, 2 if _has_second(file) else 1
+
+
+def _has_second(file: Any) -> bool:
+    """Whether there is a second page; they are not counted, since a file may chain any number."""
+    try:
+        return file.pages[1] is not None
+    except (IndexError, *FAULTS):
+        return False

@@ -61,7 +61,7 @@ def value_range(
         DataError: a value is NaN or infinite, or the test part has another range than the training part.
     """
     if given is not None:
-        if not (np.isfinite(given).all() and given[0] < given[1]):
+        if not (np.isfinite(given).all() and given[0] < given[1] and _can_be_scaled(*given)):
             raise DataError(
                 f"the pixel range must be two numbers, that of black below that of white, got {given[0]:g} and "
                 f"{given[1]:g}; give them as LOW,HIGH"
@@ -78,12 +78,21 @@ def value_range(
         is_float = arrays[0].dtype.kind == "f"
         return (ValueRange(low=0, high=255) if is_float else None), _dark(train)
     values = _found(train)
+    if not _can_be_scaled(values.low, values.high):
+        raise DataError(
+            f"{where[0]}: values that differ are expected, got {values.low:g} to {values.high:g}; rescale them"
+        )
     notes = [_said(values)]
     for array, place in zip(arrays[1:], where[1:], strict=True):
         if array.size:
             _check_near(_spread(array, place), values, place, f"the training images (of {where[0]})")
             notes += _cut_off([array], [place], values)
     return values, notes
+
+
+def _can_be_scaled(low: float, high: float) -> bool:
+    """Whether the width of a range is a number that others can be divided by."""
+    return math.isfinite(high - low) and high - low > 1e-300
 
 
 def to_pixels(array: NDArray[Any], where: str, values: ValueRange, pixel_range: int) -> Pixels:

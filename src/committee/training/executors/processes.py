@@ -1,7 +1,8 @@
 """Jobs in worker processes, each with one thread; all of them map the same image files into memory.
 
-The parent hands a worker its next job when it finishes one. If a worker dies (killed, out of memory), its job fails and
-another worker takes its place. Only the parent sees Ctrl-C; it ends the workers, whose checkpoints are whole.
+The parent hands a worker its next job when it finishes one. A worker that a signal kills (memory ran out, or somebody
+did) is started again with the same job, from its checkpoint; one that ends by itself has met a bug, which it would meet
+again. Only the parent sees Ctrl-C; it ends the workers, whose checkpoints are whole.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from committee.training.jobs import Event, Failed, Finished, Job, execute
+from committee.training.jobs import Died, Event, Failed, Finished, Job, Remark
+from committee.training.worker import Stop, work
+
+MOST_STARTS = 3  # of a job whose worker is killed
+ORDINALS = {1: "the first", 2: "the second", 3: "the third"}
 
 
 @dataclass
@@ -27,9 +32,14 @@ class _Worker:
 
 
 def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
-    """Execute the jobs in this many processes, in their order, as workers become free."""
+    """Execute the jobs in this many processes, in their order, as workers become free.
+
+    Raises:
+        CommitteeError: a worker cannot write or read a file; all workers are ended, and their checkpoints stay.
+    """
     refuse_to_train_while_imported()
     waiting = deque(jobs)
+    starts = Counter[tuple[str, int]]()
     active: dict[Connection, _Worker] = {}
     try:
         while waiting or active:
@@ -40,25 +50,28 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
                 assert isinstance(pipe, Connection)
                 worker = active[pipe]
                 try:
-                    event: Event = pipe.recv()
+                    event: Event | Stop = pipe.recv()
                 except (EOFError, OSError):
                     worker.process.join()
                     del active[pipe]
-                    yield Failed(worker.job.member, _why_it_died(worker.process.exitcode), worker.job.model)
+                    job = worker.job
+                    starts[job.model, job.member] += 1
+                    event = _after_death(job, worker.process.exitcode, starts[job.model, job.member])
+                    if isinstance(event, Remark):
+                        waiting.appendleft(job)
+                    yield event
                     continue
+                if isinstance(event, Stop):
+                    raise event.error
                 yield event
-                if isinstance(event, (Finished, Failed)):
+                if isinstance(event, Finished | Failed):
                     if waiting:
-                        worker.job = waiting.popleft()
-                        pipe.send(worker.job)
+                        _give(worker, waiting.popleft())
                     else:
-                        pipe.send(None)
-                        worker.process.join()
-                        del active[pipe]
+                        _end(active.pop(pipe))
     finally:
         for worker in active.values():
-            worker.process.terminate()
-            worker.process.join()
+            _end(worker)
 
 
 def refuse_to_train_while_imported() -> None:
@@ -71,23 +84,52 @@ def refuse_to_train_while_imported() -> None:
         )
 
 
-def _why_it_died(status: int | None) -> str:
-    """What a worker's exit status says."""
-    if status is not None and status < 0:
-        return f"its worker process was killed by signal {-status}; if memory ran out, use fewer --workers"
-    return f"its worker process ended with status {status}; its own error message is above"
+def _after_death(job: Job, status: int | None, starts: int) -> Remark | Died | Finished:
+    """What a worker's death means for its job: a remark where it is started again."""
+    if job.folder and job.folder.is_done:  # it died between the last file and the event
+        return Finished(job.member, job.folder.record, model=job.model)
+    why = f"its worker process {_how_it_died(status)}"
+    if status is None or status >= 0:
+        return Died(job.member, f"{why}; its own error message is above", job.model)
+    if starts >= MOST_STARTS:
+        return Died(job.member, f"{why}, {ORDINALS[starts]} time", job.model)
+    start = "from its checkpoint" if job.folder and job.folder.has_begun else "from the beginning"
+    return Remark(job.member, f"{why}, {ORDINALS[starts]} time; it is started again {start}", job.model)
+
+
+def _how_it_died(status: int | None) -> str:
+    """What an exit status says, as a phrase."""
+    if status is None or status >= 0:
+        return f"ended with status {status}"
+    names = {each.value: each.name for each in signal.Signals}
+    name = names.get(-status, f"signal {-status}")
+    usual = " (the usual reason is that memory ran out; fewer --workers need less)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{usual}"
 
 
 def _start(job: Job) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads may hang
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs,), daemon=True)
+    process = context.Process(target=work, args=(theirs,), daemon=True)
     with _interrupts_ignored():  # inherited, so that a worker ignores Ctrl-C from its first moment
         process.start()
     theirs.close()
+    worker = _Worker(process, ours, job)
+    _give(worker, job)
+    return worker
+
+
+def _give(worker: _Worker, job: Job) -> None:
+    worker.job = job
     with suppress(OSError):  # a worker that is already dead is noticed when its event is awaited
-        ours.send(job)
-    return _Worker(process, ours, job)
+        worker.pipe.send(job)
+
+
+def _end(worker: _Worker) -> None:
+    """End a worker at once: what it finished is written, and unloading PyTorch would take a second."""
+    worker.process.terminate()
+    worker.process.join()
+    worker.pipe.close()
 
 
 @contextmanager
@@ -100,14 +142,3 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _work(pipe: Connection) -> None:
-    """What a worker does: jobs in, events out, until it gets None."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        while (job := pipe.recv()) is not None:
-            for event in execute(job):
-                pipe.send(event)
-    except (EOFError, BrokenPipeError):  # the parent is gone
-        return

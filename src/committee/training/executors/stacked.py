@@ -1,4 +1,7 @@
-"""Jobs of one recipe in this process, as many at once as fit together; those that do not, one after the other."""
+"""Jobs of one recipe in this process, as many at once as fit together; those that do not, one after the other.
+
+A stack writes no checkpoints, since its members share one optimiser: where it is interrupted, they begin again.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from committee.nn.devices import single_threaded
-from committee.training.jobs import Event, Job, epoch_done, execute, failed, finished
+from committee.training.jobs import Event, Job, epoch_done, execute, failed, files_needed, finished
 from committee.training.stacked_loop import fit_stacked, reason_not_to_stack
 from committee.training.state import NonFiniteLossError, TrainedNetwork, TrainingState
 
@@ -27,7 +30,16 @@ def run(jobs: Sequence[Job]) -> Generator[Event]:
 
 
 def run_together(jobs: Sequence[Job]) -> Iterator[Event]:
-    """Execute jobs as a stack, or one after the other where they make none or one of them has begun already."""
+    """Execute jobs as a stack, or one after the other where they make none or one of them has begun already.
+
+    Raises:
+        StorageError: a file cannot be written or read.
+    """
+    with files_needed(jobs[0]):
+        yield from _run_together(jobs)
+
+
+def _run_together(jobs: Sequence[Job]) -> Iterator[Event]:
     images = jobs[0].images.load()
     tasks = [job.task(images.labels) for job in jobs]
     if reason_not_to_stack(tasks) or any(job.folder and job.folder.has_begun for job in jobs):
