@@ -154,12 +154,12 @@ def test_commands_that_read_a_run_print_names_as_text(trained: tuple[Path, Resul
         ("evaluate", run),
         ("data", "info", "--", file),
         ("data", "check", "--out", "checked", "--", file),
-        ("predict", run, "\x1b[31m missing"),
-        ("train", "\x1b[31m missing"),
-        ("train", "digits", "--recipe", "\x1b[31m\nError: forged"),
-        ("\x1b[31m",),
-        ("train", "digits", "--\x1b[31m"),
-        ("train", "digits", "--seed", "\x1b[31m"),
+        ("predict", run, "\x1b]0;t\x07\u202e missing"),
+        ("train", "\x1b]0;t\x07\u202e missing"),
+        ("train", "digits", "--recipe", "\x1b]0;t\x07\u202e\nError: forged"),
+        ("\x1b]0;t\x07\u202e",),
+        ("train", "digits", "--\x1b]0;t\x07\u202e"),
+        ("train", "digits", "--seed", "\x1b]0;t\x07\u202e"),
     ):
         printed = committee(*arguments).output
         assert "csv" in arguments or not re.search(r"^(Note|Error): forged", printed, re.MULTILINE)
@@ -228,7 +228,7 @@ def assert_alike(hostile: str, plain: str) -> None:
 def many_classes(path: Path, names: Sequence[str]) -> RunFolder:
     """The folder of a synthetic run with all these class names, which are those of its images, data and texts, too."""
     folder = write_run(path, Shape(tuple(names), images=len(names), members=2, limit=len(names)))
-    results, label = folder.results, iter(names * 20)
+    results, label = folder.results, iter((*names, "caf\udce9") * 20)
 
     def named(picture: Picture) -> Picture:
         return picture.model_copy(update={"name": next(label)})
@@ -504,11 +504,12 @@ def test_terminal_lines_are_one_line_each(capsys: pytest.CaptureFixture[str]) ->
 def test_tables_on_the_terminal_show_names_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables.show_study(study_of(tmp_path / "study", HOSTILE).results)
     members = many_members(tmp_path / "run")
-    terminal.console(width=200).print(tables.members_table(members.results))
+    terminal.console(width=200).print(tables.members_table(members.results), "[bold]kept[/bold]")
     terminal.say(*tables.closing_lines(members.results))
     text = capsys.readouterr().out
     assert hidden(text, "\n") == set()
     assert "[red]red[/red]" in text
+    assert "[bold]kept[/bold]" in text
     assert ":smile:" in text
 
 
