@@ -35,7 +35,7 @@ from committee.training.executors import processes
 from committee.training.jobs import Died, EpochDone, Event, Failed, Finished, Job, Remark
 from committee.training.plan import plan_training
 from committee.training.shared_images import shared
-from committee.training.state import TrainedNetwork
+from committee.training.state import StepProgress, TrainedNetwork
 from reliability.scale import cases, record_figure
 
 MEMBERS, EPOCHS = 5, 3
@@ -77,7 +77,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing happened to."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "write_run_page", lambda folder: None)
+        patch.setattr(evaluation, "write_run_page", lambda *given: None)
         assert call("train", "digits", *SMALL, "--workers", "1", "--out", run).exit_code == 0
     return run
 
@@ -85,12 +85,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without their page, whose figures take most of the time."""
-    monkeypatch.setattr(evaluation, "write_run_page", lambda folder: None)
+    monkeypatch.setattr(evaluation, "write_run_page", lambda *given: None)
 
 
 KILLED = (
     r"its worker process was killed by SIGKILL \(the usual reason is that memory ran out; fewer --workers need less\), "
-    r"the (first|second) time; it is started again from (the beginning|its checkpoint)"
+    r"the (first|second) time; it is started again from its checkpoint"
 )
 START = processes._start
 
@@ -121,35 +121,33 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[processes._Worker]:
 
 @pytest.mark.usefixtures("no_page")
 def test_every_member_s_worker_is_killed_once_and_the_bytes_are_the_same(
-    undisturbed: Path, started: list[processes._Worker], tmp_path: Path, digits: ImageDataset, monkeypatch: Any
+    undisturbed: Path, started: list[processes._Worker], tmp_path: Path, digits: ImageDataset
 ) -> None:
     runs, kills, began = cases(1, 20), 0, time.monotonic()
     for number in range(runs):
         run, killed, remarks = tmp_path / str(number), set[int](), dict[int, str]()
         delays = numpy_generator("kills", number).uniform(0, 0.3, MEMBERS) if number else np.zeros(MEMBERS)
+        went_on = dict[int, tuple[int, int]]()  # each killed member's first step afterwards: epoch, step
 
-        def stop(event: Event) -> None:
-            if isinstance(event, EpochDone) and event.record.epoch == 1:
-                raise RuntimeError
-
-        def kill(event: Event, killed: Any = killed, remarks: Any = remarks, delays: Any = delays) -> None:
+        def kill(
+            event: Event, killed: Any = killed, remarks: Any = remarks, delays: Any = delays, went_on: Any = went_on
+        ) -> None:
             if isinstance(event, Remark):
                 remarks[event.member] = event.text
-            elif event.member not in killed:
+            elif isinstance(event, StepProgress) and event.member in remarks:
+                went_on.setdefault(event.member, (event.epoch, event.step))
+            elif isinstance(event, EpochDone) and event.member not in killed:
                 killed.add(event.member)
                 (victim,) = (each for each in started if each.job.member == event.member and each.process.is_alive())
                 threading.Timer(delays[event.member], victim.process.kill).start()
 
-        with monkeypatch.context() as patch:  # member 0 has a checkpoint
-            patch.setattr(jobs, "CHECKPOINT_SECONDS", 0.0)
-            with pytest.raises(RuntimeError):
-                committee.train(digits, RECIPE, run, committee.Setting(workers=1), on_event=stop)
-        committee.train(digits, RECIPE, run, committee.Setting(workers=2), on_event=kill)
+        setting = committee.Setting(workers=2, checkpoint_seconds=0.0)  # a checkpoint after every step
+        committee.train(digits, RECIPE, run, setting, on_event=kill)
         assert contents(run) == contents(undisturbed), number
         kills += len(remarks)
         assert remarks
         assert all(re.fullmatch(KILLED, text) for text in remarks.values()), remarks
-        assert number or remarks[0].endswith("its checkpoint"), remarks
+        assert all(step > (1, 1) for step in went_on.values()), went_on  # from the checkpoint, in fact
         shutil.rmtree(run)
         started.clear()
     record_figure("killed workers", f"{kills} kills in {runs} runs, {time.monotonic() - began:.0f} s, equal bytes")
@@ -173,7 +171,7 @@ def test_a_third_death_leaves_the_test_images_sealed_and_the_same_command_comple
     assert not folder.test_openings
     assert (folder.manifest.died_members, folder.manifest.failed_members) == ((1,), ())
     assert call("verify", run).exit_code == 0
-    monkeypatch.setattr(evaluation, "write_run_page", lambda folder: None)
+    monkeypatch.setattr(evaluation, "write_run_page", lambda *given: None)
     shutil.copytree(run, tmp_path / "smaller")
     smaller = json.loads(call("evaluate", tmp_path / "smaller", "--json").stdout)
     assert (smaller["members"], smaller["died_members"], smaller["test_openings"]) == (4, [1], 1)
@@ -288,6 +286,7 @@ def test_workers_end_with_their_parent_and_the_next_training_removes_its_copies(
     mine = temporary / "committee-of-mine"
     mine.mkdir()
     (mine / "votes.txt").write_text("not a copy of images")
+    os.utime(mine, (0, 0))
     without_lock = temporary / "committee-abcdefgh"  # as version 0.5 left them
     without_lock.mkdir()
     (without_lock / "0-pixels.npy").touch()
@@ -433,7 +432,7 @@ def test_a_loss_that_is_not_finite_stays_with_its_member(
     epoch: int, undisturbed: Path, poisoned: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if epoch > 1:
-        monkeypatch.setattr(evaluation, "write_run_page", lambda folder: None)
+        monkeypatch.setattr(evaluation, "write_run_page", lambda *given: None)
     poisoned(epoch)
     run = tmp_path / "run"
     result = call("train", "digits", *SMALL, "--workers", "1", "--out", run)
