@@ -171,7 +171,7 @@ class Mutants:
         bundle(run, self.file)
         self.bundled = self.file.read_bytes()
         self.manifest = json.loads(self.contents["run.json"])
-        del self.manifest["digest"]  # which would end every mutant at once; who forges a manifest leaves it out
+        self.manifest.pop("digest", None)  # which would end every mutant at once; who forges a manifest leaves it out
         self.names = [name for name in self.contents if name != "run.json"]
         self.changed: list[str] = []
 

@@ -28,9 +28,9 @@ from committee.data.dataset import ImageDataset
 from committee.errors import RunError
 from committee.folders.bundle import checked_members, zipped
 from committee.folders.run_folder import RunFolder
-from committee.training.shared_images import shared
 from committee.training.plan import plan_training
 from committee.training.setting import Setting
+from committee.training.shared_images import shared
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hostile import HOSTILE, sign
