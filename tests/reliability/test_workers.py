@@ -24,13 +24,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 import committee
+from committee import temporary as temporary_folders
 from committee.cli.main import main
 from committee.cli.options import Group
 from committee.data.dataset import ImageDataset
 from committee.folders.run_folder import RunFolder
 from committee.rng import numpy_generator
 from committee.runs import evaluation
-from committee.training import jobs, loop, shared_images
+from committee.training import jobs, loop
 from committee.training.executors import processes
 from committee.training.jobs import Died, EpochDone, Event, Failed, Finished, Job, Remark
 from committee.training.plan import plan_training
@@ -359,7 +360,7 @@ def test_a_full_tmpdir_is_one_sentence_with_what_to_do(tmp_path: Path, small_dis
     train = ("train", "digits", *SMALL, "--out", tmp_path / "run")
     foreseen = call(*train)
     usage = shutil.disk_usage(small_disk)._replace(free=10**9)
-    monkeypatch.setattr(shared_images.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(temporary_folders.shutil, "disk_usage", lambda path: usage)
     met = call(*train)
     for result, free, why in ((foreseen, "0", ""), (met, "1,000,000,000", r" \(.+\)")):
         assert result.exit_code == 2

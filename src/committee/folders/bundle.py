@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import shutil
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -24,10 +23,12 @@ from committee.errors import RunError
 from committee.folders import files, parsing
 from committee.folders.folder import Folder
 from committee.folders.manifest import MANIFEST, listed_files
+from committee.temporary import temporary_folder, writing_into
 
 ENDING = ".committee"
 LARGEST, MOST_MEMBERS = 2**32 - 2**24, 2**16 - 2  # what a zip without its extensions can hold
 CHUNK = 2**20
+SPARE = 2**24  # bytes that a temporary folder has more than its files take
 
 _LOCAL, _CENTRAL, _END = struct.Struct("<4s5H3I2H"), struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s4H2IH")
 _VERSION, _UTF8, _STORED, _TIME, _DATE = 20, 0x800, 0, 0, 0x21
@@ -123,19 +124,15 @@ def unpacked(path: Path) -> Path:
 
 
 _UNPACKED: dict[tuple[Path, int, int], Path] = {}
+_OPEN = ExitStack()  # of their temporary folders
+atexit.register(_OPEN.close)
 
 
 def _unpack(file: IO[bytes], members: Sequence[Member], path: Path) -> Path:
-    with disk.failures_said(tempfile.gettempdir()):
-        free, needed = shutil.disk_usage(tempfile.gettempdir()).free, sum(member.size for member in members)
-        if free < needed + 2**24:
-            raise RunError(
-                f"{path} takes {needed:,} bytes in {tempfile.gettempdir()}, where {free:,} are free; free some space, "
-                "or set TMPDIR to another folder"
-            )
-        above = tempfile.mkdtemp(prefix="committee-")
-        atexit.register(shutil.rmtree, above, ignore_errors=True)
-        folder = Path(above) / path.name
+    needed, content = sum(member.size for member in members) + SPARE, f"the unpacked files of {path.name}"
+    above = _OPEN.enter_context(temporary_folder(needed, content))
+    with writing_into(above, needed, content):
+        folder = above / path.name
         for member in members:
             (folder / member.name).parent.mkdir(parents=True, exist_ok=True)
             with (folder / member.name).open("xb") as target:
