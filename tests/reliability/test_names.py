@@ -154,6 +154,7 @@ def test_commands_that_read_a_run_print_names_as_text(trained: tuple[Path, Resul
         ("evaluate", run),
         ("data", "info", "--", file),
         ("data", "check", "--out", "checked", "--", file),
+        ("verify", run, "\x1b]0;t\x07\u202e"),
         ("predict", run, "\x1b]0;t\x07\u202e missing"),
         ("train", "\x1b]0;t\x07\u202e missing"),
         ("train", "digits", "--recipe", "\x1b]0;t\x07\u202e\nError: forged"),
