@@ -21,7 +21,7 @@ from committee.data.dataset import ImageDataset
 from committee.errors import RunError
 from committee.folders.manifest import SHOWN
 from committee.folders.run_folder import RunFolder
-from committee.report import run_page
+from committee.runs import evaluation
 
 SMALL = ("--members", "2", "--epochs", "1", "--set", "holdout.folds=2", "--set", "network.widths=[4,4,4]")
 
@@ -113,15 +113,15 @@ def test_damage_while_a_report_is_written_is_not_taken_over(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
-    weights, real = copy / "members" / "00" / "weights.safetensors", run_page.page_figures
+    weights, real = copy / "members" / "00" / "weights.safetensors", evaluation.summary
 
-    def damaging(of: Any) -> Any:
+    def damaging(folder: RunFolder) -> Any:
         content = bytearray(weights.read_bytes())
         content[-1] ^= 1
         weights.write_bytes(content)
-        return real(of)
+        return real(folder)
 
-    monkeypatch.setattr(run_page, "page_figures", damaging)
+    monkeypatch.setattr(evaluation, "summary", damaging)
     call("report", copy)
     result = call("verify", copy)
     assert result.exit_code == 2
