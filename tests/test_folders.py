@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from committee.cli.main import main
+from committee.folders.run_folder import RunFolder
 
 TRAIN = ["train", "digits", "--members", "2", "--epochs", "2", "--workers", "1"]
 TRAIN += ["--set", "holdout.folds=2", "--set", "network.widths=[8,8,8]"]
@@ -102,7 +103,11 @@ def test_a_folder_of_version_0_4_is_used_like_one_of_today(run: Path, tmp_path: 
     assert "already holds this training" in call(*TRAIN, "--out", old).stderr
     said = call("report", old)
     assert said.exit_code == 0, said.output
-    assert (old / "report.html").read_text() == (run / "report.html").read_text()
+    pages = [
+        (each / "report.html").read_text().replace(RunFolder(each).contents_digest(), "the digest of its contents")
+        for each in (old, run)
+    ]
+    assert pages[0] == pages[1]
     answers = [json.loads(call("compare", each, run, "--json").stdout) for each in (run, old)]
     assert answers[0] | {"a": ""} == answers[1] | {"a": ""}
     more = call("train", "digits", "--from", old, "--epochs", "1", "--out", tmp_path / "more")

@@ -177,6 +177,7 @@ def forget(folder: Path, name: str) -> None:
     (folder / name).unlink()
     manifest = json.loads((folder / "run.json").read_text())
     del manifest["files"][name]
+    manifest.pop("digest", None)
     (folder / "run.json").write_text(json.dumps(manifest))
 
 

@@ -362,6 +362,17 @@ def test_a_real_full_disk_is_said_and_space_is_all_that_is_needed(tmp_path: Path
         subprocess.run(["umount", str(small)], check=True)
 
 
+def test_all_files_of_a_run_may_be_read_by_the_same_people(recorded: tuple[Path, list[Operation]]) -> None:
+    files = [path for path in recorded[0].rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask()}
+
+
+def umask() -> int:
+    """What new files are not allowed."""
+    os.umask(mask := os.umask(0))
+    return mask
+
+
 # --- one process at a time --------------------------------------------------------------------------------------------
 
 
