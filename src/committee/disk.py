@@ -25,7 +25,7 @@ REMEDIES = {
     errno.EROFS: "give a folder on a disk that can be written to",
     errno.EACCES: "give a folder that you may write to, or its permissions",
     errno.EPERM: "give a folder that you may write to, or its permissions",
-    errno.ENOENT: "its folder was moved or deleted meanwhile; put it back and give the same command again",
+    errno.ENOENT: "its folder does not exist, or not any more; make it or put it back and give the same command again",
     errno.ENAMETOOLONG: "give a shorter name",
 }
 
@@ -35,10 +35,11 @@ class DurabilityNote(UserWarning):
 
 
 def write(path: Path, content: bytes, *, synced: bool = True) -> None:
-    """A file, whole or not at all; its folder is made.
+    """A file, whole or not at all.
 
     Args:
-        path: the file; an older one is replaced.
+        path: the file; an older one is replaced. Its folder must be there: one that was moved away while a training
+            runs must not come back in part.
         content: all of it.
         synced: whether it must survive a power cut; what is written often and kept elsewhere, too, need not.
 
@@ -49,7 +50,6 @@ def write(path: Path, content: bytes, *, synced: bool = True) -> None:
         DurabilityNote: the file system cannot sync or rename.
     """
     with failures_said(path):
-        _make_folder(path.parent)
         unfinished = path.with_name(f".{path.name}.part")
         try:
             _put(unfinished, content, synced)
@@ -64,6 +64,22 @@ def write(path: Path, content: bytes, *, synced: bool = True) -> None:
                 _sync_folder(path.parent)
         finally:
             discard(unfinished)
+
+
+def make_folder(folder: Path, *, within: Path | None = None) -> None:
+    """A folder with all above it, each synced into the one that holds it.
+
+    Args:
+        folder: what is to be there.
+        within: the folder above it that must be there already; None makes any.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    with failures_said(folder):
+        if within is not None and not within.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(within))
+        _make_folder(folder)
 
 
 def append(path: Path, content: bytes) -> None:

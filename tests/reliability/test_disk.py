@@ -273,7 +273,7 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES, errn
 def test_a_failing_operation_leaves_the_old_file_and_nothing_else(
     kind: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = tmp_path / ("new/folder/file" if kind == "mkdir" else "file")
+    old = tmp_path / ("new/folder" if kind == "mkdir" else "file")
     if kind != "mkdir":
         old.write_bytes(b"old")
 
@@ -283,7 +283,7 @@ def test_a_failing_operation_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(disk, "os", Watched(fail))
     with pytest.raises(StorageError, match=os.strerror(code)) as error:
-        disk.write(old, b"new")
+        disk.make_folder(old) if kind == "mkdir" else disk.write(old, b"new")
     assert str(error.value).count("\n") == 0
     monkeypatch.setattr(disk, "os", os)
     left = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -340,6 +340,37 @@ def test_a_full_or_failing_disk_ends_a_run_in_one_sentence_and_the_same_command_
         assert_same_results(folder, whole)
         subprocess.run(["rm", "-rf", str(folder)], check=True)
     record_figure("failing disk", f"{len(chosen)} of {len(places)} operations, {time.perf_counter() - began:.0f} s")
+
+
+def test_a_run_that_is_moved_away_ends_and_nothing_of_it_comes_back(
+    recorded: tuple[Path, list[Operation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = recorded[0]
+    for turn in range(1, cases(7, 100)):
+        folder, away = tmp_path / str(turn), tmp_path / f"{turn}-away"
+        calls = iter(range(10**6))
+
+        def moving(real: Callable[..., None], at: int, there: Path, away: Path, calls: Iterator[int]) -> Any:
+            def moved(*arguments: Any, **options: Any) -> None:
+                if (there / "train_labels.npy").exists() and next(calls) == at:
+                    there.rename(away)
+                real(*arguments, **options)
+
+            return moved
+
+        with monkeypatch.context() as patch:
+            for name in ("write", "make_folder"):
+                patch.setattr(disk, name, moving(getattr(disk, name), turn * cases(29, 2), folder, away, calls))
+            result = train(folder)
+        assert away.exists(), f"call {turn}: {result.output}"
+        assert result.exit_code == 2, f"call {turn}: {result.output}"
+        assert result.output.count("Error: ") == 1, f"call {turn}: {result.output}"
+        assert "put it back and give the same command again" in result.output, f"call {turn}: {result.output}"
+        assert not folder.exists(), f"call {turn}"
+        away.rename(folder)
+        result = train(folder)
+        assert result.exit_code == 0, f"call {turn}: {result.output}"
+        assert_same_results(folder, whole)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from committee import disk
 from committee.errors import DataError
 from committee.folders import files
 from committee.names import csv_text
@@ -30,7 +31,7 @@ class CheckFolder:
                 f"{self.path}: a new folder, or that of an earlier check, is expected, and it holds something else; "
                 "give another folder (--out)"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(self.path)
 
     @property
     def page(self) -> Path:

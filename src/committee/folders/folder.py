@@ -83,6 +83,7 @@ class Folder:
     def _begin(self, identity: Record) -> None:
         if self.has_begun:  # with the same identity, perhaps in the words of another version
             return
+        disk.make_folder(self.path)
         files.write_record(self.path / "identity.json", identity)
 
     # --- record

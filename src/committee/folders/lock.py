@@ -35,8 +35,7 @@ def locked(folder: Path) -> Iterator[None]:
     Warns:
         DurabilityNote: the file system has no locks.
     """
-    with disk.failures_said(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(folder)
     lock = FileLock(folder / LOCK, thread_local=False)
     with disk.failures_said(folder):
         try:

@@ -48,6 +48,9 @@ class MemberFolder:
 
     path: Path
 
+    def _make(self) -> None:
+        disk.make_folder(self.path, within=self.path.parents[1])
+
     @property
     def is_done(self) -> bool:
         """Whether the member has finished, failed or come too late; one whose process died is still to be trained."""
@@ -65,12 +68,14 @@ class MemberFolder:
 
     def write_record(self, record: MemberRecord) -> None:
         """Say what became of the member; then its checkpoints go, unless they are needed to go on."""
+        self._make()
         files.write_record(self.path / "member.json", record)
         if record.status != "died":
             self.delete_checkpoints()
 
     def write(self, member: TrainedMember) -> None:
         """All files of a trained member."""
+        self._make()
         files.write_tensors(self.path / "weights.safetensors", member.weights)
         files.write_array(self.path / "validation.npy", member.validation)
         files.write_array(self.path / "train_probabilities.npy", member.train_probabilities)
@@ -84,6 +89,7 @@ class MemberFolder:
 
     def write_history(self, history: tuple[EpochRecord, ...], *, synced: bool = True) -> None:
         """The epochs so far, a line each; `synced` as in `committee.disk.write`."""
+        self._make()
         files.write_records(self.path / "history.jsonl", history, synced=synced)
 
     @property
@@ -163,6 +169,7 @@ class MemberFolder:
         """
         content = files.tensors_as_bytes(tensors, numbers)
         path = self.path / f"checkpoint-{epoch:05d}-{step:06d}-{_short_digest(content)}.safetensors"
+        self._make()
         disk.write(path, content)
         for other in self.checkpoints:
             if other not in (path, before):

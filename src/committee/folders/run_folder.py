@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from committee import disk
 from committee.config import recipe_parsing
 from committee.config.recipe import Recipe
 from committee.data.dataset import Labels
@@ -251,6 +252,7 @@ class RunFolder(Folder):
             (position, true, predicted, f"{of_true:.6f}", f"{of_predicted:.6f}", file)
             for position, true, predicted, of_true, of_predicted, file in rows
         )
+        disk.make_folder(self.tables, within=self.path)
         files.write_text(self.tables / f"misclassified_{part}.csv", csv_text(columns, cells))
 
     # --- results

@@ -11,6 +11,7 @@ from typing import Self
 import tomli_w
 from pydantic import JsonValue
 
+from committee import disk
 from committee.config.study import Study
 from committee.errors import RunError
 from committee.folders import files, manifest
@@ -160,7 +161,7 @@ class SelfTrainingFolder:
     @property
     def test_record(self) -> Path:
         """Where openings of the test images are noted, a line each; its folder is made."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(self.path)
         return self.path / "test_record.jsonl"
 
     def write_accepted(self, number: int, rows: Iterable[tuple[str, str, float]]) -> None:

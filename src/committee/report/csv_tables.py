@@ -48,6 +48,7 @@ def write_run_tables(
     Raises:
         StorageError: it cannot be written to.
     """
+    disk.make_folder(folder, within=folder.parent)
     for name, table in run_tables(results, class_names, histories).items():
         table.write(folder / f"{name}.csv")
 

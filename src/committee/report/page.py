@@ -67,6 +67,7 @@ class Page:
 
 def embed(figures: Mapping[str, Figure], folder: Path) -> dict[str, Plot]:
     """Save figures as PNG files in a folder, and return them by name as a page embeds them."""
+    disk.make_folder(folder, within=folder.parent)
     plots = {}
     for name, figure in figures.items():
         content = as_png(figure)

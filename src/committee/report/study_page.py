@@ -63,6 +63,7 @@ def write_study_page(folder: StudyFolder, contents: str = "") -> Path:
         contents: the digest of what it holds, see `committee.folders.manifest`.
     """
     study = read(folder)
+    disk.make_folder(folder.tables, within=folder.path)
     study_table.write_csv(study.results, folder.tables / "study.csv")
     study_table.write_markdown(study.results, folder.tables / "study.md")
     embedded = embed(figures(study.results, study.data.class_names, study.curves), folder.figures)
