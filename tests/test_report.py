@@ -707,6 +707,7 @@ def write_study(path: Path) -> StudyFolder:
     rng = np.random.default_rng(3)
     results, shown = study_results(rng)
     folder = StudyFolder(path)
+    folder.path.mkdir(parents=True)
     shape = Shape(("cat", "<b>dog</b>"), images=40)
     study = Study(
         name="toy-study", title=results.title, summary=results.summary, citation=PUBLICATION,
@@ -718,6 +719,7 @@ def write_study(path: Path) -> StudyFolder:
     folder.write_command("committee study toy-study --json --quick")
     folder.write_results(results, AnsweredPlan(rows=(), models=(), keep_sealed=False, transductive=False))
     for row in results.rows[:3]:
+        folder.model(row.model).path.mkdir(parents=True, exist_ok=True)
         folder.model(row.model).write_recipe(recipe("training.epochs=3"))
         folder.model(row.model).member(0).write_history((epoch(1, 0.6), epoch(2, 0.8)))
     samples = rng.integers(255, size=(2, 12, *shape.size), dtype=np.uint8)

@@ -295,6 +295,7 @@ def study_of(path: Path, names: Sequence[str]) -> StudyFolder:
     warnings = tuple(f"note {name}." for name in names)
     texts = {"name": names[0], "title": names[1], "summary": names[2], "data": names[3], "warnings": warnings}
     folder = StudyFolder(path)
+    folder.path.mkdir(parents=True)
     row = Row(name="a", change="b")
     declared = Study(name="toy", title=names[1], summary=names[2], citation=names[5], rows=(row,))
     folder.write_declaration(declared)
@@ -306,6 +307,7 @@ def study_of(path: Path, names: Sequence[str]) -> StudyFolder:
     plan = AnsweredPlan(rows=(), models=(), keep_sealed=False, transductive=False)
     folder.write_results(results.model_copy(update={**texts, **changed}), plan)
     for row in repeated[:3]:
+        folder.model(row.model).path.mkdir(parents=True, exist_ok=True)
         folder.model(row.model).write_recipe(Recipe.model_validate(small_content()))
         folder.model(row.model).member(0).write_history((epoch(1, 0.6), epoch(2, 0.8)))
     samples = np.zeros((2, 12, *shape.size), np.uint8)
