@@ -24,7 +24,8 @@ from scipy.io import loadmat, savemat
 folder, version = sys.argv[1:]
 kernel = np.arange(6.0).reshape(2, 3)
 savemat(f"{folder}/images.mat", {"images": kernel})
-arrays = {"kernel.T": kernel.T, "of a .mat file": loadmat(f"{folder}/images.mat")["images"], "pixels[::2]": np.arange(6.0)[::2]}
+from_matlab = loadmat(f"{folder}/images.mat")["images"]
+arrays = {"kernel.T": kernel.T, "of a .mat file": from_matlab, "pixels[::2]": np.arange(6.0)[::2]}
 save_file(arrays, f"{folder}/arrays.safetensors")
 loaded = load_file(f"{folder}/arrays.safetensors")
 for name, array in arrays.items():
