@@ -379,6 +379,22 @@ def test_alpha_stays_where_all_images_have_it_and_otherwise_they_must_be_opaque(
         read_dataset(tmp_path, ReadOptions(channels="grey"))
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_transparent_grey_of_any_depth_is_transparent(depth: int) -> None:
+    white = 2**depth - 1
+    greys = np.array([[0, white, 0, white] * 2] * 4, np.uint8)
+    bits = np.unpackbits(greys[..., None], axis=2)[..., 8 - depth :]
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits.reshape(4, -1))
+    head = struct.pack(">IIBBBBB", 8, 4, depth, 0, 0, 0, 0)
+    chunks = (b"IHDR", head), (b"tRNS", struct.pack(">H", white)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    pixels = decode(b"\x89PNG\r\n\x1a\n" + b"".join(parts), "a.png")
+    assert np.array_equal(pixels[..., 0] > 0, greys > 0)
+    assert np.array_equal(pixels[..., 1], np.where(greys == white, 0, 255))
+
+
 # TIFF.
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)
@@ -398,6 +414,10 @@ TIFFS: dict[str, tuple[NDArray[Any], dict[str, Any], NDArray[Any]]] = {
         {"photometric": "rgb", "planarconfig": "separate"},
         np.stack([DEEP, DEEP // 2, DEEP // 3], 2),
     ),
+    "signed 16 bits, packed": ((DEEP // 2).astype(np.int16), {"compression": "zlib"}, DEEP // 2),
+    "signed 32 bits, packed": (DEEP.astype(np.int32), {"compression": "zlib"}, DEEP),
+    "float, packed": (RAMP.astype(np.float32), {"compression": "zlib"}, EIGHT),
+    "16 bits, packed": (DEEP, {"compression": "zlib"}, DEEP),
     "white is zero": (65535 - DEEP, {"photometric": "miniswhite"}, DEEP),
     "white is zero, packed": (65535 - DEEP, {"photometric": "miniswhite", "compression": "zlib"}, DEEP),
     "white is zero, 8 bits": (255 - EIGHT, {"photometric": "miniswhite"}, EIGHT),

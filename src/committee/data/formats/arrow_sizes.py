@@ -1,22 +1,36 @@
 """What Parquet pages and Arrow messages unpack to, by their own headers: pyarrow takes them at their word.
 
-A footer may say less than the pages behind it; so every page's header is looked at, which is all that its reader goes
+A footer may say less than the pages before it; so every page's header is looked at, which is all that its reader goes
 by. Sources: parquet.thrift of the Parquet format, Thrift's compact protocol; Message.fbs of Arrow, FlatBuffers.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
-_BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 12
-_DEEPEST = 8
+_BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
+_DEEPEST = 16
 
 _SIZE, _PACKED, _VALUES, _DICTIONARY_VALUES, _VALUES_2 = (2,), (3,), (5, 1), (7, 1), (8, 1)
 """Fields of a page's header, by their numbers and those of the structs around them."""
+
+_GROUPS, _COLUMNS, _DATA = (4,), (1,), (3,)
+"""Fields on a footer's way to a column chunk: row groups of the file, columns of a group, what a column holds."""
+
+
+class _Chunk(IntEnum):
+    """Fields of what a column chunk holds."""
+
+    VALUES = 5
+    PACKED = 7
+    DATA_AT = 9
+    DICTIONARY_AT = 11
+
 
 _DICTIONARY, _BATCH = 2, 3
 """Kinds of Arrow's messages."""
@@ -37,33 +51,47 @@ def parquet_sizes(content: bytes, metadata: Any) -> ParquetSizes:
 
     Args:
         content: of the file.
-        metadata: pyarrow's `FileMetaData`.
+        metadata: pyarrow's `FileMetaData`. Of its row groups only the number is asked for: what else the footer says of
+            them is read here, since pyarrow 26 lets an exception out of C++ where it builds Python's view of them from
+            a damaged footer, and that ends the process.
 
     Raises:
-        ValueError: a header of a page is damaged.
+        ValueError: the footer or a header of a page is damaged.
     """
     unpacked = dictionary = 0
     widths = [
         metadata.schema.column(i).length or _WIDTHS.get(metadata.schema.column(i).physical_type, 0)
         for i in range(metadata.num_columns)
     ]
+    footer = _footer(content)
     for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
         for i, width in enumerate(widths):
-            chunk = row_group.column(i)
+            chunk = {field: footer.get((*_GROUPS, group, *_COLUMNS, i, *_DATA, field), 0) for field in _Chunk}
             pages = list(_pages(content, chunk))
             dictionary = max([dictionary, *(size for is_dictionary, size in pages if is_dictionary)])
-            unpacked += max(sum(size for _, size in pages), chunk.num_values * width)
+            unpacked += max(sum(size for _, size in pages), chunk[_Chunk.VALUES] * width)
     return ParquetSizes(unpacked, dictionary)
 
 
-def _pages(content: bytes, chunk: Any) -> Iterator[tuple[bool, int]]:
+def _footer(content: bytes) -> _Numbers:
+    """The whole numbers of a Parquet file's footer."""
+    size = int.from_bytes(content[-8:-4], "little")
+    if not content.endswith(b"PAR1") or size > len(content) - 8:
+        raise ValueError("no footer")
+    numbers: _Numbers = {}
+    _struct(content, len(content) - 8 - size, (), numbers)
+    return numbers
+
+
+def _pages(content: bytes, chunk: Mapping[_Chunk, int]) -> Iterator[tuple[bool, int]]:
     """For each page of a column chunk whether it is a dictionary, and the bytes that it unpacks to."""
-    first = chunk.dictionary_page_offset or 0
-    at = first if 0 < first < chunk.data_page_offset else chunk.data_page_offset
-    end = min(at + chunk.total_compressed_size, len(content))
+    first, data = chunk[_Chunk.DICTIONARY_AT], chunk[_Chunk.DATA_AT]
+    at = first if 0 < first < data else data
+    if at < 0:
+        raise ValueError("a column that begins before the file")
+    end = min(at + chunk[_Chunk.PACKED], len(content))
     values = 0
-    while at < end and values < chunk.num_values:
+    while at < end and values < chunk[_Chunk.VALUES]:
         header: _Numbers = {}
         at = _struct(content, at, (), header)
         size, packed = header.get(_SIZE, 0), header.get(_PACKED, 0)
@@ -110,7 +138,7 @@ def _struct(content: bytes, at: int, path: tuple[int, ...], found: _Numbers) -> 
 
 
 def _value(content: bytes, at: int, kind: int, path: tuple[int, ...], found: _Numbers) -> int:
-    """Where a value of a field ends; a whole number is put into `found`."""
+    """Where a value of a field or a list ends; a whole number is put into `found`."""
     if kind in _BOOLEANS:
         return at
     if kind == _BYTE:
@@ -123,9 +151,24 @@ def _value(content: bytes, at: int, kind: int, path: tuple[int, ...], found: _Nu
     if kind == _BINARY:
         length, at = _varint(content, at)
         return at + length
+    if kind in _LISTS:
+        return _list(content, at, path, found)
     if kind == _STRUCT:
         return _struct(content, at, path, found)
-    raise ValueError(f"a field of the type {kind}, which headers of pages do not have")
+    raise ValueError(f"a field of the type {kind}, which footers and headers of pages do not have")
+
+
+def _list(content: bytes, at: int, path: tuple[int, ...], found: _Numbers) -> int:
+    """Where a list ends; its values have their places in the list at the end of their paths."""
+    kind, length = content[at] & 15, content[at] >> 4
+    at += 1
+    if length == 15:
+        length, at = _varint(content, at)
+    for place in range(length):
+        if at >= len(content):
+            raise IndexError
+        at = at + 1 if kind in _BOOLEANS else _value(content, at, kind, (*path, place), found)
+    return at
 
 
 def message_bytes(message: Any) -> int:

@@ -82,6 +82,7 @@ def decode(content: bytes, label: str) -> Pixels:
     with decoding(label), _opened(content, label) as opened:
         mode, bits = _target(opened)
         opened.load()
+        _scale_transparent_grey(opened, content)
         if bits == 16 and mode != "L":
             pixels = _wide_colour(content, mode)
         elif bits == 16 or opened.mode == "F" or _is_signed(opened):
@@ -214,12 +215,25 @@ def _is_for_tifffile(content: bytes) -> bool:
         return False
     try:
         with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
-            wide = isinstance(image, TiffImagePlugin.TiffImageFile) and 16 in image.tag_v2.get(tiff.BITS, ())
-            return wide and image.mode in ("RGB", "RGBA") and ";16" not in _raw_mode(image)
+            if not isinstance(image, TiffImagePlugin.TiffImageFile):
+                return False
+            wide = 16 in image.tag_v2.get(tiff.BITS, ())
+            planes = wide and image.mode in ("RGB", "RGBA") and ";16" not in _raw_mode(image)
+            return planes or _is_swapped(image)
     except UnidentifiedImageError:
         return True
     except Exception:  # whatever it is, it is said where the file is opened again
         return False
+
+
+def _is_swapped(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether Pillow 13 turns the bytes of values round once too often: compressed, big-endian, neither 8 bits nor
+    unsigned 16.
+    """
+    tags = image.tag_v2
+    stored = tags.get(tiff.COMPRESSION, 1) != 1 and tags.prefix == b"MM"
+    ordinary = tags.get(tiff.SAMPLE_FORMAT, (1,)) == (1,) and max(tags.get(tiff.BITS, (1,)), default=1) <= 16
+    return stored and max(tags.get(tiff.BITS, (1,)), default=1) > 8 and not ordinary
 
 
 def _pages(image: Image.Image) -> int:
@@ -257,7 +271,7 @@ def _target(image: Image.Image) -> tuple[str, int]:
     if mode in ("RGBA", "RGBa", "PA"):
         return "RGBA", wide
     if mode in ("1", "L"):
-        return ("LA" if mode == "L" and "transparency" in image.info else "L"), 8
+        return ("LA" if "transparency" in image.info else "L"), 8
     return ("RGBA" if "transparency" in image.info else "RGB"), wide if "transparency" not in image.info else 8
 
 
@@ -266,6 +280,13 @@ def _raw_mode(image: Image.Image) -> str:
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     args = tiles[0].args if tiles else None
     return str(args if isinstance(args, str) else args[0] if args else "")
+
+
+def _scale_transparent_grey(image: Image.Image, content: bytes) -> None:
+    """Bring the transparent grey of a PNG to the 8 bits to which Pillow has brought its 2 or 4, and not this one."""
+    grey = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(grey, int) and content[24] in (2, 4):
+        image.info["transparency"] = grey * 255 // (2 ** content[24] - 1)  # byte 24: the depth, in the first chunk
 
 
 def _grey_values(image: Image.Image, label: str) -> Pixels:

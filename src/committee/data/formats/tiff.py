@@ -29,7 +29,7 @@ for _library in ("PIL", "tifffile"):  # what they have to say about a damaged fi
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 """Values of the tag PHOTOMETRIC."""
 
-BITS, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339
+BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 259, 262, 274, 339
 """Numbers of tags."""
 
 
