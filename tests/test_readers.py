@@ -541,6 +541,10 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda p: text(p, ROWS + "1,2,3,nan,5\n"),
         "row 4, column 4 must hold a finite number, got 'nan'",
     ),
+    "CSV of numbers of rows": (
+        lambda p: text(p, "index\n0\n1\n"),
+        "set.csv: a column for the label and one for each pixel are expected, got 1 of row numbers or groups",
+    ),
     "CSV no label": (lambda p: text(p, ROWS + ",2,3,4,5\n"), "set.csv: row 4 has no label"),
     "CSV width": (
         lambda p: text(p, "label,a,b\n1,2,3\n"),

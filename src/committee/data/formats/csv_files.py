@@ -125,6 +125,11 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
     numbering = [column for column in csv_columns.row_numbers(names) if names and names[column] != options.label]
     numbering += [] if together is None else [together]
     columns = [column for column in range(count) if column not in numbering]
+    if not columns:
+        raise DataError(
+            f"{where}: a column for the label and one for each pixel are expected, got {count} of row numbers or groups; "
+            "give the table with its images"
+        )
     unlabelled = like is not None and count == like.count - len(like.label_columns)
     label = None if unlabelled else csv_columns.named_label(names, count, options.label, where)
     chosen: tuple[int, ...] | None = None if label is None else (label,)
