@@ -127,8 +127,8 @@ def read_csv(files: Files, name: str, options: ReadOptions = AS_IT_IS, like: Csv
     columns = [column for column in range(count) if column not in numbering]
     if not columns:
         raise DataError(
-            f"{where}: a column for the label and one for each pixel are expected, got {count} of row numbers or groups; "
-            "give the table with its images"
+            f"{where}: a column for the label and one for each pixel are expected, got {count} of row numbers or "
+            "groups; give the table with its images"
         )
     unlabelled = like is not None and count == like.count - len(like.label_columns)
     label = None if unlabelled else csv_columns.named_label(names, count, options.label, where)
