@@ -7,6 +7,7 @@ import io
 import resource
 import shutil
 import struct
+import tempfile
 import time
 import warnings
 import zipfile
@@ -255,9 +256,7 @@ def memory() -> float:
 def quick_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder in memory, where the system has one."""
     shared = Path("/dev/shm")
-    folder = shared / f"committee-bad-data-{tmp_path.name}" if shared.is_dir() else tmp_path / "data"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="committee-bad-data-", dir=shared if shared.is_dir() else tmp_path))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
