@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from committee import __version__
+from committee import __version__, disk
 from committee.cli import ends, inspect, studies
 from committee.cli.options import (
     Group,
@@ -354,11 +354,15 @@ def bundle(run: Path, out: Path | None, private_key: Path | None) -> None:
 
     folder = RunFolder.finished(run, or_model=True)
     folder.verify(shown_too=True)
+    sign = signature.signer(private_key) if private_key else None
     path = out or Path(folder.path.resolve().name + ENDING)
     count = write_bundle(folder, path)
     say(f"{path}: {counted(count, 'file')}, {path.stat().st_size:,} bytes.")
-    if private_key:
-        say(f"Signature: {signature.sign(path, private_key)}")
+    if sign:
+        say(f"Signature: {sign(path)}")
+    elif (old := signature.path_of(path)).exists():
+        disk.remove(old)
+        say(f"Note: {old} was the signature of an earlier file and is removed; --sign KEY signs this one", err=True)
 
 
 @main.command()
@@ -388,6 +392,8 @@ def verify(run: Path, public_key: Path | None) -> None:
     say(f"Contents: {folder.contents_digest()}")
     if public_key:
         say(f"Signed with the key of {public_key}.")
+    elif run.is_file() and (unchecked := signature.path_of(run)).exists():
+        say(f"Note: {unchecked} is not checked; --key PUBLIC, with its author's public key, checks it", err=True)
 
 
 @main.command()
