@@ -263,6 +263,7 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
         say(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)
     predictions.write(replace(answers, unreadable=images.unreadable), form, out)
+    ends.note_missing_members(run)
     for note in predictions.remarks(answers, preparation):
         say(f"Note: {note}", err=True)
     if images.unreadable:
@@ -302,7 +303,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
     folder = RunFolder.finished(run, to_write=True)
     if folder.manifest.test_openings and not again:
         say(f"The test images of {run} are open already; showing its results (--again evaluates again).", err=True)
-        show(folder, as_json)
+        show_evaluated(folder, as_json)
         return
     source = folder.data.reload
     if source is None and data is None:
@@ -313,7 +314,15 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
     known = where.data_dir and Path(where.data_dir)
     dataset = load_dataset(data or where.data, data_dir=data_dir or known or None, **dict(where.options))
     runs.evaluate(run, dataset)
-    show(RunFolder(run), as_json)
+    show_evaluated(RunFolder(run), as_json)
+
+
+def show_evaluated(folder: RunFolder, as_json: bool) -> None:
+    """The end of an evaluation, also of one that had been done already."""
+    show(folder, as_json)
+    ends.note_missing_members(folder.path)
+    if not folder.manifest.is_complete:
+        raise SystemExit(ends.INCOMPLETE)
 
 
 @main.command()
@@ -334,6 +343,7 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
 
     comparison = compare_runs(run_a, run_b, on)
     say(*([to_json(comparison)] if as_json else as_text(comparison, run_a, run_b, on)))
+    ends.note_missing_members(run_a, run_b)
 
 
 @main.command()
@@ -363,6 +373,7 @@ def bundle(run: Path, out: Path | None, private_key: Path | None) -> None:
     elif (old := signature.path_of(path)).exists():
         disk.remove(old)
         say(f"Note: {old} was the signature of an earlier file and is removed; --sign KEY signs this one", err=True)
+    ends.note_missing_members(run)
 
 
 @main.command()
@@ -394,6 +405,7 @@ def verify(run: Path, public_key: Path | None) -> None:
         say(f"Signed with the key of {public_key}.")
     elif run.is_file() and (unchecked := signature.path_of(run)).exists():
         say(f"Note: {unchecked} is not checked; --key PUBLIC, with its author's public key, checks it", err=True)
+    ends.note_missing_members(run)
 
 
 @main.command()
