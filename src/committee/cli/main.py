@@ -131,7 +131,9 @@ def train(
     folder = RunFolder(out) if out else free_folder(Path("runs"), name, plan.identity)
     folder.check_free(plan.identity)
     finished = folder.is_finished
-    missing = folder.manifest.died_members if finished else plan.missing(folder)
+    if finished:
+        RunFolder.finished(folder.path)  # compared with its manifest before anything is said of it
+    missing = plan.missing(folder)
     if finished and not missing:
         say(f"{folder} already holds this training; showing its results.", err=True)
     else:
@@ -401,6 +403,10 @@ def verify(run: Path, public_key: Path | None) -> None:
     count = folder.verify(shown_too=True)
     say(f"{run}: all {count:,} files of this {kind} are those that were written.")
     say(f"Contents: {folder.contents_digest()}")
+    if others := folder.others():
+        names = f"{', '.join(others[:3])}{', ...' * (len(others) > 3)}"
+        lie = "other file lies" if len(others) == 1 else "other files lie"
+        say(f"Note: {len(others):,} {lie} in {run} ({names}); no command reads what the run does not list", err=True)
     if public_key:
         say(f"Signed with the key of {public_key}.")
     elif run.is_file() and (unchecked := signature.path_of(run)).exists():
