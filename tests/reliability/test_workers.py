@@ -323,10 +323,11 @@ def test_sigterm_ends_any_command_in_a_sentence() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     result = CliRunner().invoke(group, ["wait"])
     assert (result.exit_code, result.stderr) == (143, "Stopped by SIGTERM.\n")
-    assert signal.getsignal(signal.SIGTERM) == before
+    for each, handler in before.items():
+        assert signal.signal(each, handler) == signal.SIG_IGN, "the process ends, and nothing stops that"
 
 
 # --- full disks -------------------------------------------------------------------------------------------------------
