@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from committee.terminal import say
@@ -15,8 +16,9 @@ EXIT_CODES = {
     0: "done",
     1: "a bug: an exception with its traceback",
     2: "nothing was done, or the command could not go on; one sentence says why and what to do",
-    INCOMPLETE: "done, but not whole: a training lacks members of its recipe (their processes died, their losses were "
-    "not finite, or a budget was over), or `predict` met images that cannot be read; the output names them",
+    INCOMPLETE: "done, but not whole: a run that was trained or evaluated lacks members of its recipe (their processes "
+    "died, their losses were not finite, or a budget was over), or `predict` met images that cannot be read; the "
+    "output names them",
     130: "interrupted by Ctrl-C; the same training command goes on",
     143: "stopped by SIGTERM; the same training command goes on",
 }
@@ -62,6 +64,16 @@ def stopped_once() -> Iterator[None]:
 def words_and_code(stop: KeyboardInterrupt) -> tuple[str, int]:
     """What stopped a command, in words, and its exit code."""
     return ("Stopped by SIGTERM", 143) if isinstance(stop, Terminated) else ("Interrupted", 130)
+
+
+def note_missing_members(*runs: Path) -> None:
+    """A note about each run, or bundle, whose committee lacks members of its recipe."""
+    from committee.folders.folder import kind_of
+    from committee.folders.run_folder import RunFolder
+
+    for folder in map(RunFolder.at, runs):
+        if kind_of(folder.path) == "run" and (lacking := folder.manifest.lacking):
+            say(f"Note: {folder} {lacking}", err=True)
 
 
 @contextmanager
