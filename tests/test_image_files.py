@@ -128,6 +128,32 @@ def test_files_are_read_whole_and_not_beyond_the_limit(
                 files.read("a.png", "encoded")
 
 
+def test_what_a_message_advises_is_enough_for_a_folder_of_many_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        for inner in ("", "x"):
+            class_folder(tmp_path / str(number) / inner, "dog", 3)
+    monkeypatch.setenv("COMMITTEE_LIMITS", "files=2")
+    with pytest.raises(DataError, match=r"at most 2 files are read, got 48; .* set COMMITTEE_LIMITS=files=48$"):
+        read_dataset(tmp_path)
+    monkeypatch.setenv("COMMITTEE_LIMITS", "files=48")
+    assert len(read_images([tmp_path], image_shape=(8, 8, 1), pixel_range=255).names) == 48
+
+
+def test_lowered_limits_hold_for_small_plain_images_and_for_images_to_classify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SHADES:
+        class_folder(tmp_path / name, name)
+    monkeypatch.setenv("COMMITTEE_LIMITS", "pixels=63")
+    with pytest.raises(DataError, match=r"an image of at most 63 pixels is expected, got 8x8"):
+        read_dataset(tmp_path)
+    monkeypatch.setenv("COMMITTEE_LIMITS", "bytes=500,expansion=1")
+    with pytest.raises(DataError, match=r"at most 500 bytes of images are read, got 512; give fewer of them at once"):
+        read_images([tmp_path], image_shape=(8, 8, 1), pixel_range=255)
+
+
 # Endings.
 
 

@@ -454,6 +454,31 @@ def test_while_the_test_is_sealed_the_page_shows_out_of_fold_figures(tmp_path: P
     assert "test images are classified correctly" not in page
 
 
+def test_members_that_died_and_sealed_test_images_are_told_in_one_box(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Shape(sealed=True))
+    why = "its worker process was killed by SIGKILL, the third time"
+    for number, are_dead in ((1, "1 of 4 members died, so that the committee has only 3"),
+                             (2, "2 of 4 members died, so that the committee has only 2")):  # fmt: skip
+        dead = {"status": "died", "remark": why, "train": None, "validation": None, "best_epoch": 0}
+        members = [row.model_copy(update=dead if row.member < number else {}) for row in folder.results.members]
+        folder.write_results(folder.results.model_copy(update={"members": tuple(members)}))
+        head = header(page_of(folder))
+        assert f"a committee of {4 - number} of 4 members" in head
+        missing = "missing member" if number == 1 else "2 missing members"
+        each = " ".join(f"Member {member}: {why}." for member in range(number))
+        told = f"{are_dead}. {each} The same command trains the {missing}. The test images are still sealed. "
+        assert told in head
+        assert head.count("committee evaluate") == 1
+        assert "opens them for the committee as it is and writes this report again" in head
+        assert page_of(folder).count('class="notice" role="alert"') == 1
+
+
+def test_a_distance_between_curves_is_explained_where_there_are_two(tmp_path: Path) -> None:
+    for sealed in (False, True):
+        page = write_page(tmp_path / str(sealed), Shape(sealed=sealed))
+        assert ("distance between the two curves" in section(page, "size")) is not sealed
+
+
 def test_the_out_of_fold_accuracy_below_the_headline_has_its_interval(full: Path, page: str) -> None:
     found = read_run(full).results.out_of_fold
     assert found

@@ -202,7 +202,10 @@ def test_ctrl_c_keeps_finished_members_and_says_how_to_go_on(tmp_path: Path) -> 
         if list(folder.glob("members/*/history.jsonl")):
             break
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    for _ in range(400):  # again and again, as an impatient user does
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.02)
     try:
         _, stderr = process.communicate(timeout=30)
     finally:

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 _ORDINARY = r"[^\x00-\x7f\u200c\u200d]"  # around joiners, which Persian, Indic scripts and emoji need
 _MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"  # above or below a letter
@@ -69,11 +69,16 @@ def csv_cell(value: object) -> object:
     return _FORMULA.sub("'", visible(value, lines=True))
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table as the text of a CSV file: commas, a header, no cell that is a formula."""
+def csv_text(
+    columns: Sequence[str], rows: Iterable[Iterable[object]], heading: Callable[[str], object] = csv_cell
+) -> str:
+    """A table as the text of a CSV file: commas, a header, no cell that is a formula.
+
+    `heading` makes a cell of a column's name, where the name holds another one that is in cells, too.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(csv_cell, columns))
+    writer.writerow(map(heading, columns))
     writer.writerows(map(csv_cell, row) for row in rows)
     return text.getvalue()
 

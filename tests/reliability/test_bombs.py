@@ -145,10 +145,18 @@ def test_pixels_may_be_more_than_pillow_allows(tmp_path: Path, monkeypatch: pyte
     assert len(read_dataset(path).train)
 
 
-@pytest.mark.parametrize("text", ["pixel=3", "pixels", "pixels=", "pixels=-1", "pixels=1e9", "pixels=²", "bytes=3,,x"])
+@pytest.mark.parametrize("text", ["pixel=3", "=3", "3", "bytes=3,,x"])
 def test_a_limit_that_is_none_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, text)
     with pytest.raises(DataError, match=rf"{VARIABLE}: limits such as .* are expected, from bytes, .*; correct it"):
+        read_dataset(arrays(tmp_path))
+
+
+@pytest.mark.parametrize("number", ["", "-1", "10M", "1e9", "1.5", "²", "9" * 20])
+def test_a_limit_is_a_whole_number(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, f"bytes=1000000,pixels={number}")
+    message = rf"{VARIABLE}: a whole number .* expected after pixels=, got '{number}'; .* such as pixels=64000000$"
+    with pytest.raises(DataError, match=message):
         read_dataset(arrays(tmp_path))
 
 

@@ -464,6 +464,10 @@ def test_predictions_are_valid_and_safe_in_every_format(tmp_path: Path, capsys: 
         write(found, form, None)
         assert hidden(capsys.readouterr().out, "\n\t") == set()
     assert_safe_csv((tmp_path / "a.csv").read_text(encoding="utf-8"))
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:-1]
+    best = [max((name for name in row if name.startswith("p(")), key=lambda name: float(row[name])) for row in rows]
+    assert best == [f"p({row['prediction']})" for row in rows]  # so that they can be joined by name
     records = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert [record["prediction"] for record in records[:-1]] == list(NAMES)
     write(found, "table", None)

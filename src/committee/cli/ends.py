@@ -28,21 +28,37 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came; whatever cleans up after Ctrl-C cleans up after it, too."""
 
 
+STOPS: dict[signal.Signals, type[KeyboardInterrupt]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
+}
+
+
 @contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated` in the main thread, so that a command cleans up and says where it stands."""
+def stopped_once() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM raise in the main thread, so that a command cleans up and says where it stands.
+
+    They do so once: whoever presses Ctrl-C again would only interrupt that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    stopped = False
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        for each in STOPS:
+            signal.signal(each, signal.SIG_IGN)  # to the end of the process, whose last functions are Python's, too
+        raise STOPS[signal.Signals(number)]
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {each: signal.signal(each, stop) for each in STOPS if signal.getsignal(each) != signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            if not stopped:
+                signal.signal(each, handler)
 
 
 def words_and_code(stop: KeyboardInterrupt) -> tuple[str, int]:

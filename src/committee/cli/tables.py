@@ -112,9 +112,10 @@ def closing_lines(results: Results) -> list[str]:
         )
     lines.append(openings_line(results.test_openings))
     if results.left_out:
-        planned = len(results.members) + results.left_out
-        lines.append(f"{results.left_out} of {planned} planned members were not ready in time and are left out.")
-    if line := sentences.died(results):
+        lines.append(
+            f"{results.left_out} of {results.planned} planned members were not ready in time and are left out."
+        )
+    if line := sentences.died_text(results):
         lines.append(line)
     if failed := [row for row in results.members if row.status == "failed"]:
         lines += [f"Member {row.member:02d} failed and is left out: {row.remark}." for row in failed]

@@ -113,10 +113,15 @@ def _parsed(text: str) -> Limits:
     given: dict[str, int] = {}
     for pair in filter(None, (each.strip() for each in text.split(","))):
         name, _, number = (each.strip() for each in pair.partition("="))
-        if name not in known or not (number.isascii() and number.replace("_", "").isdigit() and len(number) < 20):
+        if name not in known:
             raise DataError(
                 f"{VARIABLE}: limits such as pixels=100000000,bytes=16000000000 are expected, from "
                 f"{', '.join(known)}, got {pair[:100]!r}{nearest(name[:100], known)}; correct it"
+            )
+        if not (number.isascii() and number.replace("_", "").isdigit() and len(number) < 20):
+            raise DataError(
+                f"{VARIABLE}: a whole number of at most 19 digits is expected after {name}=, got {number[:100]!r}; "
+                f"write it out, such as {name}={getattr(Limits(), name)}"
             )
         given[name] = int(number.replace("_", ""))
     return Limits(**given)

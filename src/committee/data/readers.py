@@ -35,6 +35,7 @@ from committee.data.formats.files import Files, part_of
 from committee.data.formats.image_set import Unreadable, told, with_reasons
 from committee.data.formats.kinds import ANOTHER, IMAGES, image_names, in_words, kinds_of, left_out_note
 from committee.data.formats.opening import open_files
+from committee.data.limits import limits
 from committee.data.read_options import AS_IT_IS, ReadOptions, ValueRange
 from committee.errors import DataError, counted
 
@@ -259,6 +260,8 @@ def read_images(
                         unreadable.append((names[0], str(found)))
                         continue
                     end = len(named) + len(found)
+                    size = end * pixels.itemsize * prod(image_shape)
+                    limits().check("bytes", size, source.label, "bytes of images", "give fewer of them at once")
                     if end > len(pixels):  # grown in place: twice the memory is never needed
                         pixels.resize((max(end, len(pixels) * 5 // 4), *image_shape), refcheck=False)
                     pixels[len(named) : end] = found

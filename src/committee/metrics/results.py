@@ -205,6 +205,11 @@ class Results(Record):
     seconds_training: float  # wall time from the first member's start to the last one's end
     seconds_total: float
 
+    @property
+    def planned(self) -> int:
+        """The members that the run was to have: those that finished, failed or died, and those left out."""
+        return len(self.members) + self.left_out
+
 
 # --- studies ----------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from committee.config.recipe import Recipe
 from committee.folders.records import Environment, EpochRecord, RunData
 from committee.folders.run_folder import RunFolder
-from committee.metrics.results import MemberResult, Results, Scores
+from committee.metrics.results import MemberResult, Results, Scores, SizePoint
 from committee.report import image_plots, plots, tables
 from committee.report.page import Plot
 from committee.report.page_images import ImageUris, Pictures
@@ -121,9 +121,14 @@ def learning_rate_figure(run: Run) -> dict[str, Figure]:
 
 def size_figures(results: Results) -> dict[str, Figure]:
     """Accuracy and log-loss by the size of the committee."""
-    parts = {"test": results.size_curve_test, "out of fold": results.size_curve_out_of_fold}
-    curves = {name: points for name, points in parts.items() if len(points) > 1}
+    curves = size_curves(results)
     return {"size_accuracy": plots.size_accuracy(curves), "size_loss": plots.size_loss(curves)} if curves else {}
+
+
+def size_curves(results: Results) -> dict[str, tuple[SizePoint, ...]]:
+    """The curves by size of the committee that are shown: those of at least two sizes."""
+    parts = {"test": results.size_curve_test, "out of fold": results.size_curve_out_of_fold}
+    return {name: points for name, points in parts.items() if len(points) > 1}
 
 
 def score_figures(run: Run, part: str, scores: Scores) -> dict[str, Figure]:

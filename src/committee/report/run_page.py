@@ -69,7 +69,7 @@ class RunPage(Page):
         imbalance: what accuracy hides where classes differ in size; "" elsewhere.
         sealed: whether the test images have not been opened.
         failed: the members that failed.
-        died: which members' processes died, and what to do; "" where none did.
+        died: which members' processes died, and how the run gets them; None where none did.
         left_out, planned: members that were not ready in time, and all that were planned.
         key_figures: the few figures below the headline.
         citation: where the recipe comes from; "" where nothing was published.
@@ -83,7 +83,7 @@ class RunPage(Page):
     imbalance: str
     sealed: bool
     failed: tuple[MemberResult, ...]
-    died: str
+    died: sentences.Died | None
     left_out: int
     planned: int
     key_figures: tuple[KeyFigure, ...]
@@ -135,16 +135,19 @@ def run_page(run: Run) -> RunPage:
         failed=run.failed,
         died=sentences.died(run.results),
         left_out=run.results.left_out,
-        planned=len(run.results.members) + run.results.left_out,
+        planned=run.results.planned,
         key_figures=tuple(key_figures(run)),
         citation=run.recipe.citation,
     )
 
 
 def title(run: Run) -> str:
-    """The data, how many members finished, and the recipe."""
-    members = len(run.finished)
-    committee = f"a committee of {members} members" if members > 1 else "a single network"
+    """The data, how many of the planned members finished, and the recipe."""
+    members, planned = len(run.finished), run.results.planned
+    if members < planned:
+        committee = f"a committee of {members} of {planned} members"
+    else:
+        committee = f"a committee of {members} members" if members > 1 else "a single network"
     return f"{short(run.data.name, 60)}: {committee}, recipe {run.recipe.name}"
 
 

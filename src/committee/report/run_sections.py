@@ -15,7 +15,7 @@ from committee.report import references, sentences, tables
 from committee.report.formatting import Fields, Settings, fields, settings, shown_command
 from committee.report.page import Plot, Section
 from committee.report.page_images import Sample, TileGallery, samples, tile_gallery
-from committee.report.run_content import Run
+from committee.report.run_content import Run, size_curves
 
 MANY_CLASSES = 20
 """Classes whose figures the page shows at once; those of more are folded away."""
@@ -118,8 +118,8 @@ class Size(RunSection):
     """Whether more members would help.
 
     Attributes:
-        calibrated_beside_not: whether the losses on test images are those of calibrated probabilities, beside
-            out-of-fold losses, which never are.
+        calibrated_beside_not: whether the figure shows losses on test images, of calibrated probabilities, beside
+            out-of-fold losses, which are those before calibration.
     """
 
     key: ClassVar[str] = "size"
@@ -133,7 +133,7 @@ class Size(RunSection):
     def of(cls, run: Run) -> Self | None:
         """The curves by size, where there are at least two sizes."""
         accuracy, loss = run.plots.get("size_accuracy"), run.plots.get("size_loss")
-        both = bool(run.results.size_curve_test and run.results.size_curve_out_of_fold and run.results.calibration)
+        both = len(size_curves(run.results)) == 2 and run.results.calibration is not None
         return cls(accuracy, loss, both) if accuracy and loss else None
 
 

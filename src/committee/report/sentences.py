@@ -61,19 +61,38 @@ def openings(found: Sequence[TestOpening]) -> str:
     )
 
 
-def died(results: Results) -> str:
-    """Which members' processes died and why, and how the run gets them; "" where none did."""
+@dataclass(frozen=True)
+class Died:
+    """That members' processes died: how many, why, and how the run gets them."""
+
+    verdict: str
+    why: str
+    again: str
+
+
+def died(results: Results) -> Died | None:
+    """Which members' processes died and why, and how the run gets them; None where none did."""
     found = [member for member in results.members if member.status == "died"]
     if not found:
-        return ""
-    each = "; ".join(f"member {member.member} ({member.remark})" for member in found)
-    them, are = ("it", "is") if len(found) == 1 else ("them", "are")
-    sealed = "" if results.test else f"; committee evaluate RUN opens them for the committee without {them}"
-    then = "evaluates the run again" if results.test else "opens the test images, which stay sealed until then"
-    return (
-        f"{len(found)} of {len(results.members) + results.left_out} members died and {are} not part of the committee: "
-        f"{each}. The same command trains {them} and {then}{sealed}."
+        return None
+    left = sum(member.status == "finished" for member in results.members)
+    return Died(
+        verdict=f"{len(found)} of {results.planned} members died, so that the committee has only {left}.",
+        why=" ".join(f"Member {member.member}: {member.remark}." for member in found),
+        again=f"The same command trains the {'missing member' if len(found) == 1 else f'{len(found)} missing members'}",
     )
+
+
+def died_text(results: Results) -> str:
+    """The same as plain text, with what becomes of the test images; "" where no process died."""
+    what = died(results)
+    if what is None:
+        return ""
+    sealed = (
+        "until then the test images stay sealed, unless committee evaluate RUN opens them for the committee as it is"
+    )
+    then = " and evaluates the run again" if results.test else f"; {sealed}"
+    return f"{what.verdict} {what.why} {what.again}{then}."
 
 
 def holdout(recipe: Recipe) -> str:

@@ -21,7 +21,7 @@ from committee.ensemble.committee import Committee
 from committee.errors import CommitteeError, counted, require
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.metrics.formatting import percent
-from committee.names import csv_text, json_text, unicode_text, visible
+from committee.names import csv_cell, csv_text, json_text, unicode_text, visible
 from committee.terminal import console, plain, show
 
 FILE_FORMS = ("csv", "json", "parquet")
@@ -235,7 +235,13 @@ def _flat(predictions: Predictions) -> dict[str, list[Any]]:
 
 def _csv(predictions: Predictions) -> str:
     columns = _flat(predictions)
-    return csv_text(list(columns), zip(*columns.values(), strict=True))
+    # a class has one name in the file: its column holds the name as it stands in cells
+    names = {f"p({name})": f"p({csv_cell(name)})" for name in predictions.class_names}
+    return csv_text(
+        list(columns),
+        zip(*columns.values(), strict=True),
+        lambda name: names.get(name) or csv_cell(name),
+    )
 
 
 def _json(predictions: Predictions) -> str:

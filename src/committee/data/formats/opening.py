@@ -22,6 +22,11 @@ _END_64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY_BYTES = 47
 """The fewest bytes of a member in a zip's directory: its name has one character."""
 
+_COUNTED_ON, _COUNTED_ALWAYS = 10, 1_000_000
+"""Files of a folder are counted up to so many times the limit, and up to so many at least: what the message advises is
+enough then.
+"""
+
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
@@ -57,6 +62,7 @@ def _walked(path: Path, deep: bool) -> tuple[list[str], list[str], list[str]]:
     as well, and no folder is read twice.
     """
     names: list[str] = []
+    count, most = 0, limits().files
     folders: list[str] = []
     passed_over: list[str] = []
     root = path.resolve()
@@ -76,12 +82,16 @@ def _walked(path: Path, deep: bool) -> tuple[list[str], list[str], list[str]]:
         seen.add(target)
         folders.append(name)
         files, inner, links = _listed(path / name, f"{name}/" if name else "")
-        names += files
-        limits().check("files", len(names), str(path), "files", "give the path of the folder that holds the images")
+        count += len(files)
+        if count <= most:
+            names += files
+        elif count > max(_COUNTED_ON * most, _COUNTED_ALWAYS):
+            break
         if not deep:
             break
         real += [(folder, target / folder.rpartition("/")[2]) for folder in inner]
         linked += [(link, (path / link).resolve()) for link in links]
+    limits().check("files", count, str(path), "files", "give the path of the folder that holds the images")
     notes = []
     if passed_over:
         listed = ", ".join(passed_over[:5]) + (", ..." if len(passed_over) > 5 else "")

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.data.limits import limits
+
 BATCH_BYTES = 2 * 2**20
 """Scanlines that are decoded together; more takes memory and is hardly faster."""
 
@@ -76,13 +78,15 @@ def decode_alike(count: int, read: Callable[[int], bytes]) -> NDArray[np.uint8] 
         read: position -> encoded bytes; called for one after the other until an image is of another kind.
 
     Returns:
-        (image, height, width, channel); None where any image is of another kind or shape.
+        (image, height, width, channel); None where any image is of another kind or shape, or over the limit `pixels`.
     """
     first = read(0)
     shape, header = shape_of(first), first[:HEADER]
     if shape is None:
         return None
     height, width, channels = shape
+    if height * width > limits().pixels:
+        return None
     stride = height * (1 + width * channels)
     together = max(1, min(count, BATCH_BYTES // stride))
     pixels = np.empty((count, *shape), np.uint8)
