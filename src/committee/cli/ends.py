@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from committee.terminal import say
@@ -46,6 +47,15 @@ def sigterm_raises() -> Iterator[None]:
 def words_and_code(stop: KeyboardInterrupt) -> tuple[str, int]:
     """What stopped a command, in words, and its exit code."""
     return ("Stopped by SIGTERM", 143) if isinstance(stop, Terminated) else ("Interrupted", 130)
+
+
+def kept(finished: int, under_way: int, all_of_them: int, what: str, folder: Path) -> str:
+    """What is kept of a training that was stopped: finished members, and checkpoints of those under way."""
+    said = f"{finished} of {all_of_them} {what} are finished"
+    if not under_way:
+        return f"{said} and kept in {folder}"
+    checkpoints = "has a checkpoint" if under_way == 1 else "have checkpoints"
+    return f"{said}, and {under_way} under way {checkpoints} to go on from; all of this is kept in {folder}"
 
 
 @contextmanager
