@@ -56,6 +56,25 @@ def test_the_time_left_follows_the_speed_and_counts_what_is_under_way(monkeypatc
     assert early.time_left() == "at most 30 s left"
 
 
+def test_the_time_left_does_not_count_what_an_earlier_session_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(monkeypatch)
+    clock = progress.Clock({("", 0): (10, 1.0), ("", 1): (10, 1.0)}, may_stop_early=False)
+    clock.take(Remark(0, "goes on from epoch 8, step 9 of 10", epochs=7.9))
+    clock.take(Remark(1, "goes on after epoch 9", epochs=9.0))
+    assert clock.left == pytest.approx(3.1)
+    watch.now += 10
+    clock.take(StepProgress(0, 8, 10, 10, 2.3))
+    clock.take(epoch_done(0, 8))  # a tenth of an epoch
+    watch.now += 50
+    clock.take(StepProgress(1, 10, 5, 10, 2.3))
+    assert clock.time_left() == "4 min 10 s left"  # .6 epochs in 60 s, and 2.5 are missing
+    clock.take(Remark(1, "goes on after epoch 9", epochs=9.0))  # its worker died: nothing new
+    clock.take(epoch_done(1, 10))
+    clock.take(Failed(0, "its loss became nan"))
+    assert clock.left == pytest.approx(0)
+    assert clock.seen == {("", 0): 8, ("", 1): 10}
+
+
 def test_in_a_log_short_epochs_have_a_line_every_ten_seconds_and_the_last_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -233,7 +233,7 @@ def test_without_a_whole_checkpoint_the_member_begins_again_and_that_is_said(
     again = begin(job, monkeypatch, 5)  # killed once more, before it is where it was
     assert [path.name.split("-")[1:3] for path in again] == [["00000", "000005"], ["00000", "000004"]]
     events = list(execute(job))
-    assert remarks_and_first_epoch(events) == ([], 1)
+    assert remarks_and_first_epoch(events) == (["goes on from epoch 1, step 5 of 8"], 1)
     assert member_bytes(job.folder.path) == whole
 
 
@@ -261,7 +261,8 @@ def test_the_checkpoint_of_version_0_6_is_gone_on_from_or_its_damage_said(
     if damage:
         damage(old)
     remarks, first = remarks_and_first_epoch(list(execute(job)))
-    assert (first, len(remarks)) == ((1, 1) if damage else (2, 0))
+    assert (first, len(remarks)) == (1 if damage else 2, 1)
+    assert damage or remarks == ["goes on after epoch 1"]
     assert member_bytes(job.folder.path) == whole
 
 
@@ -280,7 +281,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_neither_the_member_nor_the_on
     monkeypatch.undo()
     assert job.folder.checkpoints == kept
     assert not job.folder.is_done
-    assert remarks_and_first_epoch(list(execute(job))) == ([], 2)
+    assert remarks_and_first_epoch(list(execute(job))) == (["goes on from epoch 2, step 5 of 8"], 2)
     assert member_bytes(job.folder.path) == whole
 
 

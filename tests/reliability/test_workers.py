@@ -134,7 +134,8 @@ def test_every_member_s_worker_is_killed_once_and_the_bytes_are_the_same(
             event: Event, killed: Any = killed, remarks: Any = remarks, delays: Any = delays, went_on: Any = went_on
         ) -> None:
             if isinstance(event, Remark):
-                remarks[event.member] = event.text
+                if not event.epochs:  # else it says from which checkpoint
+                    remarks[event.member] = event.text
             elif isinstance(event, StepProgress) and event.member in remarks:
                 went_on.setdefault(event.member, (event.epoch, event.step))
             elif isinstance(event, EpochDone) and event.member not in killed:
@@ -251,12 +252,12 @@ def is_running(process: int) -> bool:
 
 
 @contextmanager
-def long_training(folder: Path, temporary: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def long_training(folder: Path, temporary: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A training that is under way, and its two workers."""
     temporary.mkdir()
     command = [sys.executable, "-m", "committee", "train", "digits", *SMALL, "--workers", "2", "--epochs", "2000"]
     process = subprocess.Popen(
-        [*command, "--out", str(folder)],
+        [*command, "--out", str(folder), *options],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"TMPDIR": str(temporary)},
@@ -317,13 +318,17 @@ def test_workers_end_with_their_parent_and_the_next_training_removes_its_copies(
 
 @LINUX
 def test_sigterm_ends_the_workers_and_says_how_to_go_on(tmp_path: Path) -> None:
-    with long_training(tmp_path / "run", tmp_path / "temporary") as (process, workers):
+    every_step = "--checkpoint-every", "0"
+    with long_training(tmp_path / "run", tmp_path / "temporary", *every_step) as (process, workers):
         process.terminate()
         _, stderr = process.communicate(timeout=20)
         assert not any(map(is_running, workers))
     assert process.returncode == 143
-    said = f"Stopped by SIGTERM; 0 of {MEMBERS} members are finished and kept in {tmp_path / 'run'}. Give the same"
-    assert f"{said} command again to continue.\n" in stderr
+    kept = (
+        f"0 of {MEMBERS} members are finished, and 2 under way have checkpoints to go on from; all of this is kept in"
+    )
+    said = f"Stopped by SIGTERM; {kept} {tmp_path / 'run'}. Give the same command again to continue.\n"
+    assert said in stderr
     assert "Traceback" not in stderr
     assert not list((tmp_path / "temporary").glob("committee-*"))
 

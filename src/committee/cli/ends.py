@@ -76,6 +76,15 @@ def note_missing_members(*runs: Path) -> None:
             say(f"Note: {folder} {lacking}", err=True)
 
 
+def kept(finished: int, under_way: int, all_of_them: int, what: str, folder: Path) -> str:
+    """What is kept of a training that was stopped: finished members, and checkpoints of those under way."""
+    said = f"{finished} of {all_of_them} {what} are finished"
+    if not under_way:
+        return f"{said} and kept in {folder}"
+    checkpoints = "has a checkpoint" if under_way == 1 else "have checkpoints"
+    return f"{said}, and {under_way} under way {checkpoints} to go on from; all of this is kept in {folder}"
+
+
 @contextmanager
 def told_how_to_go_on(kept: Callable[[], str]) -> Iterator[None]:
     """Where Ctrl-C or SIGTERM ends a training, say what of it is kept, and that the same command goes on."""

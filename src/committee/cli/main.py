@@ -142,8 +142,9 @@ def train(
     work = {("", member): (epochs, 1.0) for member in missing}
 
     def kept() -> str:
-        members = recipe.committee.members
-        return f"{members - len(plan.missing(folder))} of {members} members are finished and kept in {folder}"
+        members, unfinished = recipe.committee.members, plan.missing(folder)
+        under_way = sum(folder.member(member).has_begun for member in unfinished)
+        return ends.kept(members - len(unfinished), under_way, members, "members", folder.path)
 
     with (
         ends.told_how_to_go_on(kept),

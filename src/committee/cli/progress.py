@@ -57,24 +57,31 @@ class Clock:
         self.at_most = "at most " if may_stop_early else ""
         self.seen: dict[Key, int] = {}
         self.reached: dict[Key, int] = {}  # each member's last epoch
+        self.before: dict[Key, float] = {}  # cost of the part of its current epoch that an earlier session has done
 
     def take(self, event: Event) -> None:
         """Count an event."""
         key = (event.model, event.member)
         epochs, cost = self.work.get(key, (0, 0.0))
         self.began = self.began or time.monotonic()
-        if isinstance(event, StepProgress):
-            self.part[key] = cost * event.step / event.steps
+        if isinstance(event, Remark):
+            if event.epochs and key not in self.part:  # of earlier sessions: what this one does begins here
+                self.part[key], self.seen[key] = 0.0, int(event.epochs)
+                self.before[key] = cost * (event.epochs % 1)
+                self.left -= cost * event.epochs
+        elif isinstance(event, StepProgress):
+            self.part[key] = max(cost * event.step / event.steps - self.before.get(key, 0.0), 0.0)
         elif isinstance(event, EpochDone):
             self.part[key] = 0.0
             if event.record.epoch <= self.reached.get(key, 0):  # once more, by a member that was started again
                 return
             self.reached[key] = event.record.epoch
             self.seen[key] = self.seen.get(key, 0) + 1
-            self.done += cost
-            self.left -= cost
+            fresh = cost - self.before.pop(key, 0.0)
+            self.done += fresh
+            self.left -= fresh
         elif isinstance(event, Finished | Failed | Died):
-            self.left -= cost * max(epochs - self.seen.get(key, 0), 0)
+            self.left -= cost * max(epochs - self.seen.get(key, 0), 0) - self.before.pop(key, 0.0)
             self.part.pop(key, None)
 
     def time_left(self) -> str:

@@ -198,8 +198,9 @@ def pseudo_labels(
     def kept() -> str:
         rounds, members = recipe.pseudo_labels.rounds + 1, recipe.committee.members
         runs = [folder.round(number) for number in range(rounds)]
-        finished = sum(run.member(member).is_done for run in runs for member in range(members))
-        return f"{finished} of {rounds * members} members are finished and kept in {path}"
+        each = [run.member(member) for run in runs for member in range(members)]
+        under_way = sum(member.has_begun for member in each if not member.is_done)
+        return ends.kept(sum(member.is_done for member in each), under_way, len(each), "members", path)
 
     with ends.told_how_to_go_on(kept):
         found = self_training.train_rounds(
@@ -234,7 +235,10 @@ def run_study(study: Study, data: str, out: Path | None, form: Form, options: Tr
     )
 
     def kept() -> str:
-        return f"{total - len(work(prepared))} of {total} trainings are finished and kept in {folder}"
+        unfinished = work(prepared)
+        trained = prepared.training.folder
+        under_way = sum(trained.model(name).member(member).has_begun for name, member in unfinished)
+        return ends.kept(total - len(unfinished), under_way, total, "trainings", folder)
 
     with ends.told_how_to_go_on(kept), progress.monitor(missing, may_stop_early=False, whole="study") as monitor:
         results = run_prepared(prepared, monitor)

@@ -130,11 +130,16 @@ class Died:
 
 @dataclass(frozen=True)
 class Remark:
-    """Something about a member that its user should know, in one sentence; its training goes on."""
+    """Something about a member that its user should know, in one sentence; its training goes on.
+
+    Attributes:
+        epochs: where it goes on from a checkpoint, those of this training that are behind it, with a part of the next.
+    """
 
     member: int
     text: str
     model: str = ""
+    epochs: float = 0.0
 
 
 def with_member(why: str, member: int) -> str:
@@ -157,8 +162,8 @@ class Checkpoints:
         self.job, self.next = job, time.monotonic() + job.checkpoint_seconds
         self.latest: Path | None = None  # that was written, or gone on from
 
-    def newest(self) -> Generator[Remark, None, TrainingState | None]:
-        """The state in the newest checkpoint that is whole, None where there is none; a remark on damaged ones."""
+    def newest(self, task: Task) -> Generator[Remark, None, TrainingState | None]:
+        """The state in the newest checkpoint that is whole, None where there is none; a remark on it, and on damage."""
         folder, state = self.job.folder, None
         damaged: list[str] = []
         if folder is None:
@@ -173,9 +178,18 @@ class Checkpoints:
             else:
                 self.latest = path
                 break
+        text, epochs = "", 0.0
+        if state is not None:
+            steps = task.steps(state.epoch + 1) if state.under_way else 1
+            epochs = state.epoch - task.first_epoch + state.step / steps
+            text = f"goes on after epoch {state.epoch}"
+            if state.under_way:
+                text = f"goes on from epoch {state.epoch + 1}, step {state.step} of {steps}"
         if damaged:
             place = f"{self.latest.name}, the one before" if self.latest else "the member's beginning"
-            yield Remark(self.job.member, f"{' and '.join(damaged)}; training goes on from {place}", self.job.model)
+            text = f"{' and '.join(damaged)}; training goes on from {place}"
+        if text:
+            yield Remark(self.job.member, text, self.job.model, epochs)
         return state
 
     def due(self) -> bool:
@@ -206,7 +220,7 @@ def _execute(job: Job) -> Iterator[Event]:
     images = job.images.load()
     task = job.task(images.labels)
     checkpoints = Checkpoints(job)
-    resume = yield from checkpoints.newest()
+    resume = yield from checkpoints.newest(task)
     with single_threaded():
         try:
             for event in fit(images.pixels, images.labels, task, resume=resume, due=checkpoints.due):
