@@ -84,6 +84,9 @@ def test_processes_and_this_process_give_the_same_bytes(run: Path, tmp_path: Pat
     other = call("train", "digits", *SMALL, "--seed", "1", "--out", tmp_path / "three")
     assert other.exit_code == 0
     assert weights(tmp_path / "three") != weights(run)
+    folders = (run, tmp_path / "two", tmp_path / "three")
+    told = [line for each in folders for line in call("verify", each).stdout.splitlines() if "Members: " in line]
+    assert told[0] == told[1] != told[2], "one digest for trainings that give the same members"
 
 
 def test_members_never_train_on_what_they_are_validated_on(run: Path) -> None:

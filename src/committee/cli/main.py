@@ -404,6 +404,8 @@ def verify(run: Path, public_key: Path | None) -> None:
     count = folder.verify(shown_too=True)
     say(f"{run}: all {count:,} files of this {kind} are those that were written.")
     say(f"Contents: {folder.contents_digest()}")
+    if isinstance(folder, RunFolder):
+        say(f"Members: {folder.weights_digest()} (trainings with one recipe, data and seed share it)")
     if others := folder.others():
         names = f"{', '.join(others[:3])}{', ...' * (len(others) > 3)}"
         lie = "other file lies" if len(others) == 1 else "other files lie"
