@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import committee
 from committee.cli.main import main
 from committee.data.dataset import open_test
 from committee.data.formats import mapped
+from committee.folders.lock import HOLDER
 from committee.folders.run_folder import RunFolder
 
 SMALL = ["--recipe", "standard", "--members", "2", "--epochs", "2"]
@@ -154,6 +156,10 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Path, tmp_path: Pa
     assert not (folder / "run.json").exists()
     first = (folder / "members" / "00" / "weights.safetensors").stat().st_mtime_ns
     assert "is an unfinished run" in call("report", folder).stderr
+    with RunFolder(folder).locked():
+        assert f"is being trained by process {os.getpid()} on " in call("report", folder).stderr
+    (folder / HOLDER).write_text('{"process": 1}')  # as after SIGKILL
+    assert "is an unfinished run" in call("report", folder).stderr
     assert call("train", "digits", *SMALL, "--out", folder).exit_code == 0
     assert (folder / "members" / "00" / "weights.safetensors").stat().st_mtime_ns == first
     assert weights(folder) == weights(run)
@@ -168,7 +174,7 @@ def test_a_script_without_the_main_guard_is_told_so(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert 'put its calls under `if __name__ == "__main__":`' in ended.stderr
-    assert "no member could be trained: its worker process ended with status 1" in ended.stderr
+    assert re.search("no member could be trained: the worker process of member [01] ended with status 1", ended.stderr)
 
 
 def test_without_out_each_training_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +202,10 @@ def test_ctrl_c_keeps_finished_members_and_says_how_to_go_on(tmp_path: Path) -> 
         if list(folder.glob("members/*/history.jsonl")):
             break
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    for _ in range(400):  # again and again, as an impatient user does
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.02)
     try:
         _, stderr = process.communicate(timeout=30)
     finally:
@@ -280,6 +289,10 @@ def test_damage_is_noticed_by_every_command_and_never_laundered(name: str, run: 
         result = call(*command)
         assert result.exit_code == 2, (command, result.output)
         assert f"{name} is not the file that training wrote (SHA-256 differs)" in result.stderr.replace("\n", " ")
+    result = call("train", "digits", *SMALL, "--out", copy)  # the run's own command does not show what is damaged
+    assert result.exit_code == 2
+    assert "restore it, or delete the folder and train again" in result.stderr
+    assert "already holds this training" not in result.stderr
 
 
 def test_verify_looks_at_the_page_too_and_report_writes_it_again(run: Path, tmp_path: Path) -> None:
@@ -288,9 +301,21 @@ def test_verify_looks_at_the_page_too_and_report_writes_it_again(run: Path, tmp_
     said = call("verify", copy).output
     assert "files of this run are those that were written" in said
     (copy / "report.html").write_text("another page")
-    assert "report.html is not the file" in call("verify", copy).stderr
+    told = call("verify", copy).stderr
+    assert "report.html is not the file" in told
+    assert f"; committee report {copy} writes it again" in told
     assert call("report", copy).exit_code == 0
     assert call("verify", copy).output == said  # the same contents
+    for name in ("extra.txt", "members/00/extra.npy"):
+        (copy / name).write_text("not of the run")
+    assert f"2 other files lie in {copy} (extra.txt, members/00/extra.npy)" in call("verify", copy).stderr
+
+
+def test_an_image_in_place_of_a_run_is_told_as_that(run: Path, tmp_path: Path) -> None:
+    picture = Path(shutil.copy(next((run / "figures").glob("*.png")), tmp_path / "digit.png"))
+    result = call("predict", picture, run)
+    assert result.exit_code == 2
+    assert f"{picture} is neither a run's folder nor a bundle; give a folder" in result.stderr
 
 
 def test_compare_tells_a_run_from_itself_and_from_a_better_one(run: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What file systems answer that lack an operation, such as fsync on some network shares."""
 
 REMEDIES = {
-    errno.ENOSPC: "free some space and give the same command again, which goes on from the last complete state",
-    errno.EDQUOT: "free some of your quota and give the same command again, which goes on from the last complete state",
+    errno.ENOSPC: "free some space and give the same command again",
+    errno.EDQUOT: "free some of your quota and give the same command again",
     errno.EROFS: "give a folder on a disk that can be written to",
     errno.EACCES: "give a folder that you may write to, or its permissions",
     errno.EPERM: "give a folder that you may write to, or its permissions",

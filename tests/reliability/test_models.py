@@ -264,15 +264,45 @@ def test_a_signature_is_of_these_bytes_and_this_key(bundle: Path, tmp_path: Path
     keys = [new_key(tmp_path / f"{name}.pem") for name in ("mine", "other")]
     assert call("bundle", own, own, "--sign", keys[0][0]).exit_code == 0
     assert "Signed with the key" in call("verify", own, "--key", keys[0][1]).stdout
-    for told, words in ((keys[1][1], "is no signature of"), (keys[0][0], "is no signature of")):
-        result = call("verify", own, "--key", told)
+    assert "own.committee.sig is not checked; --key PUBLIC" in call("verify", own).stderr
+    signature = tmp_path / "own.committee.sig"
+    content, signed = own.read_bytes(), signature.read_bytes()
+    changed = re.sub(r'("payload": *"....)', r"\1AAAA", signed.decode())
+    assert changed.encode() != signed
+    for key, path, written, words in (
+        (keys[1][1], own, content, f"own.committee was signed with another key than {keys[1][1]}; ask"),
+        (keys[0][0], own, content, "mine.pem is no public key in PEM"),
+        (keys[0][1], own, content + b"\0", "own.committee was changed after it was signed; ask"),
+        (keys[0][1], signature, signed[: len(signed) // 2], "own.committee.sig is damaged or no signature; ask"),
+        (keys[0][1], signature, b"{}", "own.committee.sig is damaged or no signature; ask"),
+        (keys[0][1], signature, changed.encode(), "own.committee.sig is damaged"),
+    ):
+        before = path.read_bytes()
+        path.write_bytes(written)
+        result = call("verify", own, "--key", key)
+        path.write_bytes(before)
         assert result.exit_code == 2
         assert words in result.stderr
-    own.write_bytes(own.read_bytes() + b"\0")
-    assert call("verify", own, "--key", keys[0][1]).exit_code == 2
-    (tmp_path / "own.committee.sig").unlink()
-    assert "own.committee.sig is missing" in call("verify", own, "--key", keys[0][1]).stderr
-    assert "no private key that signs" in call("bundle", bundle, own, "--sign", keys[0][1]).stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_a_bundle_that_cannot_be_signed_is_not_written_and_an_old_signature_does_not_stay(
+    bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("model_signing.signing")
+    own, signature = tmp_path / "own.committee", tmp_path / "own.committee.sig"
+    private, public = new_key(tmp_path / "mine.pem")
+    for key in (public, bundle):
+        result = call("bundle", bundle, own, "--sign", key)
+        assert result.exit_code == 2
+        assert "is no private key in PEM" in result.stderr
+        assert not own.exists()
+    assert call("bundle", bundle, own, "--sign", private).exit_code == 0
+    result = call("bundle", bundle, own)
+    assert result.exit_code == 0
+    assert "own.committee.sig was the signature of an earlier file and is removed" in result.stderr
+    assert not signature.exists()
+    assert f"is not signed: there is no {signature} beside it" in call("verify", own, "--key", public).stderr
 
 
 def new_key(path: Path) -> tuple[Path, Path]:

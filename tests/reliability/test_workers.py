@@ -156,7 +156,7 @@ def test_every_member_s_worker_is_killed_once_and_the_bytes_are_the_same(
 
 
 def test_a_third_death_leaves_the_test_images_sealed_and_the_same_command_completes_the_run(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: ImageDataset
 ) -> None:
     run, train = tmp_path / "run", ("train", "digits", *SMALL, "--workers", "2", "--out", tmp_path / "run")
     with monkeypatch.context() as patch:
@@ -172,10 +172,24 @@ def test_a_third_death_leaves_the_test_images_sealed_and_the_same_command_comple
     assert folder.is_sealed
     assert not folder.test_openings
     assert (folder.manifest.died_members, folder.manifest.failed_members) == ((1,), ())
-    assert call("verify", run).exit_code == 0
+    note = (
+        f"Note: {run} lacks member 1 (died) of its 5 members; it answers with the other 4; its committee train command"
+    )
+    bundle = tmp_path / "run.committee"
+    for command in (("verify", run), ("bundle", run, bundle), ("compare", run, run, "--on", "out-of-fold")):
+        result = call(*command)
+        assert result.exit_code == 0
+        assert note in result.stderr
+    np.save(tmp_path / "some.npy", digits.train.pixels[:2])
+    result = call("predict", bundle, tmp_path / "some.npy")
+    assert result.exit_code == 0
+    assert note.replace(str(run), str(bundle)) in result.stderr
     monkeypatch.setattr(evaluation, "write_run_page", lambda *given: None)
     shutil.copytree(run, tmp_path / "smaller")
-    smaller = json.loads(call("evaluate", tmp_path / "smaller", "--json").stdout)
+    result = call("evaluate", tmp_path / "smaller", "--json")
+    assert result.exit_code == 3
+    assert "smaller lacks member 1 (died) of its 5 members" in result.stderr
+    smaller = json.loads(result.stdout)
     assert (smaller["members"], smaller["died_members"], smaller["test_openings"]) == (4, [1], 1)
 
     assert call(*train).exit_code == 0
@@ -328,10 +342,11 @@ def test_sigterm_ends_any_command_in_a_sentence() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     result = CliRunner().invoke(group, ["wait"])
     assert (result.exit_code, result.stderr) == (143, "Stopped by SIGTERM.\n")
-    assert signal.getsignal(signal.SIGTERM) == before
+    for each, handler in before.items():
+        assert signal.signal(each, handler) == signal.SIG_IGN, "the process ends, and nothing stops that"
 
 
 # --- full disks -------------------------------------------------------------------------------------------------------

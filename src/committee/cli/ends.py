@@ -16,8 +16,9 @@ EXIT_CODES = {
     0: "done",
     1: "a bug: an exception with its traceback",
     2: "nothing was done, or the command could not go on; one sentence says why and what to do",
-    INCOMPLETE: "done, but not whole: a training lacks members of its recipe (their processes died, their losses were "
-    "not finite, or a budget was over), or `predict` met images that cannot be read; the output names them",
+    INCOMPLETE: "done, but not whole: a run that was trained or evaluated lacks members of its recipe (their processes "
+    "died, their losses were not finite, or a budget was over), or `predict` met images that cannot be read; the "
+    "output names them",
     130: "interrupted by Ctrl-C; the same training command goes on",
     143: "stopped by SIGTERM; the same training command goes on",
 }
@@ -27,21 +28,37 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came; whatever cleans up after Ctrl-C cleans up after it, too."""
 
 
+STOPS: dict[signal.Signals, type[KeyboardInterrupt]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
+}
+
+
 @contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated` in the main thread, so that a command cleans up and says where it stands."""
+def stopped_once() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM raise in the main thread, so that a command cleans up and says where it stands.
+
+    They do so once: whoever presses Ctrl-C again would only interrupt that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    stopped = False
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        for each in STOPS:
+            signal.signal(each, signal.SIG_IGN)  # to the end of the process, whose last functions are Python's, too
+        raise STOPS[signal.Signals(number)]
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {each: signal.signal(each, stop) for each in STOPS if signal.getsignal(each) != signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            if not stopped:
+                signal.signal(each, handler)
 
 
 def words_and_code(stop: KeyboardInterrupt) -> tuple[str, int]:
@@ -56,6 +73,16 @@ def kept(finished: int, under_way: int, all_of_them: int, what: str, folder: Pat
         return f"{said} and kept in {folder}"
     checkpoints = "has a checkpoint" if under_way == 1 else "have checkpoints"
     return f"{said}, and {under_way} under way {checkpoints} to go on from; all of this is kept in {folder}"
+
+
+def note_missing_members(*runs: Path) -> None:
+    """A note about each run, or bundle, whose committee lacks members of its recipe."""
+    from committee.folders.folder import kind_of
+    from committee.folders.run_folder import RunFolder
+
+    for folder in map(RunFolder.at, runs):
+        if kind_of(folder.path) == "run" and (lacking := folder.manifest.lacking):
+            say(f"Note: {folder} {lacking}", err=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from committee import __version__
+from committee import __version__, disk
 from committee.cli import ends, inspect, studies
 from committee.cli.options import (
     Group,
@@ -131,7 +131,9 @@ def train(
     folder = RunFolder(out) if out else free_folder(Path("runs"), name, plan.identity)
     folder.check_free(plan.identity)
     finished = folder.is_finished
-    missing = folder.manifest.died_members if finished else plan.missing(folder)
+    if finished:
+        RunFolder.finished(folder.path)  # compared with its manifest before anything is said of it
+    missing = plan.missing(folder)
     if finished and not missing:
         say(f"{folder} already holds this training; showing its results.", err=True)
     else:
@@ -264,6 +266,7 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
         say(f"Note: {note}", err=True)
     answers = predictions.predict(committee, images.names, images.pixels)
     predictions.write(replace(answers, unreadable=images.unreadable), form, out)
+    ends.note_missing_members(run)
     for note in predictions.remarks(answers, preparation):
         say(f"Note: {note}", err=True)
     if images.unreadable:
@@ -303,7 +306,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
     folder = RunFolder.finished(run, to_write=True)
     if folder.manifest.test_openings and not again:
         say(f"The test images of {run} are open already; showing its results (--again evaluates again).", err=True)
-        show(folder, as_json)
+        show_evaluated(folder, as_json)
         return
     source = folder.data.reload
     if source is None and data is None:
@@ -314,7 +317,15 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
     known = where.data_dir and Path(where.data_dir)
     dataset = load_dataset(data or where.data, data_dir=data_dir or known or None, **dict(where.options))
     runs.evaluate(run, dataset)
-    show(RunFolder(run), as_json)
+    show_evaluated(RunFolder(run), as_json)
+
+
+def show_evaluated(folder: RunFolder, as_json: bool) -> None:
+    """The end of an evaluation, also of one that had been done already."""
+    show(folder, as_json)
+    ends.note_missing_members(folder.path)
+    if not folder.manifest.is_complete:
+        raise SystemExit(ends.INCOMPLETE)
 
 
 @main.command()
@@ -335,6 +346,7 @@ def compare(run_a: Path, run_b: Path, on: str, as_json: bool) -> None:
 
     comparison = compare_runs(run_a, run_b, on)
     say(*([to_json(comparison)] if as_json else as_text(comparison, run_a, run_b, on)))
+    ends.note_missing_members(run_a, run_b)
 
 
 @main.command()
@@ -355,11 +367,16 @@ def bundle(run: Path, out: Path | None, private_key: Path | None) -> None:
 
     folder = RunFolder.finished(run, or_model=True)
     folder.verify(shown_too=True)
+    sign = signature.signer(private_key) if private_key else None
     path = out or Path(folder.path.resolve().name + ENDING)
     count = write_bundle(folder, path)
     say(f"{path}: {counted(count, 'file')}, {path.stat().st_size:,} bytes.")
-    if private_key:
-        say(f"Signature: {signature.sign(path, private_key)}")
+    if sign:
+        say(f"Signature: {sign(path)}")
+    elif (old := signature.path_of(path)).exists():
+        disk.remove(old)
+        say(f"Note: {old} was the signature of an earlier file and is removed; --sign KEY signs this one", err=True)
+    ends.note_missing_members(run)
 
 
 @main.command()
@@ -387,8 +404,15 @@ def verify(run: Path, public_key: Path | None) -> None:
     count = folder.verify(shown_too=True)
     say(f"{run}: all {count:,} files of this {kind} are those that were written.")
     say(f"Contents: {folder.contents_digest()}")
+    if others := folder.others():
+        names = f"{', '.join(others[:3])}{', ...' * (len(others) > 3)}"
+        lie = "other file lies" if len(others) == 1 else "other files lie"
+        say(f"Note: {len(others):,} {lie} in {run} ({names}); no command reads what the run does not list", err=True)
     if public_key:
         say(f"Signed with the key of {public_key}.")
+    elif run.is_file() and (unchecked := signature.path_of(run)).exists():
+        say(f"Note: {unchecked} is not checked; --key PUBLIC, with its author's public key, checks it", err=True)
+    ends.note_missing_members(run)
 
 
 @main.command()

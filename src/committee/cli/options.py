@@ -42,7 +42,7 @@ class Group(click.Group):
         warnings.showwarning = functools.partial(_note, warnings.showwarning)
         if isinstance(sys.stdout, io.TextIOWrapper):  # one that lacks a name's characters shows escapes for them
             sys.stdout.reconfigure(errors="backslashreplace")
-        with ends.sigterm_raises():
+        with ends.stopped_once():
             try:
                 with click_errors_as_text():
                     return super().invoke(context)

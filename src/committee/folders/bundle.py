@@ -153,6 +153,13 @@ def checked_members(file: IO[bytes], size: int, path: Path) -> list[Member]:
         RunError: the file is not what `write_bundle` would write of its members; they are not the files of the
             manifest among them, with these sizes and digests.
     """
+    begins_as_zip = file.read(4) == b"PK\3\4"
+    file.seek(0)
+    if not begins_as_zip and path.suffix != ENDING:
+        raise RunError(
+            f"{path} is neither a run's folder nor a bundle; give a folder that committee train wrote, or a file that "
+            "committee bundle made of it"
+        )
     members = list(_walk(file, size, path))
     names = [member.name for member in members]
     end = members[-1].start + members[-1].size if members else 0

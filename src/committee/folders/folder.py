@@ -5,6 +5,7 @@ The manifest is written last: a folder without it is not finished.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -18,8 +19,9 @@ from committee import disk
 from committee.config.record import Record
 from committee.errors import RunError
 from committee.folders import files, manifest
-from committee.folders.lock import is_empty, locked
+from committee.folders.lock import holder, is_empty, locked
 from committee.folders.manifest import MANIFEST, SCHEMA, SHOWN, listed_files
+from committee.folders.parsing import RESTORE
 from committee.folders.records import (
     Environment,
     FileRecord,
@@ -170,12 +172,24 @@ class Folder:
         for name in names:
             path = self.path / name
             if not path.exists():
-                raise RunError(f"{path} is missing, but {MANIFEST} lists it; restore it or train again")
+                raise RunError(f"{path} is missing, but {MANIFEST} lists it; {self._remedy(name)}")
             if files.digest(path, listed[name].bytes) != listed[name].sha256:
-                raise RunError(
-                    f"{path} is not the file that training wrote (SHA-256 differs); restore it or train again"
-                )
+                raise RunError(f"{path} is not the file that training wrote (SHA-256 differs); {self._remedy(name)}")
         return len(names)
+
+    def others(self) -> list[str]:
+        """The names of files in a finished folder that are not of the run or study."""
+        listed = {*self.listed, MANIFEST}
+        return [name for name in self._names() if name not in listed]
+
+    def _names(self) -> list[str]:
+        """The files in the folder and below; hidden ones are no content."""
+        there = (path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith("."))
+        return sorted(path.relative_to(self.path).as_posix() for path in there)
+
+    def _remedy(self, name: str) -> str:
+        """What to do about a file that is missing or damaged."""
+        return f"committee report {shlex.quote(str(self))} writes it again" if name.startswith(SHOWN) else RESTORE
 
     def contents_digest(self) -> str:
         """What the finished folder holds, as one number; see `committee.folders.manifest`."""
@@ -196,11 +210,9 @@ class Folder:
                 them, so that damage is not taken over.
         """
         before = {name: each for name, each in self.listed.items() if unchanged(name)} if self.is_finished else {}
-        there = (path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith("."))
-        names = sorted(path.relative_to(self.path).as_posix() for path in there)
         listed = {
             name: before.get(name) or manifest.record_of(self.path / name)
-            for name in names
+            for name in self._names()
             if name != MANIFEST and not name.startswith(SHOWN)
         }
         return kind.model_validate({"schema": SCHEMA, "files": listed, **summary})
@@ -231,8 +243,10 @@ def kind_of(path: Path) -> str:
         there = f"; {path.parent} has {', '.join(models)}" if path.parent.name == "models" and models else ""
         raise RunError(f"there is no run folder {path}{there}; give a folder that committee train wrote")
     if not (path / MANIFEST).exists():
+        whole = path.parents[1] if path.parent.name == "models" else path
+        if at_work := holder(whole):
+            raise RunError(f"{path} is being trained by {at_work}; wait for it to end")
         if (path / "identity.json").exists():
-            whole = path.parents[1] if path.parent.name == "models" else path
             if (whole / "study.toml").exists():
                 what = f"{path} belongs to" if whole != path else f"{path} is"
                 raise RunError(f"{what} an unfinished study; give the same committee study command again to finish it")
@@ -247,5 +261,5 @@ def kind_of(path: Path) -> str:
     if (named := content.get("kind")) in ("run", "study", "model"):
         return str(named)
     if named is not None:
-        raise RunError(f"{path / MANIFEST} is of no kind that is known ({str(named)[:40]}); restore it or train again")
+        raise RunError(f"{path / MANIFEST} is of no kind that is known ({str(named)[:40]}); {RESTORE}")
     return "model" if "model" in content else "study" if "study" in content else "run"

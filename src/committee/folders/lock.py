@@ -42,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
             lock.acquire(blocking=False)
         except Timeout:
             raise RunError(
-                f"{folder} is being written by {_holder(folder)}; wait for it to end, or give another folder (--out)"
+                f"{folder} is being written by {_words(folder)}; wait for it to end, or give another folder (--out)"
             ) from None
         except NotImplementedError:
             text = f"{folder} is on a file system without locks; do not let two processes write it at once"
@@ -68,8 +68,26 @@ def is_empty(folder: Path) -> bool:
     return all(each.name in (LOCK, HOLDER) or each.match(".*.part") for each in folder.iterdir())
 
 
-def _holder(folder: Path) -> str:
-    """Who has a folder's lock, in words."""
+def holder(folder: Path) -> str:
+    """Who is writing a folder at this moment, in words; "" where nobody is.
+
+    Where a process has said that it does, and did not say that it ended, its lock is tried and at once let go.
+    """
+    if not (folder / HOLDER).exists() or (folder / LOCK).is_symlink():  # trying a lock opens it to be written
+        return ""
+    lock = FileLock(folder / LOCK, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return _words(folder)
+    except (OSError, NotImplementedError):  # a folder that may only be read, or has no locks: nobody can tell
+        return ""
+    lock.release()
+    return ""
+
+
+def _words(folder: Path) -> str:
+    """Who has a folder's lock."""
     try:
         me = json.loads((folder / HOLDER).read_bytes())
         return f"process {me['process']} on {me['host']} since {me['since']} ({me['command']})"

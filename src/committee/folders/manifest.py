@@ -81,7 +81,7 @@ def listed_files(text: bytes, where: Path) -> dict[str, FileRecord]:
     """
     listed = checked(text, where).get("files")
     if not isinstance(listed, dict):
-        raise RunError(f"{where} lists no files of this folder; restore it or train again")
+        raise RunError(f"{where} lists no files of this folder; {parsing.RESTORE}")
     check_names(listed, where)
     return {name: files.as_record(value, FileRecord, where) for name, value in listed.items()}
 
@@ -140,8 +140,8 @@ def check_names(names: Iterable[str], where: Path) -> None:
             or name.lower() == MANIFEST
             or name.lower() in known
         ):
-            raise RunError(f"{where} lists {name[:80]!r}, no name of a file of this folder; restore it or train again")
+            raise RunError(f"{where} lists {name[:80]!r}, no name of a file of this folder; {parsing.RESTORE}")
         known.add(name.lower())
         folders |= {"/".join(parts[:depth]).lower() for depth in range(1, len(parts))}
     if found := sorted(known & folders):
-        raise RunError(f"{where} lists {found[0]!r} as a file and as a folder; restore it or train again")
+        raise RunError(f"{where} lists {found[0]!r} as a file and as a folder; {parsing.RESTORE}")

@@ -22,6 +22,9 @@ from pydantic import JsonValue
 from committee.config.renames import Table
 from committee.errors import RunError
 
+RESTORE = "restore it, or delete the folder and train again"
+"""What to do about a damaged file of a run, whose training keeps what it finds finished."""
+
 LARGEST_TEXT = 64 * 2**20  # bytes of a JSON, JSONL or text file
 LARGEST_TOML = 128 * 2**10
 LARGEST_HEADER = 8 * 2**20  # of a safetensors file; a checkpoint has its history there
@@ -47,7 +50,7 @@ WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 
 def damaged(where: str | Path, why: str) -> RunError:
     """The error about a file whose content cannot be used."""
-    return RunError(f"{where} is damaged ({why}); restore it or train again")
+    return RunError(f"{where} is damaged ({why}); {RESTORE}")
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -99,7 +102,7 @@ def json_value(content: bytes, where: str | Path, constants: Collection[str] = (
     try:
         value: JsonValue = json.loads(text, object_pairs_hook=_without_twins, parse_constant=constant)
     except ValueError as error:
-        raise RunError(f"{where} is not valid JSON ({error}); restore it or train again") from error
+        raise RunError(f"{where} is not valid JSON ({error}); {RESTORE}") from error
     return value
 
 
@@ -135,7 +138,7 @@ def toml_table(content: bytes, where: str | Path) -> Table:
     try:
         table: Table = tomllib.loads(text_of(content, where))
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{where} is not valid TOML ({str(error)[:200]}); restore it or train again") from error
+        raise RunError(f"{where} is not valid TOML ({str(error)[:200]}); {RESTORE}") from error
     values: list[JsonValue] = [table]
     while values:
         value = values.pop()

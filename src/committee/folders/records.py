@@ -329,6 +329,20 @@ class RunSummary(Record):
         """Whether the committee has every member of its recipe."""
         return not (self.failed_members or self.died_members or self.left_out)
 
+    @property
+    def lacking(self) -> str:
+        """Which members of its recipe the committee lacks and why, as a predicate; "" where it is complete."""
+        if self.is_complete:
+            return ""
+        parts = [
+            *(f"member {member} (died)" for member in self.died_members),
+            *(f"member {member} (failed)" for member in self.failed_members),
+            *([f"{self.left_out} (not ready when the budget was over)"] if self.left_out else []),
+        ]
+        planned = self.members + len(self.died_members) + len(self.failed_members) + self.left_out
+        remedy = "; its committee train command, given again, trains what died" if self.died_members else ""
+        return f"lacks {' and '.join(parts)} of its {planned} members; it answers with the other {self.members}{remedy}"
+
 
 class RunManifest(RunSummary, Manifest):
     """The manifest of a run, with its results in short."""

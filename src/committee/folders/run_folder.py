@@ -25,6 +25,7 @@ from committee.folders import files, manifest
 from committee.folders.bundle import is_bundle, unpacked
 from committee.folders.folder import Folder, kind_of
 from committee.folders.member_folder import MemberFolder
+from committee.folders.parsing import RESTORE
 from committee.folders.records import (
     CommitteeRecord,
     ImagesRecord,
@@ -131,7 +132,7 @@ class RunFolder(Folder):
         try:
             return recipe_parsing.parse(content, f"recipe {self.recipe_file}", note_old_names=False)
         except RecipeError as error:
-            raise RunError(f"{error}; restore it or train again") from error
+            raise RunError(f"{error}; {RESTORE}") from error
 
     def write_recipe(self, recipe: Recipe) -> None:
         """The complete recipe."""
@@ -164,7 +165,7 @@ class RunFolder(Folder):
         path = self.path / "seconds_training.json"
         seconds = files.read_json(path) if path.exists() else 0.0
         if not isinstance(seconds, (int, float)):
-            raise RunError(f"{path} holds no number of seconds; restore it or train again")
+            raise RunError(f"{path} holds no number of seconds; {RESTORE}")
         return float(seconds)
 
     def write_seconds_training(self, seconds: float) -> None:

@@ -32,7 +32,7 @@ from committee.metrics.results import Calibration, Gallery, MemberResult, PartSc
 from committee.metrics.scores import expected_calibration_error, log_loss, score
 from committee.report.run_page import write_run_page
 from committee.rng import numpy_generator
-from committee.training.jobs import part_score
+from committee.training.jobs import part_score, with_member
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
     records = [record for record in records if record.status != "late"]
     used = [record.member for record in records if record.status == "finished"]
     if not used:
-        died = [record.remark for record in records if record.status == "died"]
+        died = [record for record in records if record.status == "died"]
+        first = (died or records)[0]
         remedy = "give the same command again" if died else "change the recipe and give another folder (--out)"
-        raise TrainingError(f"no member could be trained: {(died or [records[0].remark])[0]}; {remedy}")
+        raise TrainingError(f"no member could be trained: {with_member(first.remark, first.member)}; {remedy}")
     predictions = MemberPredictions.for_training_images([folder.member(member) for member in used])
     rule = write_rule(folder, recipe, used, predictions, dataset.train.labels)
     train = EvaluatedPart("train", dataset.train, predictions, predictions.combined(rule))

@@ -142,6 +142,11 @@ class Remark:
     epochs: float = 0.0
 
 
+def with_member(why: str, member: int) -> str:
+    """Why a member died, as a clause of its own: "its worker process" is named where the member was not."""
+    return why.replace("its worker process", f"the worker process of member {member}", 1)
+
+
 Event = StepProgress | EpochDone | Finished | Failed | Died | Remark
 Executor = Callable[[Sequence[Job]], Generator[Event]]
 

@@ -12,7 +12,7 @@ from typing import Literal
 from committee.errors import TrainingError
 from committee.folders.member_folder import TrainedMember
 from committee.folders.records import MemberRecord, Status
-from committee.training.jobs import Died, Event, Executor, Failed, Finished, Job
+from committee.training.jobs import Died, Event, Executor, Failed, Finished, Job, with_member
 
 OnFailure = Literal["leave_out", "raise"]
 
@@ -98,6 +98,9 @@ def _outcome(job: Job, event: Finished | Failed | Died | None) -> Outcome:
 def _refusal(failures: Sequence[Failed | Died], jobs: int) -> str:
     first = failures[0]
     whole = f"member {first.member} of {first.model}" if first.model else f"member {first.member}"
-    what = "no member could be" if len(failures) == jobs else f"{whole} could not be"
+    if len(failures) == jobs:
+        what, why = "no member could be", with_member(first.why, first.member)
+    else:
+        what, why = f"{whole} could not be", first.why
     remedy = "; the same command goes on where it stopped" if isinstance(first, Died) else ""
-    return f"{what} trained: {first.why}{remedy}"
+    return f"{what} trained: {why}{remedy}"

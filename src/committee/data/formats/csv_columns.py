@@ -212,7 +212,7 @@ def _classes(column: NDArray[Any]) -> NDArray[Any] | None:
         except ValueError:
             numbers = None
         if numbers is not None:
-            if not np.isfinite(numbers).all() or (numbers != np.rint(numbers)).any():
+            if not (np.abs(numbers) < 2**63).all() or (numbers != np.rint(numbers)).any():
                 return None
             column = numbers.astype(np.int64)
     number = len(np.unique(column))
