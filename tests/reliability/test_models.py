@@ -14,6 +14,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,16 @@ def test_no_mutant_of_a_model_runs_code(few: Path) -> None:
         said, _ = process.communicate()
         assert process.returncode == 0, said[-3000:]
         record_figure("mutants of a model", f"{said.strip()}; {time.monotonic() - began:.0f} s")
+
+
+def test_answers_that_are_no_finite_numbers_are_refused(few: Path) -> None:
+    members = committee.load(few, device="cpu")
+    pixels = np.arange(2 * 64).reshape(2, 8, 8, 1).astype(np.uint8)
+    assert np.isfinite(members.predict_proba(pixels)).all()
+    for tensor in members.networks[0].parameters():
+        tensor.data.fill_(3e38)  # finite each, as with a flipped bit of an exponent
+    with pytest.raises(RunError, match="place 0 are expected to be finite numbers and are not"):
+        replace(members).predict_proba(pixels)  # whose functions prepare these weights
 
 
 def test_the_canary_hears_what_it_should() -> None:

@@ -19,7 +19,7 @@ from committee.data.prepare import How, Preparation
 from committee.data.read_options import ValueRange
 from committee.data.readers import ImagesRead, read_images
 from committee.ensemble.combine import CombinationRule
-from committee.errors import DataError
+from committee.errors import DataError, RunError
 from committee.folders.records import ImagesRecord
 from committee.folders.run_check import member_weights
 from committee.folders.run_folder import RunFolder
@@ -73,6 +73,7 @@ class Committee:
 
         Raises:
             DataError: images of another shape or bit depth than the members were trained on.
+            RunError: a member answers with numbers that are not finite.
         """
         expected = np.uint8 if self.pixel_range == 255 else np.uint16
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != self.image_shape or pixels.dtype != expected:
@@ -89,9 +90,17 @@ class Committee:
 
         with single_threaded():
             if self.device != "cpu" or len(pixels) < FEW_IMAGES:
-                return np.stack([predicted(forward) for forward in self.forwards])
-            with ThreadPoolExecutor(devices.cores()) as pool:
-                return np.stack(list(pool.map(predicted, self.forwards)))
+                members = [predicted(forward) for forward in self.forwards]
+            else:
+                with ThreadPoolExecutor(devices.cores()) as pool:
+                    members = list(pool.map(predicted, self.forwards))
+        for place, probabilities in enumerate(members):
+            if not np.isfinite(probabilities).all():  # as of finite weights that are much too large
+                raise RunError(
+                    f"the answers of the committee's member at place {place} are expected to be finite numbers and are "
+                    "not, so that its weights are damaged; restore them or train again"
+                )
+        return np.stack(members)
 
     @cached_property
     def forwards(self) -> tuple[Forward, ...]:
