@@ -101,9 +101,10 @@ def conv(
     _refuse_unknown(kernel, channels, outputs)
     grown = 2 * padding - kernel + 1
     y = torch.empty(images, height + grown, width + grown, outputs, dtype=torch.bfloat16)
-    scratch = _scratch(_scratch_values("convolution_scratch", height, width, channels, kernel, padding), filters.dtype)
     shape = (images, height, width, channels, outputs, kernel, padding)
     name = for_products("convolution", filters.dtype)
+    wanted = for_products("convolution_scratch", filters.dtype)
+    scratch = _scratch(_scratch_values(wanted, images, height, width, channels, kernel, padding), filters.dtype)
     binding.call(name, x, relu_output, filters, bias, y, *shape, relu, scratch)
     return y
 

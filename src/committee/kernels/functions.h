@@ -42,7 +42,8 @@ FunctionTable all_functions() {
   static const Function functions[] = {
       exported<convolution<bfloat16>>("convolution_bfloat16"),
       exported<convolution<float>>("convolution_float32"),
-      exported<convolution_scratch>("convolution_scratch"),
+      exported<convolution_scratch<bfloat16>>("convolution_scratch_bfloat16"),
+      exported<convolution_scratch<float>>("convolution_scratch_float32"),
       exported<weight_gradient<bfloat16>>("weight_gradient_bfloat16"),
       exported<weight_gradient<float>>("weight_gradient_float32"),
       exported<weight_gradient_scratch>("weight_gradient_scratch"),
