@@ -2,7 +2,7 @@
  *
  *   functions         name -> (address, result, (parameter ...)), each type (element, pointer, constant, optional);
  *                     empty where this CPU has none
- *   channels, kernel_sizes, stem_channels, transform_points       see shapes.h
+ *   channels, kernel_sizes, stem_channels         see shapes.h
  *   fast_bfloat16     whether a product of two bfloat16 pairs is faster than two products of floats
  */
 #define PY_SSIZE_T_CLEAN
@@ -82,7 +82,6 @@ PyMODINIT_FUNC PyInit__native() {
       !(add(module, "functions", described(functions_for_this_cpu())) &&
         add(module, "channels", described(Channels{})) && add(module, "kernel_sizes", described(KernelSizes{})) &&
         add(module, "stem_channels", described(StemChannels{})) &&
-        add(module, "transform_points", PyLong_FromLong(TRANSFORM_POINTS)) &&
         add(module, "fast_bfloat16", PyBool_FromLong(fast_bfloat16()))))
     Py_CLEAR(module);
   return module;
