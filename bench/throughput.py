@@ -143,7 +143,7 @@ def breakdown() -> dict[str, float]:
     """Milliseconds of one of our steps on one core, by what they are spent on."""
     import torch
 
-    from committee import kernels, load_recipe
+    from committee import load_recipe
     from committee.kernels import binding
     from committee.nn.devices import single_threaded
     from committee.nn.forward import training_forward
@@ -180,10 +180,8 @@ def breakdown() -> dict[str, float]:
                 optimiser.step()
             whole = time.perf_counter() - began
         binding.call = call
-    products = kernels.product_dtype()
-    of_products = ("convolution", "weight_gradient", "transform_filters")
     parts = {
-        "convolutions": (*(kernels.for_products(name, products) for name in of_products), "transform_weight_gradient"),
+        "convolutions": ("convolution", "weight_gradient", "transform_filters", "transform_weight_gradient"),
         "first convolution": ("stem", "stem_weight_gradient", "transpose"),
         "pooling": ("max_pool", "max_pool_gradient"),
         "dropout": ("dropout", "dropout_gradient"),

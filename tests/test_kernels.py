@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from committee import kernels
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Augmentation
 from committee.data import augment
+from committee.errors import CommitteeError
 from committee.kernels import binding
 from committee.nn.architectures import build, set_dropout_generator
 from committee.nn.devices import single_threaded
@@ -21,16 +24,33 @@ from committee.nn.forward import inference_forward, training_forward
 from committee.nn.inference import member_probabilities
 from committee.training.optim import Adadelta, Nadam
 
-needs_kernels = pytest.mark.skipif(not kernels.available(), reason="this CPU has no AVX-512 bfloat16, or no compiler")
+COMPILED = [each for each in binding.PATHS if each != binding.TORCH]
+NONE = "no compiler was there at the installation, or no path is for this architecture"
 
 
-@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["products of bfloat16", "products of float32"])
-def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
-    """Every kind of products that this CPU has, whichever it is faster in."""
-    if kernels.available() and f"convolution_{str(request.param).removeprefix('torch.')}" not in binding.FUNCTIONS:
-        pytest.skip("this CPU's instruction set has no such products")
-    monkeypatch.setattr(kernels, "product_dtype", lambda: request.param)
-    return request.param  # type: ignore[no-any-return]
+def on_every_path() -> list[object]:
+    """Each path that was compiled, skipped where this processor does not have it."""
+    paths = [
+        pytest.param(
+            each.name, marks=pytest.mark.skipif(not each.supported, reason=f"this processor has no {each.name}")
+        )
+        for each in COMPILED
+    ]
+    return [*paths] or [pytest.param("", marks=pytest.mark.skip(reason=NONE))]
+
+
+@pytest.fixture(params=[*on_every_path(), "torch"])
+def any_path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The process computes on this path, or by torch."""
+    with binding.use(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=on_every_path())
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The process computes on this path."""
+    with binding.use(request.param):
+        yield request.param
 
 
 def off(measured: Tensor, true: Tensor) -> float:
@@ -59,9 +79,8 @@ SHAPES = [  # images, height, width, channels, outputs, kernel, padding
 ]
 
 
-@needs_kernels
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_convolution_and_its_gradients_are_torchs(shape: tuple[int, ...], products: torch.dtype) -> None:
+def test_a_convolution_and_its_gradients_are_torchs(shape: tuple[int, ...], path: str) -> None:
     images, height, width, channels, outputs, kernel, padding = shape
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(images, height, width, channels, generator=draws).bfloat16()
@@ -72,7 +91,7 @@ def test_a_convolution_and_its_gradients_are_torchs(shape: tuple[int, ...], prod
     plain = [first(x).requires_grad_(), weight.clone().requires_grad_(), bias.clone().requires_grad_()]
     result = functional.conv2d(*plain, padding=padding)
     most, weights_most = (
-        (0.01, 0.01) if products == torch.bfloat16 else (0.003, 1e-5)
+        (0.01, 0.01) if kernels.product_dtype() == torch.bfloat16 else (0.003, 1e-5)
     )  # bfloat16's last bit is worth .004
     assert off(first(y), result.detach().relu()) < most
     dy = torch.randn(y.shape, generator=draws).bfloat16()
@@ -86,12 +105,12 @@ def test_a_convolution_and_its_gradients_are_torchs(shape: tuple[int, ...], prod
     assert off(db, gradients[2]) < 1e-5
 
 
-@needs_kernels
+@pytest.mark.usefixtures("path")
 def test_a_call_is_checked_against_the_compiled_types() -> None:
     x, y = torch.zeros(2, 4, 4, 16, dtype=torch.bfloat16), torch.empty(2, 2, 2, 16, dtype=torch.bfloat16)
     arguments = (x, y, 2, 4, 4, 16, 2, 2)
     binding.call("max_pool", *arguments)
-    assert [str(each) for each in binding.FUNCTIONS["max_pool"].parameters] == [
+    assert [str(each) for each in binding.path().functions["max_pool"].parameters] == [
         "a contiguous bfloat16 tensor on the CPU, read",
         "a contiguous bfloat16 tensor on the CPU, written",
         *["int64", "int32", "int32", "int32", "int32", "int32"],
@@ -112,13 +131,14 @@ def test_a_call_is_checked_against_the_compiled_types() -> None:
         binding.call("max_pool", x, y, 2.5, *arguments[3:])
 
 
-@needs_kernels
+@pytest.mark.usefixtures("path")
 def test_the_functions_on_tensors_refuse_what_has_no_kernel() -> None:
-    x, filters = torch.zeros(1, 4, 4, 16, dtype=torch.bfloat16), torch.zeros(16 * 3 * 6 * 16, dtype=torch.bfloat16)
+    x = torch.zeros(1, 4, 4, 16, dtype=torch.bfloat16)
+    filters, _ = kernels.transform_filters(torch.zeros(16, 3, 3, 16))
     kernels.conv(x, filters, None, 16, 3, 1)
-    with pytest.raises(TypeError, match=r"argument 4 of convolution_bfloat16 must be .* float32 .*, read, or None"):
+    with pytest.raises(TypeError, match=r"argument 4 of convolution must be .* float32 .*, read, or None"):
         kernels.conv(x, filters, torch.zeros(16, dtype=torch.float64), 16, 3, 1)
-    with pytest.raises(TypeError, match=r"no convolution has products of torch\.float64"):
+    with pytest.raises(TypeError, match=r"argument 3 of convolution must be .*float64 tensor"):
         kernels.conv(x, filters.double(), None, 16, 3, 1)
     with pytest.raises(ValueError, match="no convolution of 3x3 pixels from 80 to 16 channels"):
         kernels.conv(torch.zeros(1, 4, 4, 80, dtype=torch.bfloat16), filters, None, 16, 3, 1)
@@ -139,7 +159,7 @@ def test_the_functions_on_tensors_refuse_what_has_no_kernel() -> None:
         kernels.stem_gradient(torch.zeros(1, 4, 4, 2), 0, 1, x, 3, 1, relu_output=None, bias=False)
 
 
-@needs_kernels
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize(("channels", "kernel", "padding"), [(1, 3, 1), (1, 5, 2), (3, 3, 0), (3, 5, 2)])
 def test_the_first_convolution_is_float32(channels: int, kernel: int, padding: int) -> None:
     draws = torch.Generator().manual_seed(0)
@@ -163,7 +183,7 @@ def test_the_first_convolution_is_float32(channels: int, kernel: int, padding: i
     assert off(db, bias.grad) < 1e-5
 
 
-@needs_kernels
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("size", [(2, 2), (1, 2), (3, 3)])
 def test_pooling_and_its_gradient_are_torchs_bit_for_bit(size: tuple[int, int]) -> None:
     x = torch.randint(-3, 4, (3, 7, 9, 32), generator=torch.Generator().manual_seed(0)).bfloat16()  # many equal values
@@ -176,7 +196,7 @@ def test_pooling_and_its_gradient_are_torchs_bit_for_bit(size: tuple[int, int]) 
     assert torch.equal(first(kernels.pool_gradient(x, y, dy, *size)), plain.grad)
 
 
-@needs_kernels
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("relu", [False, True])
 def test_normalisation_is_torchs_with_its_running_statistics(relu: bool) -> None:
     draws = torch.Generator().manual_seed(0)
@@ -198,7 +218,7 @@ def test_normalisation_is_torchs_with_its_running_statistics(relu: bool) -> None
     assert off(bias, norm.bias.grad) < 1e-4
 
 
-@needs_kernels
+@pytest.mark.usefixtures("path")
 def test_dropout_keeps_its_rate_its_scale_and_its_zeros() -> None:
     x = torch.ones(100, 997).bfloat16()
     y, bits = kernels.dropout(x, 0.25, 12345)
@@ -211,22 +231,22 @@ def test_dropout_keeps_its_rate_its_scale_and_its_zeros() -> None:
     assert not torch.equal(kernels.dropout(x, 0.25, 12346)[0], y)
 
 
-@needs_kernels
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("fill", ["zero", "edge"])
 @pytest.mark.parametrize("shape", [(20, 1, 28, 28), (20, 3, 17, 33)])
-def test_warped_images_are_torchs(shape: tuple[int, ...], fill: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warped_images_are_torchs(shape: tuple[int, ...], fill: str) -> None:
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, shape, generator=draws).float().contiguous(memory_format=torch.channels_last)
     wild = Augmentation(rotation=40, zoom=0.4, shear=0.3, shift=0.6, flip_horizontal=True)
     matrices = augment.random_matrices(len(images), wild, images, draws)
     bends = augment.random_bends(len(images), 0.05, images, draws)
     ours = [augment.warp(images, matrices, fill, each) for each in (None, bends)]
-    monkeypatch.setattr(kernels, "available", lambda: False)
-    for mine, each in zip(ours, (None, bends), strict=True):
-        assert (mine - augment.warp(images, matrices, fill, each)).abs().max() < 0.01  # of 255
+    with binding.use("torch"):
+        for mine, each in zip(ours, (None, bends), strict=True):
+            assert (mine - augment.warp(images, matrices, fill, each)).abs().max() < 0.01  # of 255
 
 
-@needs_kernels
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize(
     ("ours", "theirs", "settings"),
     [
@@ -251,11 +271,8 @@ def test_optimisers_step_as_torchs(
     assert mine.keys() == other.keys()
 
 
-@needs_kernels
 @pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])
-def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
-    name: str, products: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(name: str, path: str) -> None:
     """Logits, every gradient and the running statistics of one training step."""
     recipe, draws = recipes.load(name), torch.Generator().manual_seed(1)
     network = build(recipe.network, (1, 28, 28), 10, draws).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -274,8 +291,8 @@ def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
         return own, logits
 
     (exact, true), (ours, mine) = step("float32"), step("bfloat16")
-    monkeypatch.setattr(kernels, "available", lambda: False)
-    theirs, other = step("bfloat16")
+    with binding.use("torch"):
+        theirs, other = step("bfloat16")
     assert not torch.equal(mine, other)  # the kernels did run
     assert off(mine.detach(), true.detach()) < 1.5 * off(other.detach(), true.detach())
     gradients = [[p.grad for p in each.parameters() if p.grad is not None] for each in (exact, ours, theirs)]
@@ -297,7 +314,9 @@ def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
         ("standard", [], "float32"),
     ],
 )
-def test_an_images_logits_do_not_depend_on_its_company(name: str, changes: list[str], precision: str) -> None:
+def test_an_images_logits_do_not_depend_on_its_company(
+    name: str, changes: list[str], precision: str, any_path: str
+) -> None:
     recipe = recipes.load(name, changes)
     draws = torch.Generator().manual_seed(0)
     network = build(recipe.network, (1, 28, 28), 10, draws).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -310,16 +329,16 @@ def test_an_images_logits_do_not_depend_on_its_company(name: str, changes: list[
             assert np.array_equal(member_probabilities(judge, images[part], "cpu", "none"), together[part])
 
 
-def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "available", lambda: False)
+def test_without_kernels_the_network_itself_runs() -> None:
     network = build(recipes.load("standard").network, (1, 12, 12), 3, torch.Generator().manual_seed(0)).eval()
     pixels = torch.rand(4, 1, 12, 12) * 255
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(training_forward(network, "cpu", "bfloat16")(pixels), network(pixels))
-    assert torch.equal(training_forward(network, "cpu", "float32")(pixels), network(pixels))
+    with binding.use("torch"):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(training_forward(network, "cpu", "bfloat16")(pixels), network(pixels))
+        assert torch.equal(training_forward(network, "cpu", "float32")(pixels), network(pixels))
 
 
-@needs_kernels
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])
 def test_a_trained_network_judges_as_in_float32_and_follows_its_weights(name: str) -> None:
     """Normalisation is folded into the weights; a change of weights or statistics must reach the folded ones."""
@@ -333,3 +352,26 @@ def test_a_trained_network_judges_as_in_float32_and_follows_its_weights(name: st
             for tensor in network.state_dict().values():
                 if tensor.is_floating_point() and tensor.ndim:
                     tensor.mul_(1 + torch.rand(tensor.shape, generator=draws))
+
+
+def test_the_best_path_is_chosen_unless_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [
+        binding.Path("a", False, True, torch.bfloat16, {}),
+        binding.Path("b", True, False, torch.bfloat16, {}),
+        binding.Path("c", True, True, torch.bfloat16, {}),
+        binding.Path("d", True, True, torch.float32, {}),
+        binding.TORCH,
+    ]
+    monkeypatch.setattr(binding, "PATHS", made)
+    assert binding.runnable_paths() == ["b", "c", "d", "torch"]
+    with binding.use(""):
+        assert (kernels.path(), kernels.available()) == ("c", True)
+        with binding.use("d"):
+            assert (kernels.path(), kernels.product_dtype()) == ("d", torch.float32)
+        with binding.use("torch"):
+            assert (kernels.path(), kernels.available()) == ("torch", False)
+        assert kernels.path() == "c"
+    for name in ("a", "e"):
+        found = re.escape(f"installation have (b, c, d, torch); got '{name}'")
+        with pytest.raises(CommitteeError, match=f"COMMITTEE_CPU must .* {found}"), binding.use(name):
+            pass

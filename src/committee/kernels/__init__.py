@@ -1,16 +1,15 @@
 """The compiled kernels on tensors: what each computes, and whether this machine can run them.
 
 Images here are (image, height, width, channel), contiguous bfloat16, the number of channels a multiple of 16. All of it
-runs in the calling thread. Convolutions multiply bfloat16, or float32 on CPUs that are slower in bfloat16
-(`product_dtype`). `available()` is False where the CPU has no AVX-512 bfloat16, where it has AMX (whose matrix units
-torch uses, and these do not), or where the package was installed without a C++ compiler. The C++ is explained in
-functions.h; `binding` checks every call against its types.
+runs in the calling thread. Which kernels a process uses, its *path*, is decided by the processor or by the environment
+variable COMMITTEE_CPU; on some paths convolutions multiply bfloat16, on others float32 (`product_dtype`). The path is
+"torch", and `available()` False, where no path is for this processor, or where the package was installed without a C++
+compiler. The C++ is explained in functions.h; `binding` chooses the path and checks every call against its types.
 """
 
 from __future__ import annotations
 
 import threading
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -24,34 +23,28 @@ STEM_CHANNELS: tuple[int, ...] = binding.constant("stem_channels", ())  # of the
 _here = threading.local()
 
 
-@cache
-def available() -> bool:
-    """Whether the kernels are installed and this CPU gains by them."""
-    return binding.available()
-
-
-@cache
-def product_dtype() -> torch.dtype:
-    """What a convolution's products are made of: bfloat16, or float32 where this CPU is no faster in bfloat16."""
-    return torch.bfloat16 if binding.constant("fast_bfloat16", False) else torch.float32
-
-
-@cache
-def for_products(name: str, dtype: torch.dtype) -> str:
-    """The compiled function of this name for products of this type.
+def path() -> str:
+    """The name of the way in which this process computes on the CPU; "torch" where that is without kernels.
 
     Raises:
-        TypeError: there is none for this type.
+        CommitteeError: COMMITTEE_CPU names a path that there is not, or that this machine does not have.
     """
-    found = f"{name}_{str(dtype).removeprefix('torch.')}"
-    if found not in binding.FUNCTIONS:
-        raise TypeError(f"no {name} has products of {dtype}")
-    return found
+    return binding.path().name
 
 
-@cache
+def available() -> bool:
+    """Whether this process has kernels."""
+    return path() != "torch"
+
+
+def product_dtype() -> torch.dtype:
+    """What the products of convolutions and dense layers are made of."""
+    return binding.path().products
+
+
+@binding.cached_by_path
 def _numbers(name: str, *shape: int) -> int:
-    """How many numbers filters, sums or working memory of a shape have: the compiled code's own affair."""
+    """How many numbers filters, sums or working memory of a shape have on this path: the compiled code's own affair."""
     return int(binding.call(name, *shape))
 
 
@@ -102,8 +95,7 @@ def conv(
     y = torch.empty(images, height + grown, width + grown, outputs, dtype=torch.bfloat16)
     scratch = _scratch(_numbers("convolution_scratch", height, width, channels, kernel, padding), filters.dtype)
     shape = (images, height, width, channels, outputs, kernel, padding)
-    name = for_products("convolution", filters.dtype)
-    binding.call(name, x, relu_output, filters, bias, y, *shape, relu, scratch)
+    binding.call("convolution", x, relu_output, filters, bias, y, *shape, relu, scratch)
     return y
 
 
@@ -126,8 +118,7 @@ def conv_gradient(
     bias_sums = torch.zeros(outputs) if bias else None
     shape = (height, width, channels, outputs, kernel, padding)
     scratch = _scratch(_numbers("weight_gradient_scratch", *shape), dtype)
-    name = for_products("weight_gradient", dtype)
-    binding.call(name, x, dy, relu_output, sums, bias_sums, images, *shape, scratch)
+    binding.call("weight_gradient", x, dy, relu_output, sums, bias_sums, images, *shape, scratch)
     gradient = torch.empty(outputs, kernel, kernel, channels)
     binding.call("transform_weight_gradient", sums, gradient, channels, outputs, kernel)
     return gradient, bias_sums
@@ -141,9 +132,8 @@ def transform_filters(weights: Tensor) -> tuple[Tensor, Tensor]:
     """
     outputs, kernel, _, channels = weights.shape
     _refuse_unknown(kernel, channels, outputs)
-    dtype = product_dtype()
-    forward, backward = torch.empty(2, _numbers("filter_numbers", kernel, channels, outputs), dtype=dtype)
-    binding.call(for_products("transform_filters", dtype), weights, forward, backward, channels, outputs, kernel)
+    forward, backward = torch.empty(2, _numbers("filter_numbers", kernel, channels, outputs), dtype=product_dtype())
+    binding.call("transform_filters", weights, forward, backward, channels, outputs, kernel)
     return forward, backward
 
 

@@ -1,14 +1,22 @@
-"""Loads the compiled functions and checks every call against the types that they were compiled with."""
+"""Loads the compiled functions, chooses a path, and checks every call against the types that were compiled."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+from committee.errors import CommitteeError
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 SCALARS = {
     "void": None,
@@ -89,12 +97,95 @@ def _load() -> Any:
         return None
 
 
+class Path(NamedTuple):
+    """A way to compute on a CPU.
+
+    Attributes:
+        supported: whether this machine has it.
+        preferred: whether this machine prefers it to the paths after it; otherwise it is used only when asked for.
+        products: the type of the numbers that convolutions and dense layers multiply.
+        functions: by name; none where it is not supported.
+    """
+
+    name: str
+    supported: bool
+    preferred: bool
+    products: torch.dtype
+    functions: Mapping[str, NativeFunction]
+
+
+def _path(name: str, supported: bool, preferred: bool, products: str, functions: Mapping[str, Any]) -> Path:
+    bound = {
+        name: NativeFunction(name, address, Type(*result), tuple(Type(*each) for each in parameters))
+        for name, (address, result, parameters) in functions.items()
+    }
+    return Path(name, supported, preferred, getattr(torch, products), bound)
+
+
+VARIABLE = "COMMITTEE_CPU"  # of the environment: the name of the path to take
+TORCH = Path("torch", True, True, torch.float32, {})  # no kernels: torch does the work
+
 _native = _load()
 
-FUNCTIONS: Mapping[str, NativeFunction] = {
-    name: NativeFunction(name, address, Type(*result), tuple(Type(*each) for each in parameters))
-    for name, (address, result, parameters) in (_native.functions if _native else {}).items()
-}
+PATHS: tuple[Path, ...] = (*(_path(*each) for each in (_native.paths if _native else ())), TORCH)
+"""Those compiled, the best first; the last is `TORCH`."""
+
+_caches: list[Callable[[], None]] = []
+
+
+def cached_by_path(function: Callable[P, Result]) -> Callable[P, Result]:
+    """A function that is called once for each arguments, and again after the path was changed by `use`."""
+    cached = cache(function)
+    _caches.append(cached.cache_clear)
+    return cached  # type: ignore[return-value]  # whose arguments are hashable
+
+
+@cached_by_path
+def path() -> Path:
+    """The path that this process computes on: the one that COMMITTEE_CPU names, or the best of those supported.
+
+    Raises:
+        CommitteeError: COMMITTEE_CPU names a path that there is not, or that this machine does not have.
+    """
+    name = os.environ.get(VARIABLE, "")
+    if not name:
+        return next(each for each in PATHS if each.supported and each.preferred)
+    if name not in runnable_paths():
+        raise CommitteeError(
+            f"{VARIABLE} must be unset or name a path that this machine and this installation have "
+            f"({', '.join(runnable_paths())}); got {name!r}"
+        )
+    return next(each for each in PATHS if each.name == name)
+
+
+def runnable_paths() -> list[str]:
+    """The names of the paths that this process can take."""
+    return [each.name for each in PATHS if each.supported]
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Compute on another path, on the best one for ""; processes that are started meanwhile do so, too.
+
+    Raises:
+        CommitteeError: as `path` does.
+    """
+    before = os.environ.get(VARIABLE)
+    _ask_for(name)
+    try:
+        path()
+        yield
+    finally:
+        _ask_for(before)
+
+
+def _ask_for(name: str | None) -> None:
+    if name is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = name
+    for clear in _caches:
+        clear()
 
 
 def constant(name: str, otherwise: Any) -> Any:
@@ -102,11 +193,6 @@ def constant(name: str, otherwise: Any) -> Any:
     return getattr(_native, name) if _native else otherwise
 
 
-def available() -> bool:
-    """Whether the functions are installed and this CPU gains by them: not where it has AMX, which torch uses."""
-    return bool(FUNCTIONS) and not getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-
-
 def call(name: str, *arguments: Tensor | float | None) -> Any:
-    """One function, with its arguments checked."""
-    return FUNCTIONS[name](*arguments)
+    """One function of the path, with its arguments checked."""
+    return path().functions[name](*arguments)

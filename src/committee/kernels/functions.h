@@ -11,24 +11,22 @@
  *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
  *   convolution.h, weight_gradient.h      the convolutions but the first, of bfloat16 or of float32 products
  *   stem.h, layers.h, training.h          the first convolution; the other layers; optimisers and maps of images
- *   functions.h           this one, the functions of one instruction set
- *   avx512.cpp            compiles them for one instruction set
- *   targets.h, module.cpp                 the instruction sets there are; the Python module, which chooses one
+ *   functions.h           this one, the functions of one path
+ *   avx512bf16.cpp        compiles them for the path of that name
+ *   targets.h, targets.cpp                the paths there are; which CPUs have them and prefer them
+ *   module.cpp            the Python module; binding.py chooses a path
  *
- * To add an instruction set, say AVX2:
+ * To add a path, say AVX2:
  *
  *   1. simd_avx2.h with the types and functions of simd_avx512.h: Floats (always 16 floats, here two registers of
  *      eight), Mask (an unsigned integer with a bit for each of them), Ints, RandomStreams, MOST_SUMS (6, which are 12
- *      of its 16 registers), and Products for the types that it can multiply; without products of bfloat16, their lines
- *      below go behind a condition of the vector layer's.
- *   2. avx2.cpp like avx512.cpp, and both files in pyproject.toml, under `sources` and `depends`.
- *   3. Its function in targets.h; in module.cpp, which CPUs use it (functions_for_this_cpu) and whether they multiply
- *      bfloat16 faster than floats (fast_bfloat16).
- *   4. In nn/devices.py, has_bfloat16: the layers' kernels run in the precision bfloat16, their values being stored so,
- *      and "auto" takes that precision only where this function says so.
+ *      of its 16 registers), Products<float> or Products<bfloat16>, and Product, the one of them that is used.
+ *   2. avx2.cpp like avx512bf16.cpp, and both files in pyproject.toml, under `sources` and `depends`.
+ *   3. In targets.h, a macro COMMITTEE_AVX2 for the architectures and compilers that can make it, and its function; in
+ *      targets.cpp, which CPUs have it and prefer it, and its row among PATHS.
  *
- * A unit of matrices such as AMX replaces more than the dot product: multiply_tiles and sum_products, and the layout
- * that transform_filters writes. Include a vector layer before this.
+ * Values between layers are bfloat16 on every path. A unit of matrices such as AMX replaces more than the dot product:
+ * multiply_tiles and sum_products, and the layout that transform_filters writes. Include a vector layer before this.
  */
 #pragma once
 #include "layers.h"
@@ -40,17 +38,14 @@ namespace {
 
 FunctionTable all_functions() {
   static const Function functions[] = {
-      exported<convolution<bfloat16>>("convolution_bfloat16"),
-      exported<convolution<float>>("convolution_float32"),
+      exported<convolution<Product>>("convolution"),
       exported<convolution_scratch>("convolution_scratch"),
       exported<filter_numbers>("filter_numbers"),
-      exported<weight_gradient<bfloat16>>("weight_gradient_bfloat16"),
-      exported<weight_gradient<float>>("weight_gradient_float32"),
+      exported<weight_gradient<Product>>("weight_gradient"),
       exported<weight_gradient_scratch>("weight_gradient_scratch"),
       exported<weight_gradient_sums>("weight_gradient_sums"),
       exported<transform_weight_gradient>("transform_weight_gradient"),
-      exported<transform_filters<bfloat16>>("transform_filters_bfloat16"),
-      exported<transform_filters<float>>("transform_filters_float32"),
+      exported<transform_filters<Product>>("transform_filters"),
       exported<stem>("stem"),
       exported<stem_weight_gradient>("stem_weight_gradient"),
       exported<transpose>("transpose"),

@@ -1,9 +1,9 @@
-/* The Python module _native: the functions for this CPU with their types, and the shapes that have a kernel.
+/* The Python module _native: the paths with their functions and types, and the shapes that have a kernel.
  *
- *   functions         name -> (address, result, (parameter ...)), each type (element, pointer, constant, optional);
- *                     empty where this CPU has none
+ *   paths             (name, supported, preferred, type of the products, functions), the best first; see targets.h
+ *     functions       name -> (address, result, (parameter ...)), each type (element, pointer, constant, optional);
+ *                     empty where the path is not supported
  *   channels, kernel_sizes, stem_channels         see shapes.h
- *   fast_bfloat16     whether a product of two bfloat16 pairs is faster than two products of floats
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,27 +13,6 @@
 #include "targets.h"
 
 namespace {
-
-FunctionTable functions_for_this_cpu() {
-#ifdef COMMITTEE_AVX512
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16"))
-    return avx512_functions();
-#endif
-  return {nullptr, 0};
-}
-
-/* On AMD's CPUs it is (Zen 4), on a Xeon (Emerald Rapids) not. It is not measured here, so that bits depend on no
- * clock. */
-bool fast_bfloat16() {
-#ifdef COMMITTEE_AVX512
-  __builtin_cpu_init();
-  return !__builtin_cpu_is("intel");
-#else
-  return false;
-#endif
-}
 
 PyObject *described(const Type &type) {
   return Py_BuildValue("(sNNN)", type.element, PyBool_FromLong(type.pointer), PyBool_FromLong(type.constant),
@@ -58,6 +37,19 @@ PyObject *described(FunctionTable table) {
   return functions;
 }
 
+PyObject *described(const Path &path) {
+  const bool supported = path.supported();
+  return Py_BuildValue("(sNNsN)", path.name, PyBool_FromLong(supported), PyBool_FromLong(path.preferred()),
+                       path.bfloat16_products ? "bfloat16" : "float32",
+                       described(supported ? path.functions() : FunctionTable{nullptr, 0}));
+}
+
+PyObject *described(PathList list) {
+  PyObject *paths = PyTuple_New(list.count);
+  for (int i = 0; paths && i < list.count; i++) PyTuple_SET_ITEM(paths, i, described(list.paths[i]));
+  return paths;
+}
+
 template <int... Values> PyObject *described(List<Values...>) {
   PyObject *values = PyTuple_New(sizeof...(Values));
   Py_ssize_t at = 0;
@@ -79,10 +71,9 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, nullptr
 PyMODINIT_FUNC PyInit__native() {
   PyObject *module = PyModule_Create(&definition);
   if (module &&
-      !(add(module, "functions", described(functions_for_this_cpu())) &&
-        add(module, "channels", described(Channels{})) && add(module, "kernel_sizes", described(KernelSizes{})) &&
-        add(module, "stem_channels", described(StemChannels{})) &&
-        add(module, "fast_bfloat16", PyBool_FromLong(fast_bfloat16()))))
+      !(add(module, "paths", described(all_paths())) && add(module, "channels", described(Channels{})) &&
+        add(module, "kernel_sizes", described(KernelSizes{})) &&
+        add(module, "stem_channels", described(StemChannels{}))))
     Py_CLEAR(module);
   return module;
 }

@@ -1,8 +1,32 @@
-/* The instruction sets that this compiler can make functions for, and who has them. */
+/* The paths: the ways to compute on a CPU that this compiler can make functions for. See functions.h for how to add
+ * one. */
 #pragma once
 #include "table.h"
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && (__GNUC__ >= 11 || defined(__clang__))
-#define COMMITTEE_AVX512
-FunctionTable avx512_functions(); /* to be called only on CPUs that have it */
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 11))
+#define COMMITTEE_AVX512BF16
 #endif
+
+struct Path {
+  const char *name;
+  bool (*supported)(); /* by this CPU and its operating system */
+  bool (*preferred)(); /* to the paths after it, where it is supported; otherwise it is used when asked for */
+  FunctionTable (*functions)(); /* their code is to be called only where the path is supported */
+  bool bfloat16_products;       /* of a convolution and of dense layers; else of floats */
+};
+
+struct PathList {
+  const Path *paths;
+  int count;
+};
+
+PathList all_paths(); /* those compiled, the best first */
+
+/* Each in the file of its name. */
+FunctionTable amx_functions();
+FunctionTable amx_emulated_functions();
+FunctionTable avx512bf16_functions();
+FunctionTable avx512_functions();
+FunctionTable avx2_functions();
+FunctionTable neonbf16_functions();
+FunctionTable neon_functions();

@@ -141,15 +141,16 @@ class ConvolutionLayer:
 
 
 class CachedWeights:
-    """A value computed from tensors, computed again only after one of them has changed."""
+    """A value computed from tensors, computed again only after one of them, or the kernels' path, has changed."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors = tensors
-        self.stored: tuple[list[int], Any] | None = None
+        self.stored: tuple[list[int | str], Any] | None = None
 
     def __call__(self, make: Callable[[], Any]) -> Any:
-        """The stored value, or that of `make`, which is stored, where a tensor has changed since."""
-        state = [number for tensor in self.tensors for number in (tensor._version, tensor.data_ptr())]
+        """The stored value, or that of `make`, which is stored, where something has changed since."""
+        state: list[int | str] = [kernels.path()]
+        state += [number for tensor in self.tensors for number in (tensor._version, tensor.data_ptr())]
         if self.stored is None or self.stored[0] != state:
             self.stored = state, make()
         return self.stored[1]

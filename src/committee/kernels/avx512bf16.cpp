@@ -1,6 +1,6 @@
-/* All functions for CPUs with AVX-512 and its bfloat16 instructions. */
+/* The path avx512bf16: all functions for CPUs with AVX-512 and its bfloat16 instructions. */
 #include "targets.h"
-#ifdef COMMITTEE_AVX512
+#ifdef COMMITTEE_AVX512BF16
 
 /* Headers of the standard library come before the target, so that none of their functions is compiled for it: the
  * linker might choose that copy for code that runs on every CPU. */
@@ -21,7 +21,7 @@
 
 #include "functions.h"
 
-FunctionTable avx512_functions() { return all_functions(); }
+FunctionTable avx512bf16_functions() { return all_functions(); }
 
 #ifdef __clang__
 #pragma clang attribute pop
