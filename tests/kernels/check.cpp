@@ -67,7 +67,7 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   Numbers<bfloat16> x(x_count, draw), dy(y_count, draw), mask(y_count, draw), y(y_count), dx(x_count);
   Numbers<float> weight(weights, [&] { return static_cast<float>(random.normal() * scale); });
   Numbers<float> bias(outputs, [&] { return random.normal(); });
-  const Index transformed = Index{outputs} * kernel * TRANSFORM_POINTS * inputs;
+  const Index transformed = functions.of<Index(int, int, int)>("filter_numbers")(kernel, inputs, outputs);
   Numbers<Number> ahead(transformed), back(transformed);
   functions.of<void(const float *, Number *, Number *, int, int, int)>("transform_filters")(weight, ahead, back, inputs,
                                                                                             outputs, kernel);
@@ -76,9 +76,9 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   const auto convolution =
       functions.of<void(Values, Optional<const bfloat16>, const Number *, Optional<const float>, bfloat16 *, Index, int,
                         int, int, int, int, int, bool, Number *)>("convolution");
-  const auto scratch_of = functions.of<Index(int, int, int, int, int)>("convolution_scratch");
+  const auto scratch_of = functions.of<Index(Index, int, int, int, int, int)>("convolution_scratch");
   {
-    Numbers<Number> scratch(scratch_of(height, width, inputs, kernel, padding));
+    Numbers<Number> scratch(scratch_of(images, height, width, inputs, kernel, padding));
     convolution(x, nullptr, ahead, bias.only_if(with_bias), y, images, height, width, inputs, outputs, kernel, padding,
                 relu, scratch);
   }
@@ -89,7 +89,7 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   compare("convolution", y, truth, coarse ? 0.01 : 0.003);
 
   {
-    Numbers<Number> scratch(scratch_of(y_height, y_width, outputs, kernel, kernel - 1 - padding));
+    Numbers<Number> scratch(scratch_of(images, y_height, y_width, outputs, kernel, kernel - 1 - padding));
     convolution(dy, mask.only_if(masked), back, nullptr, dx, images, y_height, y_width, outputs, inputs, kernel,
                 kernel - 1 - padding, false, scratch);
   }
@@ -102,7 +102,8 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   });
   compare("gradient of the input", dx, dx_truth, coarse ? 0.01 : 0.003);
 
-  Numbers<float> sums(Index{TRANSFORM_POINTS} * kernel * inputs * outputs, [] { return 0.0f; });
+  Numbers<float> sums(functions.of<Index(int, int, int)>("weight_gradient_sums")(kernel, inputs, outputs),
+                      [] { return 0.0f; });
   Numbers<float> db(outputs, [] { return 0.0f; }), dw(weights);
   Numbers<Number> scratch(functions.of<Index(int, int, int, int, int, int)>("weight_gradient_scratch")(
       height, width, inputs, outputs, kernel, padding));
