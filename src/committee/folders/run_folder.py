@@ -90,8 +90,15 @@ class RunFolder(Folder):
         """Refuse a folder that holds something else than this training; nothing is written.
 
         Raises:
-            RunError: the folder holds another training, or other files.
+            RunError: the folder holds another training, or the same one on another kernel path, or other files.
         """
+        kernels = self.identity.kernels if self.has_begun else None
+        if not self.holds(identity) and self.holds(identity.model_copy(update={"kernels": kernels})):
+            raise RunError(
+                f"{self.path} was begun with the kernels {kernels} and would go on with {identity.kernels}, whose last "
+                f"bits differ; set COMMITTEE_CPU={kernels} on a machine that has them, give another folder (--out), or "
+                "delete this one"
+            )
         self._check_free(identity, RunIdentity)
 
     def begin(self, identity: RunIdentity) -> None:

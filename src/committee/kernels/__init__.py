@@ -9,6 +9,7 @@ compiler. The C++ is explained in functions.h; `binding` chooses the path and ch
 
 from __future__ import annotations
 
+import platform
 import threading
 
 import torch
@@ -20,6 +21,7 @@ CHANNELS: tuple[int, ...] = binding.constant("channels", ())  # of a convolution
 KERNEL_SIZES: tuple[int, ...] = binding.constant("kernel_sizes", ())  # so many pixels square
 STEM_CHANNELS: tuple[int, ...] = binding.constant("stem_channels", ())  # of the first convolution's input
 TRANSFORM_POINTS: int = binding.constant("transform_points", 0)  # values that stand for a row of a kernel: winograd.h
+MADE_FOR = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
 
 _here = threading.local()
 
@@ -36,6 +38,13 @@ def path() -> str:
 def available() -> bool:
     """Whether this process has kernels."""
     return path() != "torch"
+
+
+def are_missing() -> bool:
+    """Whether there are kernels for this processor, yet none was compiled, and nobody asked for that."""
+    machine = platform.system(), platform.machine()
+    has_vectors = machine[1] != "x86_64" or torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return machine in MADE_FOR and has_vectors and binding.PATHS == (binding.TORCH,) and not binding.asked_for()
 
 
 def product_dtype() -> torch.dtype:
