@@ -128,6 +128,8 @@ def test_a_training_goes_on_only_with_the_kernels_it_was_begun_with(tmp_path: Pa
     assert not RunFolder(folder.path).holds(identity("amx"))
     with pytest.raises(RunError, match=r"begun with the kernels avx2 and would go on with amx, .* COMMITTEE_CPU=avx2"):
         RunFolder(folder.path).check_free(identity("amx"))
+    with pytest.raises(RunError, match=r"would go on with torch, .* COMMITTEE_CPU=avx2"):
+        RunFolder(folder.path).check_free(identity("torch").model_copy(update={"precision": "float32"}))
     with pytest.raises(RunError, match=r"another training \(kernels was avx2, now amx; seed was 0, now 1\)"):
         RunFolder(folder.path).check_free(identity("amx", seed=1))
 
