@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,8 +15,8 @@ from committee import kernels
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Augmentation
 from committee.data import augment
-from committee.errors import CommitteeError
 from committee.kernels import binding
+from committee.nn import devices
 from committee.nn.architectures import build, set_dropout_generator
 from committee.nn.devices import single_threaded
 from committee.nn.forward import inference_forward, training_forward
@@ -308,8 +307,11 @@ def test_optimisers_step_as_torchs(
 
 
 @pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])
-def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(name: str, path: str) -> None:
+def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
+    name: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Logits, every gradient and the running statistics of one training step."""
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     recipe, draws = recipes.load(name), torch.Generator().manual_seed(1)
     network = build(recipe.network, (1, 28, 28), 10, draws).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = torch.randint(0, 256, (48, 1, 28, 28), generator=draws).float() / 255
@@ -365,7 +367,8 @@ def test_an_images_logits_do_not_depend_on_its_company(
             assert np.array_equal(member_probabilities(judge, images[part], "cpu", "none"), together[part])
 
 
-def test_without_kernels_the_network_itself_runs() -> None:
+def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     network = build(recipes.load("standard").network, (1, 12, 12), 3, torch.Generator().manual_seed(0)).eval()
     pixels = torch.rand(4, 1, 12, 12) * 255
     with binding.use("torch"):
@@ -388,26 +391,3 @@ def test_a_trained_network_judges_as_in_float32_and_follows_its_weights(name: st
             for tensor in network.state_dict().values():
                 if tensor.is_floating_point() and tensor.ndim:
                     tensor.mul_(1 + torch.rand(tensor.shape, generator=draws))
-
-
-def test_the_best_path_is_chosen_unless_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [
-        binding.Path("a", False, True, torch.bfloat16, {}),
-        binding.Path("b", True, False, torch.bfloat16, {}),
-        binding.Path("c", True, True, torch.bfloat16, {}),
-        binding.Path("d", True, True, torch.float32, {}),
-        binding.TORCH,
-    ]
-    monkeypatch.setattr(binding, "PATHS", made)
-    assert binding.runnable_paths() == ["b", "c", "d", "torch"]
-    with binding.use(""):
-        assert (kernels.path(), kernels.available()) == ("c", True)
-        with binding.use("d"):
-            assert (kernels.path(), kernels.product_dtype()) == ("d", torch.float32)
-        with binding.use("torch"):
-            assert (kernels.path(), kernels.available()) == ("torch", False)
-        assert kernels.path() == "c"
-    for name in ("a", "e"):
-        found = re.escape(f"installation have (b, c, d, torch); got '{name}'")
-        with pytest.raises(CommitteeError, match=f"COMMITTEE_CPU must .* {found}"), binding.use(name):
-            pass

@@ -163,8 +163,8 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
 
     Args:
         run: the folder that `committee train` wrote, or a bundle of it.
-        device: where it predicts; "auto" picks as training does. On the device kind and with the precision of the
-            training it gives the same bits as then.
+        device: where it predicts; "auto" picks as training does. On the device kind, with the kernels and the precision
+            of the training it gives the same bits as then.
 
     Raises:
         RunError: the folder is missing, unfinished or damaged (weights are compared with the manifest).

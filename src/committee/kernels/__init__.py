@@ -9,6 +9,7 @@ compiler. The C++ is explained in functions.h; `binding` chooses the path and ch
 
 from __future__ import annotations
 
+import platform
 import threading
 
 import torch
@@ -19,6 +20,7 @@ from committee.kernels import binding
 CHANNELS: tuple[int, ...] = binding.constant("channels", ())  # of a convolution's input and output, that have a kernel
 KERNEL_SIZES: tuple[int, ...] = binding.constant("kernel_sizes", ())  # so many pixels square
 STEM_CHANNELS: tuple[int, ...] = binding.constant("stem_channels", ())  # of the first convolution's input
+MADE_FOR = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
 
 _here = threading.local()
 
@@ -35,6 +37,13 @@ def path() -> str:
 def available() -> bool:
     """Whether this process has kernels."""
     return path() != "torch"
+
+
+def are_missing() -> bool:
+    """Whether there are kernels for this processor, yet none was compiled, and nobody asked for that."""
+    machine = platform.system(), platform.machine()
+    has_vectors = machine[1] != "x86_64" or torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return machine in MADE_FOR and has_vectors and binding.PATHS == (binding.TORCH,) and not binding.asked_for()
 
 
 def product_dtype() -> torch.dtype:

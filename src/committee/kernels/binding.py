@@ -147,7 +147,7 @@ def path() -> Path:
     Raises:
         CommitteeError: COMMITTEE_CPU names a path that there is not, or that this machine does not have.
     """
-    name = os.environ.get(VARIABLE, "")
+    name = asked_for()
     if not name:
         return next(each for each in PATHS if each.supported and each.preferred)
     if name not in runnable_paths():
@@ -156,6 +156,11 @@ def path() -> Path:
             f"({', '.join(runnable_paths())}); got {name!r}"
         )
     return next(each for each in PATHS if each.name == name)
+
+
+def asked_for() -> str:
+    """What COMMITTEE_CPU says; empty where it says nothing."""
+    return os.environ.get(VARIABLE, "")
 
 
 def runnable_paths() -> list[str]:

@@ -22,7 +22,7 @@ PyObject *described(const Type &type) {
 PyObject *described(const Function &function) {
   PyObject *parameters = PyTuple_New(function.parameter_count);
   for (int i = 0; parameters && i < function.parameter_count; i++)
-    PyTuple_SET_ITEM(parameters, i, described(function.parameters[i]));
+    PyTuple_SetItem(parameters, i, described(function.parameters[i]));
   return Py_BuildValue("(NNN)", PyLong_FromVoidPtr(reinterpret_cast<void *>(function.address)),
                        described(function.result), parameters);
 }
@@ -46,14 +46,14 @@ PyObject *described(const Path &path) {
 
 PyObject *described(PathList list) {
   PyObject *paths = PyTuple_New(list.count);
-  for (int i = 0; paths && i < list.count; i++) PyTuple_SET_ITEM(paths, i, described(list.paths[i]));
+  for (int i = 0; paths && i < list.count; i++) PyTuple_SetItem(paths, i, described(list.paths[i]));
   return paths;
 }
 
 template <int... Values> PyObject *described(List<Values...>) {
   PyObject *values = PyTuple_New(sizeof...(Values));
   Py_ssize_t at = 0;
-  if (values) (PyTuple_SET_ITEM(values, at++, PyLong_FromLong(Values)), ...);
+  if (values) (PyTuple_SetItem(values, at++, PyLong_FromLong(Values)), ...);
   return values;
 }
 

@@ -4,7 +4,7 @@
 statistics. In float32, and off the CPU, that is the network itself. In bfloat16 on a CPU with the kernels, its modules
 become kernel layers (`committee.nn.kernel_layers`). Those that follow each other form a chain, one function for
 autograd, whose values stay (image, height, width, channel) throughout; every other module stays torch's, under
-autocast.
+autocast, or in float32 on a CPU whose torch is slow in bfloat16 (`devices.takes_bfloat16`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from committee import kernels
+from committee.nn.devices import takes_bfloat16
 from committee.nn.kernel_layers import ConvolutionLayer, KernelLayer, channels_first, match_layers, padded, pixels_last
 
 Forward = Callable[[Tensor], Tensor]
@@ -66,12 +67,13 @@ def inference_batch_size(device: str) -> int:
 
 
 def in_sequence(steps: Sequence[Forward], device: str, precision: str) -> Forward:
-    """The steps one after the other as one function; torch's own modules run under autocast in bfloat16."""
+    """The steps one after the other as one function; torch's own modules run under autocast, or in float32."""
+    in_bfloat16 = takes_bfloat16(device, precision)
 
     def run(x: Tensor) -> Tensor:
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=in_bfloat16):
             for step in steps:
-                x = step(x)
+                x = step(x if in_bfloat16 or isinstance(step, Chain) else x.float())
         return x
 
     return run
