@@ -39,7 +39,7 @@ namespace {
 FunctionTable all_functions() {
   static const Function functions[] = {
       exported<convolution<Product>>("convolution"),
-      exported<convolution_scratch>("convolution_scratch"),
+      exported<convolution_scratch<Product>>("convolution_scratch"),
       exported<weight_gradient<Product>>("weight_gradient"),
       exported<weight_gradient_scratch>("weight_gradient_scratch"),
       exported<transform_weight_gradient>("transform_weight_gradient"),
