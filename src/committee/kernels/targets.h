@@ -5,6 +5,8 @@
 
 #if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 11))
 #define COMMITTEE_AVX512BF16
+#define COMMITTEE_AVX512
+#define COMMITTEE_AVX2
 #endif
 
 #if defined(__aarch64__) && defined(__GNUC__) && !defined(__ARM_BIG_ENDIAN)
