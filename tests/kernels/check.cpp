@@ -77,9 +77,9 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   const auto convolution =
       functions.of<void(Values, Optional<const bfloat16>, const Number *, Optional<const float>, bfloat16 *, Index, int,
                         int, int, int, int, int, bool, Number *)>("convolution");
-  const auto scratch_of = functions.of<Index(int, int, int, int, int)>("convolution_scratch");
+  const auto scratch_of = functions.of<Index(Index, int, int, int, int, int)>("convolution_scratch");
   {
-    Numbers<Number> scratch(scratch_of(height, width, inputs, kernel, padding));
+    Numbers<Number> scratch(scratch_of(images, height, width, inputs, kernel, padding));
     convolution(x, nullptr, ahead, bias.only_if(with_bias), y, images, height, width, inputs, outputs, kernel, padding,
                 relu, scratch);
   }
@@ -90,7 +90,7 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   compare("convolution", y, truth, coarse ? 0.01 : 0.003);
 
   {
-    Numbers<Number> scratch(scratch_of(y_height, y_width, outputs, kernel, kernel - 1 - padding));
+    Numbers<Number> scratch(scratch_of(images, y_height, y_width, outputs, kernel, kernel - 1 - padding));
     convolution(dy, mask.only_if(masked), back, nullptr, dx, images, y_height, y_width, outputs, inputs, kernel,
                 kernel - 1 - padding, false, scratch);
   }
