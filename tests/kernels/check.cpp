@@ -64,7 +64,8 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   const bool relu = random.coin(), with_bias = random.coin(), masked = random.coin();
   const double scale = 1 / std::sqrt(inputs * kernel * kernel);
   const auto draw = [&] { return rounded(random.normal()); };
-  Numbers<bfloat16> x(x_count, draw), dy(y_count, draw), mask(y_count, draw), y(y_count), dx(x_count);
+  const auto half = [&] { return rounded(random.coin() ? random.normal() : 0); }; /* also 0, as relu's results */
+  Numbers<bfloat16> x(x_count, draw), dy(y_count, draw), mask(y_count, half), y(y_count), dx(x_count);
   Numbers<float> weight(weights, [&] { return static_cast<float>(random.normal() * scale); });
   Numbers<float> bias(outputs, [&] { return random.normal(); });
   const Index transformed = functions.of<Index(int, int, int)>("filter_numbers")(kernel, inputs, outputs);
@@ -124,9 +125,10 @@ void check_stem(Functions &functions, Random &random) {
   const int taps = kernel * kernel * inputs;
   const float offset = random.from(0, 100), scale = random.from(50, 100);
   const auto draw = [&] { return rounded(random.normal()); };
+  const auto half = [&] { return rounded(random.coin() ? random.normal() : 0); }; /* also 0, as relu's results */
   Numbers<float> x(x_count, [&] { return static_cast<float>(random.from(0, 255)); });
   Numbers<float> weight(weights, [&] { return random.normal(); }), bias(outputs, [&] { return random.normal(); });
-  Numbers<bfloat16> y(y_count), dy(y_count, draw), mask(y_count, draw);
+  Numbers<bfloat16> y(y_count), dy(y_count, draw), mask(y_count, half);
   Numbers<float> scratch(Index{height + 2 * padding} * (width + 2 * padding) * inputs);
   functions.of<void(const float *, float, float, const float *, Optional<const float>, bfloat16 *, Index, int, int, int,
                     int, int, int, bool, float *)>("stem")(x, offset, scale, weight, bias.only_if(with_bias), y, images,
@@ -205,13 +207,32 @@ void check_norm(Functions &functions, Random &random) {
   compare("gradient of the shift", dbeta, dbeta_truth, 1e-4);
 }
 
+/* Values at and beside the middle of two bfloat16, and infinite ones: the nearest is stored, of two the even one. */
+void check_rounding(Functions &functions, Random &random) {
+  const int channels = 16, rows = random.from(1, 20);
+  const Index count = Index{rows} * channels;
+  const float lasts[] = {0, 0x1p-8f, 0x1p-8f + 0x1p-23f, 0x1p-8f - 0x1p-23f, INFINITY, 0x1.ffp127f};
+  Numbers<bfloat16> x(count, [&] { return rounded(random.from(-255, 255) / 128.0f); }), z(count);
+  Numbers<float> factor(channels, [&] { return random.coin() ? 1.0f : -0.5f; });
+  Numbers<float> shift(channels, [&] { return lasts[random.from(0, 5)]; });
+  functions.of<void(Values, const float *, const float *, bfloat16 *, Index, int, bool)>("scale_and_shift")(
+      x, factor, shift, z, rows, channels, false);
+  std::vector<bfloat16> truth;
+  for (Index i = 0; i < count; i++)
+    truth.push_back(rounded(std::fma(factor[i % 16], static_cast<float>(number(x[i])), shift[i % 16])));
+  compare_bits("rounded", z, truth);
+}
+
 void check_pool(Functions &functions, Random &random) {
   const int down = random.from(1, 3), across = random.from(1, 3), channels = 16 * random.from(1, 3);
   const int images = random.from(1, 3), height = random.from(down, 12), width = random.from(across, 12);
   const int y_height = height / down, y_width = width / across;
   const Index x_count = Index{images} * height * width * channels,
               y_count = Index{images} * y_height * y_width * channels;
-  Numbers<bfloat16> x(x_count, [&] { return rounded(static_cast<float>(random.from(-3, 3))); }); /* many are equal */
+  const bfloat16 nan{0xffff};        /* one that every path keeps as it is */
+  Numbers<bfloat16> x(x_count, [&] { /* many are equal */
+                                     return random.from(0, 20) ? rounded(static_cast<float>(random.from(-3, 3))) : nan;
+  });
   Numbers<bfloat16> dy(y_count, [&] { return rounded(random.normal()); }), y(y_count), dx(x_count);
   functions.of<void(Values, bfloat16 *, Index, int, int, int, int, int)>("max_pool")(x, y, images, height, width,
                                                                                      channels, down, across);
@@ -222,12 +243,15 @@ void check_pool(Functions &functions, Random &random) {
   for (Index i = 0; i < y_count; i++) {
     const Index c = i % channels, w = i / channels % y_width, h = i / channels / y_width % y_height;
     const Index n = i / channels / y_width / y_height;
-    Index first = -1;
-    for (int j = 0; j < down * across; j++) {
-      const Index at = ((n * height + h * down + j / across) * width + w * across + j % across) * channels + c;
-      if (first < 0 || number(x[at]) > number(x[first])) first = at;
-    }
-    y_truth[i] = x[first], dx_truth[first] = dy[i];
+    const auto place = [&](int j) {
+      return ((n * height + h * down + j / across) * width + w * across + j % across) * channels + c;
+    };
+    y_truth[i] = x[place(0)];
+    for (int j = 0; j < down * across; j++) /* of a NaN and a number, the later one */
+      if (!(number(y_truth[i]) > number(x[place(j)]))) y_truth[i] = x[place(j)];
+    int first = 0;
+    while (first < down * across && number(x[place(first)]) != number(y_truth[i])) first++;
+    if (first < down * across) dx_truth[place(first)] = dy[i];
   }
   compare_bits("pooled", y, y_truth), compare_bits("gradient", dx, dx_truth);
 }
@@ -341,6 +365,7 @@ int check(const Path &path, std::uint64_t seed, int shapes) {
       {"convolution", path.bfloat16_products ? check_convolution<bfloat16> : check_convolution<float>},
       {"stem", check_stem},
       {"normalisation", check_norm},
+      {"rounding", check_rounding},
       {"pooling", check_pool},
       {"dropout", check_dropout},
       {"warp", check_warp},

@@ -7,13 +7,13 @@
  * How the files fit:
  *
  *   shapes.h, table.h     the shapes that have a kernel; the table that Python binds (binding.py)
- *   simd_avx512.h, simd_avx2.h            the vector layers: all that depends on the instruction set
+ *   simd_avx512.h, simd_avx2.h, simd_neon.h       the vector layers: all that depends on the instruction set
  *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
  *   convolution.h, weight_gradient.h      the convolutions but the first, of bfloat16 or of float32 products
  *   tiles.h, tile_convolution.h, tile_weight_gradient.h, tile_functions.h     the same by AMX's matrix unit, directly
  *   stem.h, layers.h, training.h          the first convolution; the other layers; optimisers and maps of images
  *   functions.h           this one, the functions of one path
- *   avx512bf16.cpp, avx512.cpp, avx2.cpp  compile them for the path of that name
+ *   avx512bf16.cpp, avx512.cpp, avx2.cpp, neonbf16.cpp, neon.cpp  compile them for the path of that name
  *   targets.h, targets.cpp                the paths there are; which CPUs have them and prefer them
  *   module.cpp            the Python module; binding.py chooses a path
  *

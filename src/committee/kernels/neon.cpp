@@ -2,6 +2,8 @@
 #include "targets.h"
 #ifdef COMMITTEE_NEON
 
+constexpr bool BFLOAT16_INSTRUCTIONS = false;
+
 #include "simd_neon.h"
 
 #include "functions.h"

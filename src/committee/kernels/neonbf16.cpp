@@ -2,7 +2,7 @@
 #include "targets.h"
 #ifdef COMMITTEE_NEONBF16
 
-/* Before the target, for the reason in avx512bf16.cpp. */
+/* Before the target, for the reason that avx512bf16.cpp gives. */
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -15,7 +15,8 @@
 #pragma GCC target("arch=armv8.2-a+bf16")
 #endif
 
-#define BFLOAT16_INSTRUCTIONS
+constexpr bool BFLOAT16_INSTRUCTIONS = true;
+
 #include "simd_neon.h"
 
 #include "functions.h"

@@ -1,7 +1,8 @@
 /* The vector layer for 64-bit ARM: the types and functions of simd_avx512.h, which says what they are.
  *
- * With BFLOAT16_INSTRUCTIONS defined, numbers are multiplied as bfloat16, and rounded by the instructions for it. Those
- * round as the integers do here: to nearest, ties to even, denormal numbers kept; a NaN stays one.
+ * The file that includes this says before by the constant BFLOAT16_INSTRUCTIONS whether numbers are multiplied as
+ * bfloat16, and rounded by the instructions for it. Those round as the integers do here: to nearest, ties to even,
+ * denormal numbers kept; a NaN stays one.
  */
 #pragma once
 #include <cstring>
@@ -146,25 +147,22 @@ INLINE Floats widened(Bits bits) {
           vreinterpretq_f32_u16(vzip1q_u16(zero, bits.b)), vreinterpretq_f32_u16(vzip2q_u16(zero, bits.b))};
 }
 
-#ifdef BFLOAT16_INSTRUCTIONS
 INLINE uint16x8_t narrowed(float32x4_t low, float32x4_t high) {
-  return vreinterpretq_u16_bf16(vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(low), high));
+  if constexpr (BFLOAT16_INSTRUCTIONS) {
+    return vreinterpretq_u16_bf16(vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(low), high));
+  } else {
+    const auto rounded =
+        [](float32x4_t values)
+            INLINE_LAMBDA { /* the high half of each is the number */
+                            const uint32x4_t bits = vreinterpretq_u32_f32(values);
+                            const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+                            const uint32x4_t nearest = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+                            const uint32x4_t quiet_nan = vorrq_u32(bits, vdupq_n_u32(0x400000));
+                            return vreinterpretq_u16_u32(vbslq_u32(vceqq_f32(values, values), nearest, quiet_nan));
+            };
+    return vuzp2q_u16(rounded(low), rounded(high));
+  }
 }
-#else
-INLINE uint16x8_t narrowed(float32x4_t low, float32x4_t high) {
-  const auto rounded =
-      [](float32x4_t values)
-          INLINE_LAMBDA { /* the high half of each is the number */
-                          const uint32x4_t bits = vreinterpretq_u32_f32(values);
-                          const uint32x4_t last =
-                              vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1)); /* kept bit: ties go to even */
-                          const uint32x4_t nearest = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), last);
-                          const uint32x4_t quiet_nan = vorrq_u32(bits, vdupq_n_u32(0x400000));
-                          return vreinterpretq_u16_u32(vbslq_u32(vceqq_f32(values, values), nearest, quiet_nan));
-          };
-  return vuzp2q_u16(rounded(low), rounded(high));
-}
-#endif
 INLINE Bits narrowed(Floats values) { return {narrowed(values.a, values.b), narrowed(values.c, values.d)}; }
 
 INLINE Floats load(const bfloat16 *from) { return widened(load_bits(from)); }
@@ -203,8 +201,7 @@ INLINE void scale_or_zero_32(std::uint32_t kept, Index count, const bfloat16 *fr
 
 template <class Number> struct Products; /* see simd_avx512.h */
 
-#ifdef BFLOAT16_INSTRUCTIONS
-using Product = bfloat16;
+using Product = std::conditional_t<BFLOAT16_INSTRUCTIONS, bfloat16, float>; /* what this path multiplies */
 
 /* By dot products of pairs. BFMMLA has twice their rate and gives 2 * 2 sums of 4 products each: with it, numbers would
  * lie in fours of neighbouring channels, and the sums of two pixels in a register. */
@@ -237,8 +234,6 @@ template <> struct Products<bfloat16> {
     for (int i = 0; i < 16; i += 2, to += row) std::memcpy(to, a + i, 4), std::memcpy(to + 2, b + i, 4);
   }
 };
-#else
-using Product = float;
 
 template <> struct Products<float> {
   static constexpr int depth = 1;
@@ -257,7 +252,6 @@ template <> struct Products<float> {
     for (int i = 0; i < 16; i++, to += row) to[0] = a[i], to[1] = b[i];
   }
 };
-#endif
 
 /* --- integers: places of pixels, random numbers ------------------------------------------------------------------- */
 
