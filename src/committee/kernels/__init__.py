@@ -93,8 +93,9 @@ def conv(
     _refuse_unknown(kernel, channels, outputs)
     grown = 2 * padding - kernel + 1
     y = torch.empty(images, height + grown, width + grown, outputs, dtype=torch.bfloat16)
-    scratch = _scratch(_numbers("convolution_scratch", height, width, channels, kernel, padding), filters.dtype)
     shape = (images, height, width, channels, outputs, kernel, padding)
+    wanted = _numbers("convolution_scratch", images, height, width, channels, kernel, padding)
+    scratch = _scratch(wanted, filters.dtype)
     binding.call("convolution", x, relu_output, filters, bias, y, *shape, relu, scratch)
     return y
 

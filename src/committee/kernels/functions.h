@@ -65,7 +65,7 @@ template <int Count> FunctionTable all_functions(const Function (&convolutions)[
 template <class Number = Product> FunctionTable all_functions() {
   return all_functions({
       exported<convolution<Number>>("convolution"),
-      exported<convolution_scratch>("convolution_scratch"),
+      exported<convolution_scratch<Number>>("convolution_scratch"),
       exported<filter_numbers>("filter_numbers"),
       exported<weight_gradient<Number>>("weight_gradient"),
       exported<weight_gradient_scratch>("weight_gradient_scratch"),

@@ -42,7 +42,7 @@ struct Line {
 int steps_of_row(int kernel, int channels) { return (kernel * channels + 31) / 32; }
 
 /* Numbers of scratch for `convolution`: a line. */
-Index convolution_scratch(int height, int width, int inputs, int kernel, int padding) {
+Index convolution_scratch(Index /* images */, int height, int width, int inputs, int kernel, int padding) {
   return Line(height, width, kernel, padding).pixels * inputs;
 }
 
