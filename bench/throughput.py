@@ -184,7 +184,7 @@ def breakdown() -> dict[str, float]:
         "convolutions": ("convolution", "weight_gradient", "transform_filters", "transform_weight_gradient"),
         "first convolution": ("stem", "stem_weight_gradient", "transpose"),
         "dense layers": ("pack_dense", "dense", "dense_gradient"),
-        "pooling": ("max_pool", "max_pool_gradient"),
+        "pooling": ("max_pool_choosing", "max_pool_gradient"),
         "dropout": ("dropout", "dropout_gradient"),
         "optimiser": ("nadam",),
     }

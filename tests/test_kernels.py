@@ -230,11 +230,16 @@ def test_pooling_and_its_gradient_are_torchs_bit_for_bit(size: tuple[int, int]) 
     x = torch.randint(-3, 4, (3, 7, 9, 32), generator=torch.Generator().manual_seed(0)).bfloat16()  # many equal values
     plain = first(x).requires_grad_()
     result = functional.max_pool2d(plain, size)
-    y = kernels.pool(x, *size)
+    y, chosen = kernels.pool_choosing(x, *size, positive=False)
     assert torch.equal(first(y), result)
+    assert torch.equal(kernels.pool(x, *size), y)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
     result.backward(first(dy))
-    assert torch.equal(first(kernels.pool_gradient(x, y, dy, *size)), plain.grad)
+    assert torch.equal(first(kernels.pool_gradient(dy, chosen, 7, 9, *size)), plain.grad)
+    same, positive = kernels.pool_choosing(x, *size, positive=True)
+    assert torch.equal(same, y)
+    after_relu = first(kernels.pool_gradient(dy, positive, 7, 9, *size))
+    assert torch.equal(after_relu, plain.grad * (first(x) > 0))
 
 
 @pytest.mark.usefixtures("path")

@@ -313,10 +313,23 @@ def pool(x: Tensor, down: int, across: int) -> Tensor:
     return y
 
 
-def pool_gradient(x: Tensor, y: Tensor, dy: Tensor, down: int, across: int) -> Tensor:
-    """The gradient of `pool`'s x: dy goes to the first largest value of each window."""
-    dx = torch.empty_like(x)
-    binding.call("max_pool_gradient", x, y, dy, dx, *x.shape, down, across)
+def pool_choosing(x: Tensor, down: int, across: int, *, positive: bool) -> tuple[Tensor, Tensor]:
+    """`pool` in training: its result, and for `pool_gradient` which of a window's values it is, a bit for each value.
+
+    With `positive`, the gradient of a result that is not above 0 goes nowhere: it is 0 where x comes from relu.
+    """
+    images, height, width, channels = x.shape
+    y = torch.empty(images, height // down, width // across, channels, dtype=torch.bfloat16)
+    chosen = torch.empty(y.numel() // 16 * down * across, dtype=torch.int16)
+    binding.call("max_pool_choosing", x, y, chosen, positive, images, height, width, channels, down, across)
+    return y, chosen
+
+
+def pool_gradient(dy: Tensor, chosen: Tensor, height: int, width: int, down: int, across: int) -> Tensor:
+    """The gradient of `pool_choosing`'s x (image, height, width, channel): dy goes to each window's first largest value."""
+    images, channels = len(dy), dy.shape[3]
+    dx = torch.empty(images, height, width, channels, dtype=torch.bfloat16)
+    binding.call("max_pool_gradient", chosen, dy, dx, images, height, width, channels, down, across)
     return dx
 
 

@@ -57,6 +57,7 @@ FunctionTable all_functions() {
       exported<batch_norm>("batch_norm"),
       exported<batch_norm_gradient>("batch_norm_gradient"),
       exported<max_pool>("max_pool"),
+      exported<max_pool_choosing>("max_pool_choosing"),
       exported<max_pool_gradient>("max_pool_gradient"),
       exported<dropout>("dropout"),
       exported<dropout_gradient>("dropout_gradient"),
