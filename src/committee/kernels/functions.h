@@ -30,6 +30,7 @@
  * of convolutions, as tile_functions.h does. Include a vector layer before this.
  */
 #pragma once
+#include "dense.h"
 #include "layers.h"
 #include "stem.h"
 #include "training.h"
@@ -40,6 +41,11 @@ namespace {
 /* A path's functions: those of its convolutions, and those that are the vector layer's on every path. */
 template <int Count> FunctionTable all_functions(const Function (&convolutions)[Count]) {
   static const Function layers[] = {
+      exported<dense<Product>>("dense"),
+      exported<dense_scratch>("dense_scratch"),
+      exported<dense_gradient<Product>>("dense_gradient"),
+      exported<dense_gradient_scratch>("dense_gradient_scratch"),
+      exported<pack_dense<Product>>("pack_dense"),
       exported<stem>("stem"),
       exported<stem_weight_gradient>("stem_weight_gradient"),
       exported<transpose>("transpose"),
@@ -47,6 +53,7 @@ template <int Count> FunctionTable all_functions(const Function (&convolutions)[
       exported<batch_norm>("batch_norm"),
       exported<batch_norm_gradient>("batch_norm_gradient"),
       exported<max_pool>("max_pool"),
+      exported<max_pool_choosing>("max_pool_choosing"),
       exported<max_pool_gradient>("max_pool_gradient"),
       exported<dropout>("dropout"),
       exported<dropout_gradient>("dropout_gradient"),
