@@ -212,6 +212,63 @@ def stem_gradient(
     return gradient, bias_sums
 
 
+def pack_dense(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """A dense layer's weights (outputs, inputs) float32 as `dense` takes them, and as `dense_gradient` does."""
+    outputs, inputs = weights.shape
+    ahead, back = torch.empty(2, _filled_up(outputs) * _filled_up(inputs), dtype=product_dtype())
+    binding.call("pack_dense", weights, ahead, back, inputs, outputs)
+    return ahead, back
+
+
+def _filled_up(count: int) -> int:
+    """The next multiple of 16."""
+    return -(-count // 16) * 16
+
+
+def dense(x: Tensor, weights: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+    """A dense layer, with bias and relu; a row's result depends on no other row.
+
+    Args:
+        x: (image, input) bfloat16.
+        weights: the first of `pack_dense`.
+        bias: (outputs,) float32.
+        relu: whether negative results become 0.
+
+    Returns:
+        (image, output) bfloat16.
+    """
+    (rows, inputs), outputs = x.shape, len(bias)
+    if weights.numel() != _filled_up(inputs) * _filled_up(outputs):
+        raise ValueError(f"the weights are not those of a dense layer from {inputs} to {outputs} values")
+    y = torch.empty(rows, outputs, dtype=torch.bfloat16)
+    scratch = _scratch(_scratch_values("dense_scratch", inputs), weights.dtype)
+    binding.call("dense", x, weights, bias, y, rows, inputs, outputs, relu, scratch)
+    return y
+
+
+def dense_gradient(
+    x: Tensor, dy: Tensor, weights: Tensor, *, relu_output: Tensor | None, needs_dx: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The gradients of `dense`'s x where needed, of its weights (outputs, inputs) and of its bias, the latter float32.
+
+    Args:
+        x: what went in: (image, input).
+        dy: gradient of the result: (image, output).
+        weights: the second of `pack_dense`.
+        relu_output: the result after relu, where there was one: dy counts only where it is above 0.
+        needs_dx: whether to compute the gradient of x.
+    """
+    (rows, inputs), outputs = x.shape, dy.shape[1]
+    if weights.numel() != _filled_up(inputs) * _filled_up(outputs):
+        raise ValueError(f"the weights are not those of a dense layer from {inputs} to {outputs} values")
+    dx = torch.empty_like(x) if needs_dx else None
+    of_weights, of_bias = torch.empty(outputs, inputs), torch.empty(outputs)
+    scratch = _scratch(_scratch_values("dense_gradient_scratch", rows, outputs), weights.dtype)
+    shape = (rows, inputs, outputs)
+    binding.call("dense_gradient", x, dy, relu_output, weights, dx, of_weights, of_bias, *shape, scratch)
+    return dx, of_weights, of_bias
+
+
 def scale(x: Tensor, factor: Tensor, shift: Tensor, *, relu: bool) -> Tensor:
     """factor * x + shift, a channel at a time, with or without relu; factor and shift (channel,) float32."""
     z = torch.empty_like(x)

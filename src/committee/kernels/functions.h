@@ -29,6 +29,7 @@
  * multiply_tiles and sum_products, and the layout that transform_filters writes. Include a vector layer before this.
  */
 #pragma once
+#include "dense.h"
 #include "layers.h"
 #include "stem.h"
 #include "training.h"
@@ -44,6 +45,11 @@ FunctionTable all_functions() {
       exported<weight_gradient_scratch>("weight_gradient_scratch"),
       exported<transform_weight_gradient>("transform_weight_gradient"),
       exported<transform_filters<Product>>("transform_filters"),
+      exported<dense<Product>>("dense"),
+      exported<dense_scratch>("dense_scratch"),
+      exported<dense_gradient<Product>>("dense_gradient"),
+      exported<dense_gradient_scratch>("dense_gradient_scratch"),
+      exported<pack_dense<Product>>("pack_dense"),
       exported<stem>("stem"),
       exported<stem_weight_gradient>("stem_weight_gradient"),
       exported<transpose>("transpose"),

@@ -7,7 +7,6 @@ modules begins with.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from committee import kernels
 from committee.nn.architectures import FlattenPixels, KeyedDropout, Scaling, StemConv
 
-ROWS = 16  # in inference, matrix products have a multiple of this: with fewer rows, BLAS may sum in another order
 Saved = tuple[Any, ...]  # what the forward pass keeps for the backward pass
 
 
@@ -310,7 +308,7 @@ class FlattenLayer:
 
 
 class DenseLayer:
-    """A dense layer, and relu; the products are of the same type as a convolution's."""
+    """A dense layer, and relu."""
 
     def __init__(self, dense: nn.Linear, relu: bool) -> None:
         self.dense, self.relu = dense, relu
@@ -319,30 +317,20 @@ class DenseLayer:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, value) -> (image, unit)."""
-        x, (weight, bias) = x.to(kernels.product_dtype()), self.operands()
-        y = self.product(x, weight, bias)
-        return y, (x, weight, y if self.relu else None)
+        ahead, back = kernels.pack_dense(self.dense.weight)
+        y = kernels.dense(x, ahead, self.dense.bias, relu=self.relu)
+        return y, (x, back, y if self.relu else None)
 
     def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor | None, list[Tensor | None]]:
         """Gradients of x, weight and bias."""
-        x, weight, y = saved
-        dy = (dy if y is None else torch.where(y > 0, dy, 0)).to(weight.dtype)
-        dx = (dy @ weight).bfloat16() if needs_dx else None
-        return dx, [(dy.T @ x).float(), dy.sum(0, dtype=torch.float32)]
+        x, back, mask = saved
+        dx, weight, bias = kernels.dense_gradient(x, dy, back, relu_output=mask, needs_dx=needs_dx)
+        return dx, [weight, bias]
 
     def infer(self, x: Tensor) -> Tensor:
-        """The same, with padded rows, so that a row's values do not depend on the size of the batch."""
-        rows = math.ceil(len(x) / ROWS) * ROWS
-        return self.product(padded(x.to(kernels.product_dtype()), rows), *self.cached(self.operands))[: len(x)]
-
-    def operands(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias in the type of the products."""
-        return self.dense.weight.to(kernels.product_dtype()), self.dense.bias.to(kernels.product_dtype())
-
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The layer's result."""
-        y = torch.addmm(bias, x, weight.T).bfloat16()
-        return y.relu_() if self.relu else y
+        """The same, with weights that are packed once."""
+        ahead, _ = self.cached(lambda: kernels.pack_dense(self.dense.weight))
+        return kernels.dense(x, ahead, self.dense.bias, relu=self.relu)
 
 
 def taps_first(weight: Tensor) -> Tensor:
