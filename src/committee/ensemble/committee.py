@@ -30,7 +30,9 @@ from committee.nn.forward import Forward, inference_forward
 from committee.nn.inference import member_probabilities
 from committee.nn.together import forward_together
 
-FEW_IMAGES = 8  # which members predict together, an image at a time: in short calls Python's threads wait for each other
+FEW_IMAGES = (
+    8  # which members predict together, an image at a time: in short calls Python's threads wait for each other
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,8 +71,8 @@ class Committee:
     def member_probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Each member's probabilities: (image, height, width, channel) -> (member, image, class) float32.
 
-        With many images, members work side by side, one on each core. The figures of an image depend neither on the
-        number of cores nor on the other images.
+        Members work side by side, one on each core. The figures of an image depend neither on the number of cores nor
+        on the other images.
 
         Raises:
             DataError: images of another shape or bit depth than the members were trained on.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,8 @@ def forward_together(networks: Sequence[nn.Module], shape: tuple[int, int, int],
     together = Together(networks, chains, shape)
     pixels = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).permute(0, 3, 1, 2)
     with torch.no_grad():
-        same = all(torch.equal(own, chain(pixels)[0].float()) for own, chain in zip(together(pixels)[0], chains))
-    return together if same else None
+        alone = torch.stack([chain(pixels).float() for chain in chains], 1)
+    return together if torch.equal(together(pixels), alone) else None
 
 
 class Together:
@@ -65,5 +66,5 @@ class Together:
         pixels = self.image.permute(0, 3, 1, 2)
         for chain in self.chains:
             chain(pixels)  # prepares its weights, which is not to be recorded
-        calls, results = zip(*(record(lambda chain=chain: chain(pixels)) for chain in self.chains), strict=True)
-        return Programs(calls), list(results)
+        recorded = [record(partial(chain, pixels)) for chain in self.chains]
+        return Programs([calls for calls, _ in recorded]), [result for _, result in recorded]
