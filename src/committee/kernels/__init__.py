@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import platform
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -64,6 +66,16 @@ def _scratch(values: int, dtype: torch.dtype) -> Tensor:
     if kept is None or kept.numel() < size:
         kept = _here.scratch = torch.empty(size, dtype=torch.uint8)
     return kept[:size].view(dtype)
+
+
+@contextmanager
+def own_scratch() -> Iterator[None]:
+    """Working memory of its own for what this thread calls meanwhile."""
+    before, _here.scratch = getattr(_here, "scratch", None), None
+    try:
+        yield
+    finally:
+        _here.scratch = before
 
 
 def _refuse_unknown(kernel: int, channels: int, outputs: int, *, stem: bool = False) -> None:

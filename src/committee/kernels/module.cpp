@@ -1,18 +1,22 @@
 /* The Python module _native: the paths with their functions and types, and the shapes that have a kernel.
  *
  *   paths             (name, supported, preferred, type of the products, functions), the best first; see targets.h
- *     functions       name -> (address, result, (parameter ...)), each type (element, pointer, constant, optional);
- *                     empty where the path is not supported
+ *     functions       name -> (address, address of call_from_list, result, (parameter ...)), each type (element,
+ *                     pointer, constant, optional); empty where the path is not supported
+ *   functions         those that belong to no path, in the same form
  *   channels, kernel_sizes, stem_channels         see shapes.h
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "programs.h"
 #include "shapes.h"
 #include "table.h"
 #include "targets.h"
 
 namespace {
+
+const Function COMMON[] = {exported<run_programs>("run_programs")};
 
 PyObject *described(const Type &type) {
   return Py_BuildValue("(sNNN)", type.element, PyBool_FromLong(type.pointer), PyBool_FromLong(type.constant),
@@ -23,8 +27,9 @@ PyObject *described(const Function &function) {
   PyObject *parameters = PyTuple_New(function.parameter_count);
   for (int i = 0; parameters && i < function.parameter_count; i++)
     PyTuple_SetItem(parameters, i, described(function.parameters[i]));
-  return Py_BuildValue("(NNN)", PyLong_FromVoidPtr(reinterpret_cast<void *>(function.address)),
-                       described(function.result), parameters);
+  return Py_BuildValue("(NNNN)", PyLong_FromVoidPtr(reinterpret_cast<void *>(function.address)),
+                       PyLong_FromVoidPtr(reinterpret_cast<void *>(function.from_list)), described(function.result),
+                       parameters);
 }
 
 PyObject *described(FunctionTable table) {
@@ -71,7 +76,8 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, nullptr
 PyMODINIT_FUNC PyInit__native() {
   PyObject *module = PyModule_Create(&definition);
   if (module &&
-      !(add(module, "paths", described(all_paths())) && add(module, "channels", described(Channels{})) &&
+      !(add(module, "paths", described(all_paths())) && add(module, "functions", described(FunctionTable{COMMON, 1})) &&
+        add(module, "channels", described(Channels{})) &&
         add(module, "kernel_sizes", described(KernelSizes{})) &&
         add(module, "stem_channels", described(StemChannels{}))))
     Py_CLEAR(module);
