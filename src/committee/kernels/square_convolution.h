@@ -36,12 +36,11 @@ INLINE void transform_output_tile(const float *const *from, Index at, Floats bia
   });
 }
 
-/* Sums of a row of tiles, neighbouring tiles `apart` -> its pixels. */
+/* Sums of a row of tiles, from `at` on, neighbouring tiles `apart` -> its pixels. */
 template <int Kernel, int Down>
-void transform_output_tiles(const float *const *from, Index apart, RowTiles across, Floats bias, Floats least,
+void transform_output_tiles(const float *const *from, Index at, Index apart, RowTiles across, Floats bias, Floats least,
                             bfloat16 *y, Index row, Index channels) {
   constexpr int step = outputs_of_tile(TRANSFORM_POINTS, Kernel);
-  Index at = 0;
   for (int tile = 0; tile < across.full; tile++, at += apart, y += step * channels)
     transform_output_tile<Kernel, Down, TRANSFORM_POINTS>(from, at, bias, least, y, row, channels);
   with_last_tile<Kernel>(across.last, [&](auto points) INLINE_LAMBDA {
@@ -69,17 +68,16 @@ void outputs_of(const PointValues &values, Index images, int inputs, const float
     }
   }
   constexpr int step = outputs_of_tile(TRANSFORM_POINTS, Kernel);
+  RowOfTiles from(sums);
   for (Index n = 0; n < images; n++)
     for (int t = 0; t < tiles.rows(); t++)
-      for (int v = 0; v < Vectors; v++) {
-        const float *from[POINTS];
-        for (int p = 0; p < POINTS; p++) from[p] = sums.first[p] + (tiles.before(p, n, t) * Vectors + v) * 16;
-        with_points<Kernel>(tiles.down, t, [&](auto points) INLINE_LAMBDA {
-          transform_output_tiles<Kernel, points>(from, 16 * Vectors, tiles.across,
+      with_points<Kernel>(tiles.down, t, [&](auto points) INLINE_LAMBDA {
+        for (int v = 0; v < Vectors; v++)
+          transform_output_tiles<Kernel, points>(from.at, 16 * v, 16 * Vectors, tiles.across,
                                                  bias ? load(bias + 16 * v) : zeros(), least,
                                                  y + n * image + t * step * row + 16 * v, row, channels);
-        });
-      }
+        from.pass<points>(tiles.across, 16 * Vectors);
+      });
 }
 
 template <int Kernel, bool Masked>

@@ -23,10 +23,6 @@ struct Tiles {
     return down.with_point(point / TRANSFORM_POINTS) * across.with_point(point % TRANSFORM_POINTS);
   }
   Index points() const { return Index{down.points()} * across.points(); }
-  /* tiles with this point in the images and rows of tiles before these */
-  Index before(int point, Index image, int row) const {
-    return (image * down.with_point(point / TRANSFORM_POINTS) + row) * across.with_point(point % TRANSFORM_POINTS);
-  }
   /* `count` rows of tiles from `first` on */
   Tiles part(int first, int count) const {
     Tiles some = *this;
@@ -64,18 +60,30 @@ struct Division {
 /* An array for each point: (channel / 16, image, row of tiles, tile, 16) */
 struct PointValues {
   float *first[POINTS];
-  Index part[POINTS]; /* from 16 channels to the next */
+  Index image[POINTS], part[POINTS]; /* from one image to the next, from 16 channels to the next */
   Tiles tiles;
 
   PointValues(float *from, const Tiles &tiles, Index images, int channels) : tiles(tiles) {
     for (int p = 0; p < POINTS; p++) {
-      first[p] = from, part[p] = images * tiles.with_point(p) * 16;
+      first[p] = from, image[p] = tiles.with_point(p) * 16, part[p] = images * image[p];
       from += part[p] * (channels / 16);
     }
   }
-  /* a row of tiles of an image, 16 channels, at each point */
-  INLINE void row_of(Index image, int row, int channel, float **to) const {
-    for (int p = 0; p < POINTS; p++) to[p] = first[p] + channel / 16 * part[p] + tiles.before(p, image, row) * 16;
+};
+
+/* Where the next row of tiles lies at each point. */
+struct RowOfTiles {
+  float *at[POINTS];
+
+  explicit RowOfTiles(const PointValues &values, Index image = 0, Index part = 0) {
+    for (int p = 0; p < POINTS; p++) at[p] = values.first[p] + part * values.part[p] + image * values.image[p];
+  }
+  /* past a row whose tiles have so many points down, `apart` from one tile to the next */
+  template <int Down> INLINE void pass(RowTiles across, Index apart) {
+    for (int p = 0; p < TRANSFORM_POINTS; p++) {
+      const Index row = across.with_point(p) * apart;
+      for (int q = 0; q < Down; q++) at[q * TRANSFORM_POINTS + p] += row;
+    }
   }
 };
 
@@ -98,10 +106,9 @@ template <int Kernel, class Function> INLINE void with_points(RowTiles tiles, in
     with_last_tile<Kernel>(tiles.last, tile);
 }
 
-/* The second half of a transform, of a row of tiles: across the rows in the buffer from `first` on. */
+/* The second half of a transform, of a row of tiles: across the rows in the buffer from `first` on; passes the row. */
 template <int Rows, int Points, class Transform>
-INLINE void transform_across_rows(RowBuffer buffer, int first, RowTiles across, float *const *out,
-                                  Transform transform) {
+INLINE void transform_across_rows(RowBuffer buffer, int first, RowTiles across, RowOfTiles &to, Transform transform) {
   const float *rows[Rows];
   for (int r = 0; r < Rows; r++) rows[r] = buffer[first + r];
   for (int p = 0; p < TRANSFORM_POINTS; p++)
@@ -110,8 +117,9 @@ INLINE void transform_across_rows(RowBuffer buffer, int first, RowTiles across, 
       unrolled<Rows>([&](auto r) INLINE_LAMBDA { values[r] = load(rows[r] + (tile * TRANSFORM_POINTS + p) * 16); });
       transform(values, points);
       unrolled<Points>(
-          [&](auto q) INLINE_LAMBDA { store(out[q * TRANSFORM_POINTS + p] + tile * 16, points[q]); });
+          [&](auto q) INLINE_LAMBDA { store(to.at[q * TRANSFORM_POINTS + p] + tile * 16, points[q]); });
     }
+  to.pass<Points>(across, 16);
 }
 
 /* --- input -------------------------------------------------------------------------------------------------------- */
@@ -135,6 +143,7 @@ void transform_input(PixelRow<Masked> image, int height, int padding, int top, R
                      const PointValues &to) {
   constexpr int step = outputs_of_tile(TRANSFORM_POINTS, Kernel);
   for (int c = 0; c < image.channels; c += 16) {
+    RowOfTiles out(to, number, c / 16);
     int next = 0; /* row under the tiles that comes next into the buffer */
     for (int t = 0; t < to.tiles.rows(); t++)
       with_points<Kernel>(to.tiles.down, t, [&](auto points) INLINE_LAMBDA {
@@ -148,8 +157,6 @@ void transform_input(PixelRow<Masked> image, int height, int padding, int top, R
                 {image.values + at, Masked ? image.mask + at : nullptr, image.width, image.channels}, padding,
                 to.tiles.across, buffer[next]);
         }
-        float *out[POINTS];
-        to.row_of(number, t, c, out);
         transform_across_rows<points, points>(buffer, t * step, to.tiles.across, out,
                                               [&](const Floats *d, Floats *values)
                                                   INLINE_LAMBDA { ::transform_input<points>(d, values); });

@@ -44,6 +44,7 @@ void transform_gradient(PixelRow<Masked> image, RowBuffer buffer, float *bias_su
                         const PointValues &to) {
   constexpr int step = outputs_of_tile(TRANSFORM_POINTS, Kernel);
   for (int c = 0; c < image.channels; c += 16) {
+    RowOfTiles out(to, number, c / 16);
     Floats sum = zeros();
     for (int t = 0; t < to.tiles.rows(); t++)
       with_points<Kernel>(to.tiles.down, t, [&](auto points) INLINE_LAMBDA {
@@ -54,8 +55,6 @@ void transform_gradient(PixelRow<Masked> image, RowBuffer buffer, float *bias_su
               {image.values + at, Masked ? image.mask + at : nullptr, image.width, image.channels}, to.tiles.across,
               sum, buffer[r]);
         }
-        float *out[POINTS];
-        to.row_of(number, t, c, out);
         transform_across_rows<rows, points>(buffer, 0, to.tiles.across, out,
                                             [&](const Floats *d, Floats *values)
                                                 INLINE_LAMBDA { evaluate<rows, points>(d, values); });
