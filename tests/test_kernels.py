@@ -287,6 +287,8 @@ def test_dropout_pooling_and_rounding_are_the_same_bits_on_all_paths() -> None:
     floats = bits.to(torch.int32).view(torch.float32)
     floats = floats[(floats.abs() > 1e-37) & (floats.abs() < torch.inf)][: 16 * 3000]  # instructions flush denormals
 
+    not_numbers = torch.full((4, 48), 2**31 - 1, dtype=torch.int32).view(torch.float32)  # rounded as numbers, -0
+
     def results() -> dict[str, Tensor]:
         pooled, chosen = kernels.pool_choosing(x, 2, 2, positive=False)
         dropped, kept = kernels.dropout(odd, 0.3, 99)
@@ -298,6 +300,7 @@ def test_dropout_pooling_and_rounding_are_the_same_bits_on_all_paths() -> None:
             "dropped": dropped,
             "dropout's gradient": kernels.dropout_gradient(odd, kept, 0.3),
             "rounded": y.flatten(),
+            "all not numbers": kernels.norm_gradient(x[:, :3, :4].contiguous(), dy, not_numbers, 1e-5, relu=False)[0],
         }
 
     found = {}
@@ -308,6 +311,7 @@ def test_dropout_pooling_and_rounding_are_the_same_bits_on_all_paths() -> None:
     for name, each in found.items():
         assert torch.equal(each["rounded"], floats.bfloat16()), name
         assert bool(each["dropped"][3].isnan()), name
+        assert bool(each["all not numbers"].isnan().all()), name
         for what, values in next(iter(found.values())).items():
             assert torch.equal(each[what].nan_to_num(7), values.nan_to_num(7)), (name, what)
 

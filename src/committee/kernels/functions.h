@@ -9,7 +9,8 @@
  *   shapes.h, table.h     the shapes that have a kernel; the table that Python binds (binding.py)
  *   simd_avx512.h, simd_avx2.h, simd_neon.h       the vector layers: all that depends on the instruction set
  *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
- *   convolution.h, weight_gradient.h      the convolutions but the first, of bfloat16 or of float32 products
+ *   convolution.h, weight_gradient.h      the convolutions but the first, where products are of bfloat16
+ *   square_tiles.h, square_convolution.h, square_weight_gradient.h, square_functions.h      where they are of floats
  *   tiles.h, tile_convolution.h, tile_weight_gradient.h, tile_functions.h     the same by AMX's matrix unit, directly
  *   stem.h, layers.h, training.h          the first convolution; the other layers; optimisers and maps of images
  *   functions.h           this one, the functions of one path
