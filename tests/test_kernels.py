@@ -183,17 +183,63 @@ def test_the_first_convolution_is_float32(channels: int, kernel: int, padding: i
     assert off(db, bias.grad) < 1e-5
 
 
+DENSE = [
+    (128, 1600, 128),
+    (37, 128, 10),
+    (1, 16, 16),
+    (3, 10, 7),
+    (17, 33, 20),
+    (29, 50, 100),
+]  # images, inputs, outputs
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", DENSE, ids=str)
+def test_a_dense_layer_and_its_gradients_are_torchs(shape: tuple[int, int, int], relu: bool) -> None:
+    images, inputs, outputs = shape
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(images, inputs, generator=draws).bfloat16()
+    weight, bias = torch.randn(outputs, inputs, generator=draws) / inputs**0.5, torch.randn(outputs, generator=draws)
+    ahead, back = kernels.pack_dense(weight)
+    y = kernels.dense(x, ahead, bias, relu=relu)
+    plain = [each.double().requires_grad_() for each in (x, weight, bias)]
+    result = functional.linear(*plain)
+    most = 0.005  # bfloat16's last bit is worth .004, of the weights too where products are of that type
+    assert off(y, (result.relu() if relu else result).detach()) < most
+    for image in (0, images // 2, images - 1):
+        assert torch.equal(kernels.dense(x[image : image + 1], ahead, bias, relu=relu)[0], y[image])
+    dy = torch.randn(y.shape, generator=draws).bfloat16()
+    result.backward((dy * (y > 0) if relu else dy).double())
+    mask = y if relu else None
+    dx, *others = kernels.dense_gradient(x, dy, back, relu_output=mask, needs_dx=True)
+    assert dx is not None
+    assert off(dx, plain[0].grad) < most
+    for gradient, true in zip(others, plain[1:], strict=True):
+        assert off(gradient, true.grad) < 1e-6
+    none, *same = kernels.dense_gradient(x, dy, back, relu_output=mask, needs_dx=False)
+    assert none is None
+    assert all(torch.equal(a, b) for a, b in zip(same, others, strict=True))
+    with pytest.raises(ValueError, match=f"the weights are not those of a dense layer from {inputs + 32} to"):
+        kernels.dense(torch.zeros(1, inputs + 32).bfloat16(), ahead, bias, relu=relu)
+
+
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("size", [(2, 2), (1, 2), (3, 3)])
 def test_pooling_and_its_gradient_are_torchs_bit_for_bit(size: tuple[int, int]) -> None:
     x = torch.randint(-3, 4, (3, 7, 9, 32), generator=torch.Generator().manual_seed(0)).bfloat16()  # many equal values
     plain = first(x).requires_grad_()
     result = functional.max_pool2d(plain, size)
-    y = kernels.pool(x, *size)
+    y, chosen = kernels.pool_choosing(x, *size, positive=False)
     assert torch.equal(first(y), result)
+    assert torch.equal(kernels.pool(x, *size), y)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
     result.backward(first(dy))
-    assert torch.equal(first(kernels.pool_gradient(x, y, dy, *size)), plain.grad)
+    assert torch.equal(first(kernels.pool_gradient(dy, chosen, 7, 9, *size)), plain.grad)
+    same, positive = kernels.pool_choosing(x, *size, positive=True)
+    assert torch.equal(same, y)
+    after_relu = first(kernels.pool_gradient(dy, positive, 7, 9, *size))
+    assert torch.equal(after_relu, plain.grad * (first(x) > 0))
 
 
 @pytest.mark.usefixtures("path")

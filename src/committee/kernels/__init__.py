@@ -199,6 +199,58 @@ def stem_gradient(
     return gradient, bias_sums
 
 
+def pack_dense(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """A dense layer's weights (outputs, inputs) float32 as `dense` takes them, and as `dense_gradient` does."""
+    outputs, inputs = weights.shape
+    ahead, back = torch.empty(2, _numbers("dense_numbers", inputs, outputs), dtype=product_dtype())
+    binding.call("pack_dense", weights, ahead, back, inputs, outputs)
+    return ahead, back
+
+
+def dense(x: Tensor, weights: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+    """A dense layer, with bias and relu; a row's result depends on no other row.
+
+    Args:
+        x: (image, input) bfloat16.
+        weights: the first of `pack_dense`.
+        bias: (outputs,) float32.
+        relu: whether negative results become 0.
+
+    Returns:
+        (image, output) bfloat16.
+    """
+    (rows, inputs), outputs = x.shape, len(bias)
+    if weights.numel() != _numbers("dense_numbers", inputs, outputs):
+        raise ValueError(f"the weights are not those of a dense layer from {inputs} to {outputs} values")
+    y = torch.empty(rows, outputs, dtype=torch.bfloat16)
+    scratch = _scratch(_numbers("dense_scratch", inputs), weights.dtype)
+    binding.call("dense", x, weights, bias, y, rows, inputs, outputs, relu, scratch)
+    return y
+
+
+def dense_gradient(
+    x: Tensor, dy: Tensor, weights: Tensor, *, relu_output: Tensor | None, needs_dx: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The gradients of `dense`'s x where needed, of its weights (outputs, inputs) and of its bias, the latter float32.
+
+    Args:
+        x: what went in: (image, input).
+        dy: gradient of the result: (image, output).
+        weights: the second of `pack_dense`.
+        relu_output: the result after relu, where there was one: dy counts only where it is above 0.
+        needs_dx: whether to compute the gradient of x.
+    """
+    (rows, inputs), outputs = x.shape, dy.shape[1]
+    if weights.numel() != _numbers("dense_numbers", inputs, outputs):
+        raise ValueError(f"the weights are not those of a dense layer from {inputs} to {outputs} values")
+    dx = torch.empty_like(x) if needs_dx else None
+    of_weights, of_bias = torch.empty(outputs, inputs), torch.empty(outputs)
+    scratch = _scratch(_numbers("dense_gradient_scratch", rows, outputs), weights.dtype)
+    shape = (rows, inputs, outputs)
+    binding.call("dense_gradient", x, dy, relu_output, weights, dx, of_weights, of_bias, *shape, scratch)
+    return dx, of_weights, of_bias
+
+
 def scale(x: Tensor, factor: Tensor, shift: Tensor, *, relu: bool) -> Tensor:
     """factor * x + shift, a channel at a time, with or without relu; factor and shift (channel,) float32."""
     z = torch.empty_like(x)
@@ -255,10 +307,23 @@ def pool(x: Tensor, down: int, across: int) -> Tensor:
     return y
 
 
-def pool_gradient(x: Tensor, y: Tensor, dy: Tensor, down: int, across: int) -> Tensor:
-    """The gradient of `pool`'s x: dy goes to the first largest value of each window."""
-    dx = torch.empty_like(x)
-    binding.call("max_pool_gradient", x, y, dy, dx, *x.shape, down, across)
+def pool_choosing(x: Tensor, down: int, across: int, *, positive: bool) -> tuple[Tensor, Tensor]:
+    """`pool` in training: its result, and for `pool_gradient` which of a window's values it is, a bit for each value.
+
+    With `positive`, the gradient of a result that is not above 0 goes nowhere: it is 0 where x comes from relu.
+    """
+    images, height, width, channels = x.shape
+    y = torch.empty(images, height // down, width // across, channels, dtype=torch.bfloat16)
+    chosen = torch.empty(y.numel() // 16 * down * across, dtype=torch.int16)
+    binding.call("max_pool_choosing", x, y, chosen, positive, images, height, width, channels, down, across)
+    return y, chosen
+
+
+def pool_gradient(dy: Tensor, chosen: Tensor, height: int, width: int, down: int, across: int) -> Tensor:
+    """The gradient of `pool_choosing`'s x (image, height, width, channel): dy goes to each window's first largest value."""
+    images, channels = len(dy), dy.shape[3]
+    dx = torch.empty(images, height, width, channels, dtype=torch.bfloat16)
+    binding.call("max_pool_gradient", chosen, dy, dx, images, height, width, channels, down, across)
     return dx
 
 

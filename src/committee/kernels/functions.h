@@ -10,7 +10,8 @@
  *   simd_avx512.h         the vector layer: all that depends on the instruction set
  *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
  *   convolution.h, weight_gradient.h      the convolutions but the first, of bfloat16 or of float32 products
- *   tiles.h, tile_convolution.h, tile_weight_gradient.h, tile_functions.h     the same by AMX's matrix unit, directly
+ *   tiles.h, tile_convolution.h, tile_weight_gradient.h, tile_dense.h         the same by AMX's matrix unit, directly
+ *   tile_functions.h      the functions of a path with that unit
  *   stem.h, layers.h, training.h          the first convolution; the other layers; optimisers and maps of images
  *   functions.h           this one, the functions of one path
  *   avx512bf16.cpp        compiles them for the path of that name
@@ -27,9 +28,10 @@
  *      targets.cpp, which CPUs have it and prefer it, and its row among PATHS.
  *
  * Values between layers are bfloat16 on every path. A unit of matrices replaces more than the dot product, all functions
- * of convolutions, as tile_functions.h does. Include a vector layer before this.
+ * of convolutions and dense layers, as tile_functions.h does. Include a vector layer before this.
  */
 #pragma once
+#include "dense.h"
 #include "layers.h"
 #include "stem.h"
 #include "training.h"
@@ -37,8 +39,8 @@
 
 namespace {
 
-/* A path's functions: those of its convolutions, and those that are the vector layer's on every path. */
-template <int Count> FunctionTable all_functions(const Function (&convolutions)[Count]) {
+/* A path's functions: those that multiply, and those that are the vector layer's on every path. */
+template <int Count> FunctionTable all_functions(const Function (&products)[Count]) {
   static const Function layers[] = {
       exported<stem>("stem"),
       exported<stem_weight_gradient>("stem_weight_gradient"),
@@ -47,6 +49,7 @@ template <int Count> FunctionTable all_functions(const Function (&convolutions)[
       exported<batch_norm>("batch_norm"),
       exported<batch_norm_gradient>("batch_norm_gradient"),
       exported<max_pool>("max_pool"),
+      exported<max_pool_choosing>("max_pool_choosing"),
       exported<max_pool_gradient>("max_pool_gradient"),
       exported<dropout>("dropout"),
       exported<dropout_gradient>("dropout_gradient"),
@@ -56,12 +59,12 @@ template <int Count> FunctionTable all_functions(const Function (&convolutions)[
   };
   constexpr int layer_count = sizeof layers / sizeof *layers;
   static Function functions[Count + layer_count];
-  for (int i = 0; i < Count; i++) functions[i] = convolutions[i];
+  for (int i = 0; i < Count; i++) functions[i] = products[i];
   for (int i = 0; i < layer_count; i++) functions[Count + i] = layers[i];
   return {functions, Count + layer_count};
 }
 
-/* With the convolutions by transforms; a template, so that paths with others do not compile them. */
+/* With the vector layer's products; a template, so that paths with others do not compile them. */
 template <class Number = Product> FunctionTable all_functions() {
   return all_functions({
       exported<convolution<Number>>("convolution"),
@@ -72,6 +75,12 @@ template <class Number = Product> FunctionTable all_functions() {
       exported<weight_gradient_sums>("weight_gradient_sums"),
       exported<transform_weight_gradient>("transform_weight_gradient"),
       exported<transform_filters<Number>>("transform_filters"),
+      exported<dense<Number>>("dense"),
+      exported<dense_scratch>("dense_scratch"),
+      exported<dense_gradient<Number>>("dense_gradient"),
+      exported<dense_gradient_scratch>("dense_gradient_scratch"),
+      exported<dense_numbers>("dense_numbers"),
+      exported<pack_dense<Number>>("pack_dense"),
   });
 }
 

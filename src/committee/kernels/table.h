@@ -40,6 +40,7 @@ struct FunctionTable {
 template <class T> constexpr const char *element_name = nullptr;
 template <> inline constexpr const char *element_name<void> = "void";
 template <> inline constexpr const char *element_name<bool> = "bool";
+template <> inline constexpr const char *element_name<std::int16_t> = "int16";
 template <> inline constexpr const char *element_name<std::int32_t> = "int32";
 template <> inline constexpr const char *element_name<std::int64_t> = "int64";
 template <> inline constexpr const char *element_name<bfloat16> = "bfloat16";

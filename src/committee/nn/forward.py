@@ -17,9 +17,18 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from committee import kernels
-from committee.nn.kernel_layers import ConvolutionLayer, KernelLayer, channels_first, match_layers, padded, pixels_last
+from committee.nn.kernel_layers import (
+    ConvolutionLayer,
+    KernelLayer,
+    PooledConvolutionLayer,
+    channels_first,
+    match_layers,
+    padded,
+    pixels_last,
+)
 
 Forward = Callable[[Tensor], Tensor]
+FIRST_LAYERS = (ConvolutionLayer, PooledConvolutionLayer)  # of a chain
 INFERENCE_BATCH_SIZE = 64  # images at once on a CPU
 
 
@@ -88,7 +97,7 @@ def steps_of(network: nn.Module, device: str, precision: str) -> list[Forward]:
     modules, steps = list(network), list[Forward]()
     while modules:
         chained: list[KernelLayer] = []
-        while modules and (found := match_layers(modules)) and (chained or isinstance(found[0], ConvolutionLayer)):
+        while modules and (found := match_layers(modules)) and (chained or isinstance(found[0], FIRST_LAYERS)):
             chained.append(found[0])
             modules = modules[found[1] :]
         steps.append(Chain(chained) if chained else modules.pop(0))
