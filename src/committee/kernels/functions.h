@@ -27,8 +27,8 @@
  *   3. In targets.h, a macro COMMITTEE_AVX2 for the architectures and compilers that can make it, and its function; in
  *      targets.cpp, which CPUs have it and prefer it, and its row among PATHS.
  *
- * Values between layers are bfloat16 on every path. A unit of matrices replaces more than the dot product, all functions
- * of convolutions and dense layers, as tile_functions.h does. Include a vector layer before this.
+ * Values between layers are bfloat16 on every path. A unit of matrices replaces more than the dot product: all
+ * functions of convolutions and dense layers, as tile_functions.h does. Include a vector layer before this.
  */
 #pragma once
 #include "dense.h"
