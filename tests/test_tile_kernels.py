@@ -36,6 +36,11 @@ def channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2).float()
 
 
+def spoil_scratch() -> None:
+    """What lies there before a call must not matter."""
+    kernels._scratch(1 << 20, torch.bfloat16).fill_(torch.nan)
+
+
 def convolved(path: str, shape: tuple[int, ...], masked: bool) -> list[Tensor]:
     """A convolution's result and gradients, of whole numbers."""
     images, height, width, channels, outputs, kernel, padding = shape
@@ -43,10 +48,13 @@ def convolved(path: str, shape: tuple[int, ...], masked: bool) -> list[Tensor]:
     weight, bias = whole_numbers(outputs, kernel, kernel, channels, seed=1), whole_numbers(outputs, seed=2)
     with binding.use(path):
         ahead, back = kernels.transform_filters(weight)
+        spoil_scratch()
         y = kernels.conv(x, ahead, bias, outputs, kernel, padding, relu=masked)
         dy = whole_numbers(*y.shape, seed=3).bfloat16()
         mask = y if masked else None
+        spoil_scratch()
         dx = kernels.conv(dy, back, None, channels, kernel, kernel - 1 - padding, relu_output=mask)
+        spoil_scratch()
         dw, db = kernels.conv_gradient(x, dy, kernel, padding, relu_output=mask)
     assert db is not None
     return [y, dx, dw, db]
@@ -80,7 +88,9 @@ def test_a_dense_layer_of_whole_numbers_is_exact(path: str, shape: tuple[int, in
     weight, bias = whole_numbers(outputs, inputs, seed=1), whole_numbers(outputs, seed=2)
     with binding.use(path):
         ahead, back = kernels.pack_dense(weight)
+        spoil_scratch()
         y = kernels.dense(x.bfloat16(), ahead, bias, relu=True)
+        spoil_scratch()
         dx, dw, db = kernels.dense_gradient(x.bfloat16(), dy.bfloat16(), back, relu_output=y, needs_dx=True)
     result = functional.linear(x, weight, bias).relu()
     kept = dy * (result > 0)
