@@ -219,8 +219,8 @@ def test_a_dense_layer_and_its_gradients_are_torchs(shape: tuple[int, int, int],
     none, *same = kernels.dense_gradient(x, dy, back, relu_output=mask, needs_dx=False)
     assert none is None
     assert all(torch.equal(a, b) for a, b in zip(same, others, strict=True))
-    with pytest.raises(ValueError, match=f"the weights are not those of a dense layer from {inputs + 16} to"):
-        kernels.dense(torch.zeros(1, inputs + 16).bfloat16(), ahead, bias, relu=relu)
+    with pytest.raises(ValueError, match=f"the weights are not those of a dense layer from {inputs + 32} to"):
+        kernels.dense(torch.zeros(1, inputs + 32).bfloat16(), ahead, bias, relu=relu)
 
 
 @pytest.mark.usefixtures("path")

@@ -223,14 +223,9 @@ def stem_gradient(
 def pack_dense(weights: Tensor) -> tuple[Tensor, Tensor]:
     """A dense layer's weights (outputs, inputs) float32 as `dense` takes them, and as `dense_gradient` does."""
     outputs, inputs = weights.shape
-    ahead, back = torch.empty(2, _filled_up(outputs) * _filled_up(inputs), dtype=product_dtype())
+    ahead, back = torch.empty(2, _numbers("dense_numbers", inputs, outputs), dtype=product_dtype())
     binding.call("pack_dense", weights, ahead, back, inputs, outputs)
     return ahead, back
-
-
-def _filled_up(count: int) -> int:
-    """The next multiple of 16."""
-    return -(-count // 16) * 16
 
 
 def dense(x: Tensor, weights: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
@@ -246,7 +241,7 @@ def dense(x: Tensor, weights: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
         (image, output) bfloat16.
     """
     (rows, inputs), outputs = x.shape, len(bias)
-    if weights.numel() != _filled_up(inputs) * _filled_up(outputs):
+    if weights.numel() != _numbers("dense_numbers", inputs, outputs):
         raise ValueError(f"the weights are not those of a dense layer from {inputs} to {outputs} values")
     y = torch.empty(rows, outputs, dtype=torch.bfloat16)
     scratch = _scratch(_numbers("dense_scratch", inputs), weights.dtype)
@@ -267,7 +262,7 @@ def dense_gradient(
         needs_dx: whether to compute the gradient of x.
     """
     (rows, inputs), outputs = x.shape, dy.shape[1]
-    if weights.numel() != _filled_up(inputs) * _filled_up(outputs):
+    if weights.numel() != _numbers("dense_numbers", inputs, outputs):
         raise ValueError(f"the weights are not those of a dense layer from {inputs} to {outputs} values")
     dx = torch.empty_like(x) if needs_dx else None
     of_weights, of_bias = torch.empty(outputs, inputs), torch.empty(outputs)

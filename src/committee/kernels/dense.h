@@ -124,6 +124,9 @@ void multiply_block(NumberRows<Number> rows, Index number, VectorColumns<Number>
 
 /* --- weights ------------------------------------------------------------------------------------------------------ */
 
+/* Numbers of each of the two that pack_dense writes. */
+Index dense_numbers(int inputs, int outputs) { return filled_up(inputs) * filled_up(outputs); }
+
 /* weights (output, input) -> forward (output / 16, input / depth, 16, depth) and, for the gradient of the input,
  * backward (input / 16, output / depth, 16, depth), both filled up with zeros */
 template <class Number>

@@ -11,7 +11,8 @@
  *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
  *   convolution.h, weight_gradient.h      the convolutions but the first, where products are of bfloat16
  *   square_tiles.h, square_convolution.h, square_weight_gradient.h, square_functions.h      where they are of floats
- *   tiles.h, tile_convolution.h, tile_weight_gradient.h, tile_functions.h     the same by AMX's matrix unit, directly
+ *   tiles.h, tile_convolution.h, tile_weight_gradient.h, tile_dense.h         the same by AMX's matrix unit, directly
+ *   tile_functions.h      the functions of a path with that unit
  *   stem.h, layers.h, training.h          the first convolution; the other layers; optimisers and maps of images
  *   functions.h           this one, the functions of one path
  *   avx512bf16.cpp, avx512.cpp, avx2.cpp, neonbf16.cpp, neon.cpp  compile them for the path of that name
@@ -27,8 +28,8 @@
  *   3. In targets.h, a macro COMMITTEE_NAME for the architectures and compilers that can make it, and its function; in
  *      targets.cpp, which CPUs have it and prefer it, and its row among PATHS.
  *
- * Values between layers are bfloat16 on every path. A unit of matrices replaces more than the dot product, all functions
- * of convolutions, as tile_functions.h does. Include a vector layer before this.
+ * Values between layers are bfloat16 on every path. A unit of matrices replaces more than the dot product: all
+ * functions of convolutions and dense layers, as tile_functions.h does. Include a vector layer before this.
  */
 #pragma once
 #include "dense.h"
@@ -39,14 +40,9 @@
 
 namespace {
 
-/* A path's functions: those of its convolutions, and those that are the vector layer's on every path. */
-template <int Count> FunctionTable all_functions(const Function (&convolutions)[Count]) {
+/* A path's functions: those that multiply, and those that are the vector layer's on every path. */
+template <int Count> FunctionTable all_functions(const Function (&products)[Count]) {
   static const Function layers[] = {
-      exported<dense<Product>>("dense"),
-      exported<dense_scratch>("dense_scratch"),
-      exported<dense_gradient<Product>>("dense_gradient"),
-      exported<dense_gradient_scratch>("dense_gradient_scratch"),
-      exported<pack_dense<Product>>("pack_dense"),
       exported<stem>("stem"),
       exported<stem_weight_gradient>("stem_weight_gradient"),
       exported<transpose>("transpose"),
@@ -64,12 +60,12 @@ template <int Count> FunctionTable all_functions(const Function (&convolutions)[
   };
   constexpr int layer_count = sizeof layers / sizeof *layers;
   static Function functions[Count + layer_count];
-  for (int i = 0; i < Count; i++) functions[i] = convolutions[i];
+  for (int i = 0; i < Count; i++) functions[i] = products[i];
   for (int i = 0; i < layer_count; i++) functions[Count + i] = layers[i];
   return {functions, Count + layer_count};
 }
 
-/* With the convolutions by transforms; a template, so that paths with others do not compile them. */
+/* With the vector layer's products; a template, so that paths with others do not compile them. */
 template <class Number = Product> FunctionTable all_functions() {
   return all_functions({
       exported<convolution<Number>>("convolution"),
@@ -80,6 +76,12 @@ template <class Number = Product> FunctionTable all_functions() {
       exported<weight_gradient_sums>("weight_gradient_sums"),
       exported<transform_weight_gradient>("transform_weight_gradient"),
       exported<transform_filters<Number>>("transform_filters"),
+      exported<dense<Number>>("dense"),
+      exported<dense_scratch>("dense_scratch"),
+      exported<dense_gradient<Number>>("dense_gradient"),
+      exported<dense_gradient_scratch>("dense_gradient_scratch"),
+      exported<dense_numbers>("dense_numbers"),
+      exported<pack_dense<Number>>("pack_dense"),
   });
 }
 

@@ -15,6 +15,12 @@ FunctionTable square_functions() {
       exported<by_squares::weight_gradient_scratch>("weight_gradient_scratch"),
       exported<by_squares::weight_gradient_sums>("weight_gradient_sums"),
       exported<by_squares::transform_weight_gradient>("transform_weight_gradient"),
+      exported<dense<float>>("dense"),
+      exported<dense_scratch>("dense_scratch"),
+      exported<dense_gradient<float>>("dense_gradient"),
+      exported<dense_gradient_scratch>("dense_gradient_scratch"),
+      exported<dense_numbers>("dense_numbers"),
+      exported<pack_dense<float>>("pack_dense"),
   });
 }
 

@@ -1,7 +1,7 @@
-/* The functions of the paths with tiles: convolutions by tiles, the other layers by the vector layer. */
+/* The functions of the paths with tiles: convolutions and dense layers by tiles, the others by the vector layer. */
 #pragma once
 #include "functions.h"
-#include "tile_weight_gradient.h"
+#include "tile_dense.h"
 
 namespace {
 
@@ -15,6 +15,12 @@ template <class Tiles> FunctionTable tile_functions() {
       exported<by_tiles::weight_gradient_scratch>("weight_gradient_scratch"),
       exported<by_tiles::weight_gradient_sums>("weight_gradient_sums"),
       exported<by_tiles::transform_weight_gradient>("transform_weight_gradient"),
+      exported<by_tiles::dense<Tiles>>("dense"),
+      exported<by_tiles::dense_scratch>("dense_scratch"),
+      exported<by_tiles::dense_gradient<Tiles>>("dense_gradient"),
+      exported<by_tiles::dense_gradient_scratch>("dense_gradient_scratch"),
+      exported<by_tiles::dense_numbers>("dense_numbers"),
+      exported<by_tiles::pack_dense>("pack_dense"),
   });
 }
 
