@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def breakdown() -> dict[str, float]:
     from committee import load_recipe
     from committee.kernels import binding
     from committee.nn.devices import single_threaded
-    from committee.nn.forward import training_forward
+    from committee.nn.forward import training_gradients
     from committee.nn.images import on_device
     from committee.training import loop
     from committee.training.batches import epoch_batches, epoch_start, generators_at
@@ -168,15 +169,14 @@ def breakdown() -> dict[str, float]:
     with single_threaded():
         network = loop.new_network(pixels, task)
         optimiser = make_optimiser(recipe.optimiser, network)
-        forward = training_forward(network, "cpu", "bfloat16")
+        gradients = training_gradients(network, "cpu", "bfloat16")
         images, targets = on_device(pixels, "cpu"), torch.from_numpy(labels)
         for epoch in (1, 2):
             spent.clear()
             binding.call, began = timed, time.perf_counter()
             generator = generators_at(epoch_start(task, epoch), network, "cpu").augmentation
             for batch, target, _ in epoch_batches(images, targets, task, epoch, generator):
-                optimiser.zero_grad(set_to_none=False)
-                loop.loss_of(forward(batch).float(), target, recipe.training).backward()  # type: ignore[no-untyped-call]
+                gradients(batch, partial(loop.loss_of, targets=target, training=recipe.training))
                 optimiser.step()
             whole = time.perf_counter() - began
         binding.call = call

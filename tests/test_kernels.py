@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from committee.kernels import binding
 from committee.nn import devices
 from committee.nn.architectures import build, set_dropout_generator
 from committee.nn.devices import single_threaded
-from committee.nn.forward import inference_forward, training_forward
+from committee.nn.forward import inference_forward, training_forward, training_gradients
 from committee.nn.inference import member_probabilities
 from committee.training.optim import Adadelta, Nadam
 
@@ -290,7 +291,7 @@ def test_dropout_pooling_and_rounding_are_the_same_bits_on_all_paths() -> None:
     not_numbers = torch.full((4, 48), 2**31 - 1, dtype=torch.int32).view(torch.float32)  # rounded as numbers, -0
 
     def results() -> dict[str, Tensor]:
-        pooled, chosen = kernels.pool_choosing(x, 2, 2, positive=False)
+        pooled, chosen = kernels.pool_choosing(x, 2, 2, positive=True)
         dropped, kept = kernels.dropout(odd, 0.3, 99)
         y = kernels.scale(torch.zeros(1, 1, 1, len(floats)).bfloat16(), torch.zeros(len(floats)), floats, relu=False)
         return {
@@ -415,6 +416,30 @@ def test_an_images_logits_do_not_depend_on_its_company(
         alone = [slice(image, image + 1) for image in range(40)]
         for part in [slice(number) for number in (2, 3, 16, 17, 33, 63, 64, 65)] + alone:
             assert np.array_equal(member_probabilities(judge, images[part], "cpu", "none"), together[part])
+
+
+@pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])
+def test_gradients_past_autograd_are_its_own_bit_for_bit(name: str, any_path: str) -> None:
+    """Those of an earlier batch do not count."""
+    network = build(recipes.load(name).network, (1, 28, 28), 10, torch.Generator().manual_seed(1)).train()
+    own, plain = (copy.deepcopy(network).to(memory_format=torch.channels_last) for _ in range(2))  # type: ignore[call-overload]
+    pixels = torch.rand(2, 16, 1, 28, 28, generator=torch.Generator().manual_seed(2)) * 255
+    loss_of = partial(functional.cross_entropy, target=torch.arange(16) % 10)
+    gradients = training_gradients(own, "cpu", "bfloat16")
+    with single_threaded():
+        for module in (own, plain):
+            set_dropout_generator(module, torch.Generator().manual_seed(5))
+        for batch in pixels:
+            loss, logits = gradients(batch, loss_of)
+            plain.zero_grad()
+            expected = training_forward(plain, "cpu", "bfloat16")(batch).float()
+            loss_of(expected).backward()
+            assert torch.equal(logits, expected.detach())
+            assert torch.equal(loss, loss_of(expected).detach())
+            assert not loss.requires_grad
+    for mine, theirs in zip(own.parameters(), plain.parameters(), strict=True):
+        assert mine.grad is not None
+        assert torch.equal(mine.grad, theirs.grad)
 
 
 def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch) -> None:

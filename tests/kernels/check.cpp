@@ -156,6 +156,46 @@ void check_stem(Functions &functions, Random &random) {
   if (with_bias) compare("gradient of the bias", db, bias_gradient(counted, outputs), 1e-5);
 }
 
+template <class Number> void check_dense(Functions &functions, Random &random) {
+  constexpr bool coarse = sizeof(Number) == 2;
+  const Index rows = random.from(1, 40);
+  const int inputs = random.from(1, 70), outputs = random.from(1, 70);
+  const bool relu = random.coin(), masked = random.coin(), needs_dx = random.coin();
+  const auto draw = [&] { return rounded(random.normal()); };
+  Numbers<bfloat16> x(rows * inputs, draw), dy(rows * outputs, draw), mask(rows * outputs, draw);
+  Numbers<bfloat16> y(rows * outputs), dx(rows * inputs);
+  Numbers<float> weight(Index{outputs} * inputs, [&] { return random.normal(); }), dw(weight.count), db(outputs);
+  Numbers<float> bias(outputs, [&] { return random.normal(); });
+  const Index packed = Index{(outputs + 15) / 16 * 16} * ((inputs + 15) / 16 * 16);
+  Numbers<Number> ahead(packed), back(packed);
+  functions.of<void(const float *, Number *, Number *, int, int)>("pack_dense")(weight, ahead, back, inputs, outputs);
+  digest.add(ahead, sizeof(Number) * packed), digest.add(back, sizeof(Number) * packed);
+  Numbers<Number> scratch(functions.of<Index(int)>("dense_scratch")(inputs));
+  functions.of<void(Values, const Number *, const float *, bfloat16 *, Index, int, int, bool, Number *)>("dense")(
+      x, ahead, bias, y, rows, inputs, outputs, relu, scratch);
+  Numbers<Number> gradient_scratch(functions.of<Index(Index, int)>("dense_gradient_scratch")(rows, outputs));
+  functions.of<void(Values, Values, Optional<const bfloat16>, const Number *, Optional<bfloat16>, float *, float *,
+                    Index, int, int, Number *)>("dense_gradient")(x, dy, mask.only_if(masked), back,
+                                                                  dx.only_if(needs_dx), dw, db, rows, inputs, outputs,
+                                                                  gradient_scratch);
+
+  std::vector<double> y_truth(y.count), dx_truth(dx.count), dw_truth(dw.count), db_truth(outputs);
+  for (Index i = 0; i < y.count; i++) {
+    const Index row = i / outputs, o = i % outputs;
+    const double slope = number(masked ? positive(mask[i], dy[i]) : dy[i]);
+    y_truth[i] = bias[o], db_truth[o] += slope;
+    for (int c = 0; c < inputs; c++) {
+      const double value = number(x[row * inputs + c]), factor = weight[o * inputs + c];
+      y_truth[i] += value * factor, dx_truth[row * inputs + c] += slope * factor;
+      dw_truth[o * inputs + c] += slope * value;
+    }
+    y_truth[i] = relu && y_truth[i] < 0 ? 0 : y_truth[i];
+  }
+  compare("dense", y, y_truth, coarse ? 0.01 : 0.005);
+  if (needs_dx) compare("gradient of the input", dx, dx_truth, coarse ? 0.01 : 0.005);
+  compare("gradient of the weights", dw, dw_truth, 1e-5), compare("gradient of the bias", db, db_truth, 1e-5);
+}
+
 void check_norm(Functions &functions, Random &random) {
   const int channels = 16 * random.from(1, 8), rows = random.from(8, 600);
   const Index count = Index{rows} * channels;
@@ -236,24 +276,28 @@ void check_pool(Functions &functions, Random &random) {
   Numbers<bfloat16> dy(y_count, [&] { return rounded(random.normal()); }), y(y_count), dx(x_count);
   functions.of<void(Values, bfloat16 *, Index, int, int, int, int, int)>("max_pool")(x, y, images, height, width,
                                                                                      channels, down, across);
-  functions.of<void(Values, Values, Values, bfloat16 *, Index, int, int, int, int, int)>("max_pool_gradient")(
-      x, y, dy, dx, images, height, width, channels, down, across);
+  const bool positive = random.from(0, 1);
+  Numbers<bfloat16> again(y_count);
+  Numbers<std::int16_t> chosen(y_count / 16 * down * across);
+  functions.of<void(Values, bfloat16 *, std::int16_t *, bool, Index, int, int, int, int, int)>("max_pool_choosing")(
+      x, again, chosen, positive, images, height, width, channels, down, across);
+  functions.of<void(const std::int16_t *, Values, bfloat16 *, Index, int, int, int, int, int)>("max_pool_gradient")(
+      chosen, dy, dx, images, height, width, channels, down, across);
 
   std::vector<bfloat16> y_truth(y_count), dx_truth(x_count, bfloat16{0});
   for (Index i = 0; i < y_count; i++) {
     const Index c = i % channels, w = i / channels % y_width, h = i / channels / y_width % y_height;
     const Index n = i / channels / y_width / y_height;
-    const auto place = [&](int j) {
-      return ((n * height + h * down + j / across) * width + w * across + j % across) * channels + c;
-    };
-    y_truth[i] = x[place(0)];
-    for (int j = 0; j < down * across; j++) /* of a NaN and a number, the later one */
-      if (!(number(y_truth[i]) > number(x[place(j)]))) y_truth[i] = x[place(j)];
-    int first = 0;
-    while (first < down * across && number(x[place(first)]) != number(y_truth[i])) first++;
-    if (first < down * across) dx_truth[place(first)] = dy[i];
+    Index first = -1;
+    for (int j = 0; j < down * across; j++) {
+      const Index at = ((n * height + h * down + j / across) * width + w * across + j % across) * channels + c;
+      if (first < 0 || number(x[at]) > number(x[first])) first = at;
+    }
+    y_truth[i] = x[first];
+    if (!positive || number(x[first]) > 0) dx_truth[first] = dy[i];
   }
-  compare_bits("pooled", y, y_truth), compare_bits("gradient", dx, dx_truth);
+  compare_bits("pooled", y, y_truth), compare_bits("pooled, choosing", again, y_truth);
+  compare_bits("gradient", dx, dx_truth);
 }
 
 void check_dropout(Functions &functions, Random &random) {
@@ -364,6 +408,7 @@ int check(const Path &path, std::uint64_t seed, int shapes) {
   const Check checks[] = {
       {"convolution", path.bfloat16_products ? check_convolution<bfloat16> : check_convolution<float>},
       {"stem", check_stem},
+      {"dense layers", path.bfloat16_products ? check_dense<bfloat16> : check_dense<float>},
       {"normalisation", check_norm},
       {"rounding", check_rounding},
       {"pooling", check_pool},

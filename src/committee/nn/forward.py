@@ -1,10 +1,11 @@
 """A network's forward pass as training and inference run it: on the compiled kernels where this machine has them.
 
 `training_forward` gives a function that computes what the network computes, with the network's own parameters and
-statistics. In float32, and off the CPU, that is the network itself. In bfloat16 on a CPU with the kernels, its modules
-become kernel layers (`committee.nn.kernel_layers`). Those that follow each other form a chain, one function for
-autograd, whose values stay (image, height, width, channel) throughout; every other module stays torch's, under
-autocast, or in float32 on a CPU whose torch is slow in bfloat16 (`devices.takes_bfloat16`).
+statistics; `training_gradients` one that computes its gradients. In float32, and off the CPU, it is the network itself
+that computes. In bfloat16 on a CPU with the kernels, its modules become kernel layers (`committee.nn.kernel_layers`).
+Those that follow each other form a chain, one function for autograd, whose values stay (image, height, width, channel)
+throughout; every other module stays torch's, under autocast, or in float32 on a CPU whose torch is slow in bfloat16
+(`devices.takes_bfloat16`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from committee.nn.kernel_layers import (
     ConvolutionLayer,
     KernelLayer,
     PooledConvolutionLayer,
+    Saved,
     channels_first,
     match_layers,
     padded,
@@ -29,6 +31,8 @@ from committee.nn.kernel_layers import (
 )
 
 Forward = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor], Tensor]  # logits (image, class) float32 -> their mean loss
+Gradients = Callable[[Tensor, Loss], tuple[Tensor, Tensor]]
 FIRST_LAYERS = (ConvolutionLayer, PooledConvolutionLayer)  # of a chain
 INFERENCE_BATCH_SIZE = 64  # images at once on a CPU
 
@@ -46,6 +50,31 @@ def training_forward(network: nn.Module, device: str, precision: str) -> Forward
         batch normalisation follow the network's own mode, training or evaluation.
     """
     return in_sequence(steps_of(network, device, precision), device, precision)
+
+
+def training_gradients(network: nn.Module, device: str, precision: str) -> Gradients:
+    """The gradients of a batch's loss as a function that writes them to the parameters' `grad`.
+
+    The arguments are `training_forward`'s. Where the whole network is a chain, nothing but the loss goes through
+    autograd: gradients are neither set to 0 nor added up.
+
+    Returns:
+        (image, channel, height, width) float32 raw pixels and the loss as a function of the logits -> the loss, and the
+        logits (image, class) float32.
+    """
+    steps = steps_of(network, device, precision)
+    if len(steps) == 1 and isinstance(steps[0], Chain):
+        return steps[0].gradients
+    forward = in_sequence(steps, device, precision)
+
+    def by_autograd(pixels: Tensor, loss_of: Loss) -> tuple[Tensor, Tensor]:
+        network.zero_grad(set_to_none=False)
+        logits = forward(pixels).float()
+        loss = loss_of(logits)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), logits.detach()
+
+    return by_autograd
 
 
 def inference_forward(network: nn.Module, device: str, precision: str) -> Forward:
@@ -117,29 +146,57 @@ class Chain:
         """Run all of them, in the precision of the kernels."""
         with torch.autocast("cpu", enabled=False):
             if torch.is_grad_enabled():
-                return _Chain.apply(self.layers, x, *self.parameters)  # type: ignore[no-any-return, no-untyped-call]
+                return _Chain.apply(self, x, *self.parameters)  # type: ignore[no-any-return, no-untyped-call]
             x = pixels_last(x)
             for layer in self.layers:
                 x = layer.infer(x)
             return channels_first(x)
 
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Saved]]:
+        """Channels last: the result, and what each layer has saved for `backward`."""
+        saved: list[Saved] = []
+        for layer in self.layers:
+            x, of_layer = layer.forward(x)
+            saved.append(of_layer)
+        return x, saved
+
+    def backward(self, saved: list[Saved], dy: Tensor, *, needs_dx: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+        """The gradients of x, where needed, and of the parameters; empties the list of what was saved."""
+        gradients: list[Tensor | None] = []
+        gradient: Tensor | None = dy
+        for number in reversed(range(len(self.layers))):
+            assert gradient is not None
+            needed = number > 0 or needs_dx
+            gradient, own = self.layers[number].backward(saved.pop(), gradient, needs_dx=needed)
+            gradients = [*own, *gradients]
+        return gradient, gradients
+
+    @torch.no_grad()
+    def gradients(self, pixels: Tensor, loss_of: Loss) -> tuple[Tensor, Tensor]:
+        """As `training_gradients`."""
+        with torch.autocast("cpu", enabled=False):
+            y, saved = self.forward(pixels_last(pixels))
+            logits = y.float().requires_grad_()
+            with torch.enable_grad():
+                loss = loss_of(logits)
+            (dy,) = torch.autograd.grad(loss, logits)
+            _, gradients = self.backward(saved, dy.bfloat16(), needs_dx=False)
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                assert gradient is not None
+                if parameter.grad is None:
+                    parameter.grad = torch.empty_like(parameter)
+                parameter.grad.copy_(gradient)
+        return loss.detach(), logits.detach()
+
 
 class _Chain(Function):
     @staticmethod
-    def forward(ctx: Any, layers: Sequence[KernelLayer], x: Tensor, *parameters: Tensor) -> Tensor:
-        x, ctx.saved = pixels_last(x), []
-        for layer in layers:
-            x, saved = layer.forward(x)
-            ctx.saved.append((layer, saved))
-        return channels_first(x)
+    def forward(ctx: Any, chain: Chain, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.chain = chain
+        y, ctx.saved = chain.forward(pixels_last(x))
+        return channels_first(y)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
-        gradients: list[Tensor | None] = []
-        gradient: Tensor | None = pixels_last(dy)
-        while ctx.saved:
-            layer, saved = ctx.saved.pop()
-            assert gradient is not None
-            gradient, own = layer.backward(saved, gradient, needs_dx=bool(ctx.saved) or ctx.needs_input_grad[1])
-            gradients = [*own, *gradients]
-        return None, None if gradient is None else channels_first(gradient), *gradients
+        dx, gradients = ctx.chain.backward(ctx.saved, pixels_last(dy), needs_dx=ctx.needs_input_grad[1])
+        return None, None if dx is None else channels_first(dx), *gradients

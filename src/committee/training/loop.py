@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from committee.data.dataset import Labels, Pixels
 from committee.errors import counted
 from committee.folders.records import EpochRecord
 from committee.nn.architectures import build
-from committee.nn.forward import Forward, inference_forward, training_forward
+from committee.nn.forward import Gradients, inference_forward, training_forward, training_gradients
 from committee.nn.images import as_float, on_device
 from committee.nn.inference import predict_logits
 from committee.rng import torch_generator
@@ -91,7 +92,7 @@ class Member:
 
     Attributes:
         images, targets: (image, height, width, channel) and (image,), all of the data set's training images.
-        forward: `network` as a function.
+        gradients: of a batch's loss as a function, which writes them to `network`'s parameters.
         average: the moving average of the weights, where the recipe asks for one.
     """
 
@@ -99,7 +100,7 @@ class Member:
     images: Tensor
     targets: Tensor
     network: nn.Module
-    forward: Forward
+    gradients: Gradients
     optimiser: torch.optim.Optimizer
     average: MovingAverage | None
 
@@ -116,13 +117,13 @@ def new_member(pixels: Pixels, labels: Labels, task: Task, resume: TrainingState
     optimiser = make_optimiser(task.recipe.optimiser, network)
     decay = task.recipe.training.ema
     average = MovingAverage(network, decay) if decay else None
-    forward = training_forward(network, task.device, task.precision)
+    gradients = training_gradients(network, task.device, task.precision)
     if resume:
         network.load_state_dict(resume.network)
         load_optimiser(optimiser, resume.optimiser)
         if average:
             average.network.load_state_dict(resume.average)
-    return Member(task, images, targets, network, forward, optimiser, average)
+    return Member(task, images, targets, network, gradients, optimiser, average)
 
 
 def new_network(pixels: Pixels, task: Task) -> nn.Module:
@@ -195,10 +196,9 @@ def train_epoch(
     for step, (images, targets, weights) in enumerate(batches, start.step):
         lr = lr_at(steps_before + step, all_steps, recipe.schedule, peak)
         set_lr(optimiser, lr)
-        optimiser.zero_grad(set_to_none=False)
-        logits = member.forward(images)
-        loss = loss_of(logits.float(), targets, recipe.training, weights)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, logits = member.gradients(
+            images, partial(loss_of, targets=targets, training=recipe.training, weights=weights)
+        )
         optimiser.step()
         if member.average:
             member.average.update(member.network, steps_before + step)
