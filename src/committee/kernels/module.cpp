@@ -70,10 +70,9 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, nullptr
 
 PyMODINIT_FUNC PyInit__native() {
   PyObject *module = PyModule_Create(&definition);
-  if (module &&
-      !(add(module, "paths", described(all_paths())) && add(module, "channels", described(Channels{})) &&
-        add(module, "kernel_sizes", described(KernelSizes{})) &&
-        add(module, "stem_channels", described(StemChannels{}))))
+  if (module && !(add(module, "paths", described(all_paths())) && add(module, "channels", described(Channels{})) &&
+                  add(module, "kernel_sizes", described(KernelSizes{})) &&
+                  add(module, "stem_channels", described(StemChannels{}))))
     Py_CLEAR(module);
   return module;
 }
