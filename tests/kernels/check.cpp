@@ -68,7 +68,7 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   Numbers<bfloat16> x(x_count, draw), dy(y_count, draw), mask(y_count, half), y(y_count), dx(x_count);
   Numbers<float> weight(weights, [&] { return static_cast<float>(random.normal() * scale); });
   Numbers<float> bias(outputs, [&] { return random.normal(); });
-  const Index transformed = Index{outputs} * kernel * TRANSFORM_POINTS * inputs;
+  const Index transformed = functions.of<Index(int, int, int)>("filter_numbers")(kernel, inputs, outputs);
   Numbers<Number> ahead(transformed), back(transformed);
   functions.of<void(const float *, Number *, Number *, int, int, int)>("transform_filters")(weight, ahead, back, inputs,
                                                                                             outputs, kernel);
@@ -103,7 +103,8 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   });
   compare("gradient of the input", dx, dx_truth, coarse ? 0.01 : 0.003);
 
-  Numbers<float> sums(Index{TRANSFORM_POINTS} * kernel * inputs * outputs, [] { return 0.0f; });
+  Numbers<float> sums(functions.of<Index(int, int, int)>("weight_gradient_sums")(kernel, inputs, outputs),
+                      [] { return 0.0f; });
   Numbers<float> db(outputs, [] { return 0.0f; }), dw(weights);
   Numbers<Number> scratch(functions.of<Index(int, int, int, int, int, int)>("weight_gradient_scratch")(
       height, width, inputs, outputs, kernel, padding));
