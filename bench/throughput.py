@@ -183,14 +183,15 @@ def breakdown() -> dict[str, float]:
     parts = {
         "convolutions": ("convolution", "weight_gradient", "transform_filters", "transform_weight_gradient"),
         "first convolution": ("stem", "stem_weight_gradient", "transpose"),
-        "pooling": ("max_pool", "max_pool_gradient"),
+        "dense layers": ("pack_dense", "dense", "dense_gradient"),
+        "pooling": ("max_pool_choosing", "max_pool_gradient"),
         "dropout": ("dropout", "dropout_gradient"),
         "optimiser": ("nadam",),
     }
     found = {part: sum(spent.get(name, 0.0) for name in names) * 50 for part, names in parts.items()}
     return {
         **found,
-        "dense layers, loss, data and all else": whole * 50 - sum(found.values()),
+        "loss, data and all else": whole * 50 - sum(found.values()),
         "whole step": whole * 50,
     }
 

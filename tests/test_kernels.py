@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,8 +15,8 @@ from committee import kernels
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Augmentation
 from committee.data import augment
-from committee.errors import CommitteeError
 from committee.kernels import binding
+from committee.nn import devices
 from committee.nn.architectures import build, set_dropout_generator
 from committee.nn.devices import single_threaded
 from committee.nn.forward import inference_forward, training_forward
@@ -183,17 +182,63 @@ def test_the_first_convolution_is_float32(channels: int, kernel: int, padding: i
     assert off(db, bias.grad) < 1e-5
 
 
+DENSE = [
+    (128, 1600, 128),
+    (37, 128, 10),
+    (1, 16, 16),
+    (3, 10, 7),
+    (17, 33, 20),
+    (29, 50, 100),
+]  # images, inputs, outputs
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", DENSE, ids=str)
+def test_a_dense_layer_and_its_gradients_are_torchs(shape: tuple[int, int, int], relu: bool) -> None:
+    images, inputs, outputs = shape
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(images, inputs, generator=draws).bfloat16()
+    weight, bias = torch.randn(outputs, inputs, generator=draws) / inputs**0.5, torch.randn(outputs, generator=draws)
+    ahead, back = kernels.pack_dense(weight)
+    y = kernels.dense(x, ahead, bias, relu=relu)
+    plain = [each.double().requires_grad_() for each in (x, weight, bias)]
+    result = functional.linear(*plain)
+    most = 0.005  # bfloat16's last bit is worth .004, of the weights too where products are of that type
+    assert off(y, (result.relu() if relu else result).detach()) < most
+    for image in (0, images // 2, images - 1):
+        assert torch.equal(kernels.dense(x[image : image + 1], ahead, bias, relu=relu)[0], y[image])
+    dy = torch.randn(y.shape, generator=draws).bfloat16()
+    result.backward((dy * (y > 0) if relu else dy).double())
+    mask = y if relu else None
+    dx, *others = kernels.dense_gradient(x, dy, back, relu_output=mask, needs_dx=True)
+    assert dx is not None
+    assert off(dx, plain[0].grad) < most
+    for gradient, true in zip(others, plain[1:], strict=True):
+        assert off(gradient, true.grad) < 1e-6
+    none, *same = kernels.dense_gradient(x, dy, back, relu_output=mask, needs_dx=False)
+    assert none is None
+    assert all(torch.equal(a, b) for a, b in zip(same, others, strict=True))
+    with pytest.raises(ValueError, match=f"the weights are not those of a dense layer from {inputs + 16} to"):
+        kernels.dense(torch.zeros(1, inputs + 16).bfloat16(), ahead, bias, relu=relu)
+
+
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("size", [(2, 2), (1, 2), (3, 3)])
 def test_pooling_and_its_gradient_are_torchs_bit_for_bit(size: tuple[int, int]) -> None:
     x = torch.randint(-3, 4, (3, 7, 9, 32), generator=torch.Generator().manual_seed(0)).bfloat16()  # many equal values
     plain = first(x).requires_grad_()
     result = functional.max_pool2d(plain, size)
-    y = kernels.pool(x, *size)
+    y, chosen = kernels.pool_choosing(x, *size, positive=False)
     assert torch.equal(first(y), result)
+    assert torch.equal(kernels.pool(x, *size), y)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
     result.backward(first(dy))
-    assert torch.equal(first(kernels.pool_gradient(x, y, dy, *size)), plain.grad)
+    assert torch.equal(first(kernels.pool_gradient(dy, chosen, 7, 9, *size)), plain.grad)
+    same, positive = kernels.pool_choosing(x, *size, positive=True)
+    assert torch.equal(same, y)
+    after_relu = first(kernels.pool_gradient(dy, positive, 7, 9, *size))
+    assert torch.equal(after_relu, plain.grad * (first(x) > 0))
 
 
 @pytest.mark.usefixtures("path")
@@ -242,17 +287,20 @@ def test_dropout_pooling_and_rounding_are_the_same_bits_on_all_paths() -> None:
     floats = bits.to(torch.int32).view(torch.float32)
     floats = floats[(floats.abs() > 1e-37) & (floats.abs() < torch.inf)][: 16 * 3000]  # instructions flush denormals
 
+    not_numbers = torch.full((4, 48), 2**31 - 1, dtype=torch.int32).view(torch.float32)  # rounded as numbers, -0
+
     def results() -> dict[str, Tensor]:
-        pooled = kernels.pool(x, 2, 2)
+        pooled, chosen = kernels.pool_choosing(x, 2, 2, positive=False)
         dropped, kept = kernels.dropout(odd, 0.3, 99)
         y = kernels.scale(torch.zeros(1, 1, 1, len(floats)).bfloat16(), torch.zeros(len(floats)), floats, relu=False)
         return {
             "pooled": pooled,
-            "pooling's gradient": kernels.pool_gradient(x, pooled, dy, 2, 2),
+            "pooling's gradient": kernels.pool_gradient(dy, chosen, 7, 9, 2, 2),
             "kept": kept,
             "dropped": dropped,
             "dropout's gradient": kernels.dropout_gradient(odd, kept, 0.3),
             "rounded": y.flatten(),
+            "all not numbers": kernels.norm_gradient(x[:, :3, :4].contiguous(), dy, not_numbers, 1e-5, relu=False)[0],
         }
 
     found = {}
@@ -263,6 +311,7 @@ def test_dropout_pooling_and_rounding_are_the_same_bits_on_all_paths() -> None:
     for name, each in found.items():
         assert torch.equal(each["rounded"], floats.bfloat16()), name
         assert bool(each["dropped"][3].isnan()), name
+        assert bool(each["all not numbers"].isnan().all()), name
         for what, values in next(iter(found.values())).items():
             assert torch.equal(each[what].nan_to_num(7), values.nan_to_num(7)), (name, what)
 
@@ -308,8 +357,11 @@ def test_optimisers_step_as_torchs(
 
 
 @pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])
-def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(name: str, path: str) -> None:
+def test_a_network_with_kernels_is_no_further_from_float32_than_torchs_bfloat16(
+    name: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Logits, every gradient and the running statistics of one training step."""
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     recipe, draws = recipes.load(name), torch.Generator().manual_seed(1)
     network = build(recipe.network, (1, 28, 28), 10, draws).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = torch.randint(0, 256, (48, 1, 28, 28), generator=draws).float() / 255
@@ -365,7 +417,8 @@ def test_an_images_logits_do_not_depend_on_its_company(
             assert np.array_equal(member_probabilities(judge, images[part], "cpu", "none"), together[part])
 
 
-def test_without_kernels_the_network_itself_runs() -> None:
+def test_without_kernels_the_network_itself_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     network = build(recipes.load("standard").network, (1, 12, 12), 3, torch.Generator().manual_seed(0)).eval()
     pixels = torch.rand(4, 1, 12, 12) * 255
     with binding.use("torch"):
@@ -388,26 +441,3 @@ def test_a_trained_network_judges_as_in_float32_and_follows_its_weights(name: st
             for tensor in network.state_dict().values():
                 if tensor.is_floating_point() and tensor.ndim:
                     tensor.mul_(1 + torch.rand(tensor.shape, generator=draws))
-
-
-def test_the_best_path_is_chosen_unless_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [
-        binding.Path("a", False, True, torch.bfloat16, {}),
-        binding.Path("b", True, False, torch.bfloat16, {}),
-        binding.Path("c", True, True, torch.bfloat16, {}),
-        binding.Path("d", True, True, torch.float32, {}),
-        binding.TORCH,
-    ]
-    monkeypatch.setattr(binding, "PATHS", made)
-    assert binding.runnable_paths() == ["b", "c", "d", "torch"]
-    with binding.use(""):
-        assert (kernels.path(), kernels.available()) == ("c", True)
-        with binding.use("d"):
-            assert (kernels.path(), kernels.product_dtype()) == ("d", torch.float32)
-        with binding.use("torch"):
-            assert (kernels.path(), kernels.available()) == ("torch", False)
-        assert kernels.path() == "c"
-    for name in ("a", "e"):
-        found = re.escape(f"installation have (b, c, d, torch); got '{name}'")
-        with pytest.raises(CommitteeError, match=f"COMMITTEE_CPU must .* {found}"), binding.use(name):
-            pass

@@ -29,7 +29,7 @@ from committee.rng import torch_generator
 from committee.training import batches, loop
 from committee.training.batches import scaling_of
 from committee.training.loop import fit
-from committee.training.optim import OPTIMISERS, Muon, lr_at, make_optimiser
+from committee.training.optim import OPTIMISERS, Muon, Sgd, lr_at, make_optimiser
 from committee.training.state import NonFiniteLossError, Task, TrainedNetwork, TrainingState
 
 
@@ -273,15 +273,15 @@ STAGES = """[
 
 @pytest.fixture
 def lrs_used(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The learning rate of torch's SGD in each of its steps."""
+    """The learning rate of SGD in each of its steps."""
     used: list[float] = []
-    step = torch.optim.SGD.step
+    step = Sgd.step
 
-    def spy(self: torch.optim.SGD, *arguments: Any) -> Any:
+    def spy(self: Sgd, *arguments: Any) -> Any:
         used.extend({group["lr"] for group in self.param_groups})
         return step(self, *arguments)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    monkeypatch.setattr(Sgd, "step", spy)
     return used
 
 

@@ -155,7 +155,7 @@ def data_of(shape: Shape) -> RunData:
 def environment() -> Environment:
     return Environment(
         committee="0.5.0", python="3.11", torch="2.13.0", numpy="2.4", system="Linux", processor="a <fast> one",
-        cores=2, device="cpu", precision="float32", kernels=True, workers=2,
+        cores=2, device="cpu", precision="float32", kernels="avx2", workers=2,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import committee
+from committee import kernels
 from committee.cli.main import main
 from committee.data.dataset import open_test
 from committee.data.formats import mapped
@@ -146,6 +147,22 @@ def test_another_training_does_not_enter_a_run_folder(run: Path) -> None:
     result = call("train", "digits", *SMALL, "--epochs", "3", "--out", run)
     assert "(recipe: training: epochs was 2, now 3); give another folder (--out)" in result.stderr
     assert "already holds" not in result.stderr
+
+
+def test_missing_kernels_are_told_once_by_each_command(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "are_missing", lambda: True)
+    monkeypatch.setattr("committee.runs.run.evaluate", lambda run, dataset: None)
+    image = tmp_path / "image.npy"
+    np.save(image, np.zeros((1, 8, 8), np.uint8))
+    for command in (
+        ("train", "digits", *SMALL, "--members", "1", "--epochs", "1", "--workers", "1", "--out", tmp_path / "run"),
+        ("predict", run, image),
+        ("evaluate", run, "--again"),
+    ):
+        assert call(*command).stderr.count("two to three times as slowly; install") == 1, command
+    assert "slowly" not in call("evaluate", run).stderr  # which only shows it
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> None:

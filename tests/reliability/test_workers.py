@@ -31,8 +31,9 @@ from committee.data.dataset import ImageDataset
 from committee.folders.run_folder import RunFolder
 from committee.rng import numpy_generator
 from committee.runs import evaluation
-from committee.training import jobs, loop
+from committee.training import fork_server, jobs, loop
 from committee.training.executors import processes
+from committee.training.fork_server import ForkedProcess, ForkServer
 from committee.training.jobs import Died, EpochDone, Event, Failed, Finished, Job, Remark
 from committee.training.plan import plan_training
 from committee.training.shared_images import shared
@@ -89,6 +90,10 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "write_run_page", lambda *given: None)
 
 
+MOST_MEGABYTES = 80
+"""Of a worker's private memory, with small images and networks: 21 are its objects and a step's arrays, of which there
+may be more on other processors; PyTorch imported by itself would be 130 more, and torch.compile's modules 70.
+"""
 KILLED = (
     r"its worker process was killed by SIGKILL \(the usual reason is that memory ran out; fewer --workers need less\), "
     r"the (first|second) time; it is started again from its checkpoint"
@@ -96,9 +101,9 @@ KILLED = (
 START = processes._start
 
 
-def killing_member_1(job: Job) -> processes._Worker:
+def killing_member_1(job: Job, server: ForkServer | None) -> processes._Worker:
     """A worker, killed at once where it is to train member 1."""
-    worker = START(job)
+    worker = START(job, server)
     if job.member == 1:
         worker.process.kill()
     return worker
@@ -109,8 +114,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[processes._Worker]:
     """The workers that are started from now on."""
     found: list[processes._Worker] = []
 
-    def start_and_note(job: Job) -> processes._Worker:
-        found.append(START(job))
+    def start_and_note(job: Job, server: ForkServer | None) -> processes._Worker:
+        found.append(START(job, server))
         return found[-1]
 
     monkeypatch.setattr(processes, "_start", start_and_note)
@@ -234,13 +239,75 @@ def test_a_bug_in_a_worker_keeps_its_traceback_and_is_not_tried_again(
     assert "IndexError" in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("no_page")
+@pytest.mark.parametrize("forked", [pytest.param(True, marks=LINUX), False])
+def test_workers_that_are_forked_and_workers_that_are_spawned_give_the_same_bytes(
+    forked: bool, undisturbed: Path, started: list[processes._Worker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fork_server, "AVAILABLE", forked)
+    assert call("train", "digits", *SMALL, "--workers", "2", "--out", tmp_path / "run").exit_code == 0
+    assert {isinstance(each.process, ForkedProcess) for each in started} == {forked}
+    assert contents(tmp_path / "run") == contents(undisturbed)
+
+
+@LINUX
+@pytest.mark.usefixtures("no_page")
+def test_the_process_that_starts_workers_is_killed_with_one_of_them_and_another_one_takes_over(
+    undisturbed: Path, started: list[processes._Worker], tmp_path: Path, digits: ImageDataset
+) -> None:
+    remarks: list[str] = []
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Remark) and not event.epochs:
+            remarks.append(event.text)
+        elif isinstance(event, EpochDone) and event.member == 1 and not remarks:
+            (victim,) = (each.process for each in started if each.job.member == 1)
+            assert isinstance(victim, ForkedProcess)
+            victim.server.process.kill()
+            victim.kill()
+
+    setting = committee.Setting(workers=2, checkpoint_seconds=0.0)
+    committee.train(digits, RECIPE, tmp_path / "run", setting, on_event=kill)
+    assert remarks
+    assert all(re.fullmatch(KILLED, text) for text in remarks), remarks
+    assert len({each.process.server for each in started if isinstance(each.process, ForkedProcess)}) == 2
+    assert contents(tmp_path / "run") == contents(undisturbed)
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("start", "safe"), [("", True), ("threading.Thread(target=time.sleep, args=[9]).start()", False)]
+)
+def test_a_process_with_threads_is_not_forked(start: str, safe: bool) -> None:
+    script = "import os, threading, time, numpy; from committee.training.fork_server import has_one_thread\n"
+    script += f"{start}\nprint(has_one_thread(), flush=True)\nos._exit(0)"
+    ended = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{safe}\n"
+
+
+@LINUX
+def test_a_worker_shares_the_memory_of_what_it_imports(tmp_path: Path) -> None:
+    with long_training(tmp_path / "run", tmp_path / "temporary") as (_, (_, *workers)):
+        own = [private_megabytes(each) for each in workers]
+    record_figure("memory of a worker", ", ".join(f"{each:.0f} MB" for each in own))
+    assert len(own) == 2
+    assert max(own) < MOST_MEGABYTES
+
+
 # --- the parent -------------------------------------------------------------------------------------------------------
 
 
 def workers_of(process: int) -> list[int]:
-    """The worker processes of a process."""
-    started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(each) for each in started if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    """The process that starts the workers of a process, and the workers."""
+    started = map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+    spawned = [each for each in started if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [*spawned, *(worker for each in spawned for worker in workers_of(each))]
+
+
+def private_megabytes(process: int) -> float:
+    """Memory that a process shares with no other one and that is no copy of a file: what it costs to have it."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")) / 1024
 
 
 def is_running(process: int) -> bool:
@@ -253,7 +320,7 @@ def is_running(process: int) -> bool:
 
 @contextmanager
 def long_training(folder: Path, temporary: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A training that is under way, and its two workers."""
+    """A training that is under way, and its two workers with the process that started them."""
     temporary.mkdir()
     command = [sys.executable, "-m", "committee", "train", "digits", *SMALL, "--workers", "2", "--epochs", "2000"]
     process = subprocess.Popen(
@@ -295,8 +362,8 @@ def test_workers_end_with_their_parent_and_the_next_training_removes_its_copies(
         process.kill()
         process.wait()
         seconds = seconds_until(lambda: not any(map(is_running, workers)), limit=3)
-    record_figure("parent killed", f"{len(workers)} workers gone after {seconds:.2f} s")
-    assert len(workers) == 2
+    record_figure("parent killed", f"{len(workers)} processes gone after {seconds:.2f} s")
+    assert len(workers) == 3
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert copies.exists()
     mine = temporary / "committee-of-mine"
@@ -322,6 +389,7 @@ def test_sigterm_ends_the_workers_and_says_how_to_go_on(tmp_path: Path) -> None:
     with long_training(tmp_path / "run", tmp_path / "temporary", *every_step) as (process, workers):
         process.terminate()
         _, stderr = process.communicate(timeout=20)
+        assert len(workers) == 3
         assert not any(map(is_running, workers))
     assert process.returncode == 143
     kept = (

@@ -76,6 +76,24 @@ def note_missing_members(*runs: Path) -> None:
             say(f"Note: {folder} {lacking}", err=True)
 
 
+def note_missing_kernels(device: str) -> None:
+    """A note where the CPU computes without the kernels that there are for it.
+
+    Args:
+        device: where the command computes, or "auto".
+    """
+    from committee import kernels
+    from committee.nn.devices import pick_device
+
+    if pick_device(device) == "cpu" and kernels.are_missing():
+        say(
+            "Note: the kernels for this processor were not compiled when committee was installed, so PyTorch's own "
+            "layers do the work, two to three times as slowly; install it from a prebuilt wheel, or again where there "
+            "is a C++ compiler (COMMITTEE_CPU=torch: leave it at that)",
+            err=True,
+        )
+
+
 def kept(finished: int, under_way: int, all_of_them: int, what: str, folder: Path) -> str:
     """What is kept of a training that was stopped: finished members, and checkpoints of those under way."""
     said = f"{finished} of {all_of_them} {what} are finished"

@@ -138,6 +138,7 @@ def train(
         say(f"{folder} already holds this training; showing its results.", err=True)
     else:
         say(*announcement(plan, folder), err=True)
+        ends.note_missing_kernels(plan.setting.device)
     epochs = recipe.training.epochs
     work = {("", member): (epochs, 1.0) for member in missing}
 
@@ -184,12 +185,13 @@ def announcement(plan: TrainingPlan, folder: RunFolder) -> list[str]:
     dataset, recipe, setting = plan.dataset, plan.recipe, plan.setting
     height, width, channels = dataset.image_shape
     members, epochs = counted(recipe.committee.members, "member"), counted(recipe.training.epochs, "epoch")
+    kernels = f" ({setting.kernels()})" if setting.device == "cpu" else ""
     return [
         f"{dataset.name}: {len(dataset.train):,} training images, {len(dataset.test):,} sealed test images, "
         f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})",
         *(f"Note: {note}" for note in (*dataset.notes, *quick_notes(dataset))),
         f"Recipe {recipe.name}: {members}, {epochs}{' at most' * (recipe.training.patience > 0)}, on "
-        f"{setting.device} in {setting.precision}, {setting.workers} at a time",
+        f"{setting.device}{kernels} in {setting.precision}, {setting.workers} at a time",
         f"Folder: {folder}",
     ]
 
@@ -260,6 +262,7 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
 
     form = predictions.form_of(form, out)
     committee = load(run, device=device)
+    ends.note_missing_kernels(committee.device)
     preparation = committee.preparation(prepare)
     images = committee.read_images(paths, preparation)
     for note in images.notes:
@@ -316,6 +319,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
     where = source or DataSource(data=str(data))
     known = where.data_dir and Path(where.data_dir)
     dataset = load_dataset(data or where.data, data_dir=data_dir or known or None, **dict(where.options))
+    ends.note_missing_kernels(folder.identity.device)
     runs.evaluate(run, dataset)
     show_evaluated(RunFolder(run), as_json)
 

@@ -184,6 +184,7 @@ def pseudo_labels(
             say(f"Note: {note}", err=True)
         names, pixels = images.names, images.pixels
     setting = replace(training_options.setting(data), reload=None)
+    ends.note_missing_kernels(setting.device)
     name = f"{file_name(dataset.name)}-{file_name(recipe.name)}-pseudo-labels-seed{setting.seed}"
     path = out or Path("runs") / name
     folder = SelfTrainingFolder(path)
@@ -233,6 +234,7 @@ def run_study(study: Study, data: str, out: Path | None, form: Form, options: Tr
         f"Folder: {folder}",
         err=True,
     )
+    ends.note_missing_kernels(setting.device)
 
     def kept() -> str:
         unfinished = work(prepared)

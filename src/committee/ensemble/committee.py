@@ -28,8 +28,11 @@ from committee.nn.architectures import build
 from committee.nn.devices import single_threaded
 from committee.nn.forward import Forward, inference_forward
 from committee.nn.inference import member_probabilities
+from committee.nn.together import forward_together
 
-FEW_IMAGES = 8  # which members predict one after the other: in such short calls Python's threads wait for each other
+FEW_IMAGES = (
+    8  # which members predict together, an image at a time: in short calls Python's threads wait for each other
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,8 +71,8 @@ class Committee:
     def member_probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Each member's probabilities: (image, height, width, channel) -> (member, image, class) float32.
 
-        With many images, members work side by side, one on each core. The figures of an image depend neither on the
-        number of cores nor on the other images.
+        Members work side by side, one on each core. The figures of an image depend neither on the number of cores nor
+        on the other images.
 
         Raises:
             DataError: images of another shape or bit depth than the members were trained on.
@@ -89,7 +92,10 @@ class Committee:
             return member_probabilities(forward, pixels, self.device, self.tta)
 
         with single_threaded():
-            if self.device != "cpu" or len(pixels) < FEW_IMAGES:
+            few = self.device == "cpu" and len(pixels) < FEW_IMAGES
+            if few and self.together:
+                members = list(predicted(self.together).swapaxes(0, 1))
+            elif few or self.device != "cpu":
                 members = [predicted(forward) for forward in self.forwards]
             else:
                 with ThreadPoolExecutor(devices.cores()) as pool:
@@ -107,9 +113,14 @@ class Committee:
         """The networks as functions, which prepare their weights when they are first used."""
         return tuple(inference_forward(network, self.device, self.precision) for network in self.networks)
 
+    @cached_property
+    def together(self) -> Forward | None:
+        """The networks as one function for few images on a CPU; None where torch computes a part of them."""
+        return forward_together(self.networks, self.image_shape, self.precision)
+
     def __getstate__(self) -> dict[str, object]:
         """What is pickled: everything but the functions, which are made again when they are needed."""
-        return {name: value for name, value in self.__dict__.items() if name != "forwards"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("forwards", "together")}
 
     def preparation(self, how: How = "auto") -> Preparation:
         """What makes images of one's own like the training images: the `prepare` of `committee.read_images`.
@@ -163,8 +174,8 @@ def load(run: str | Path, *, device: str = "auto") -> Committee:
 
     Args:
         run: the folder that `committee train` wrote, or a bundle of it.
-        device: where it predicts; "auto" picks as training does. On the device kind and with the precision of the
-            training it gives the same bits as then.
+        device: where it predicts; "auto" picks as training does. On the device kind, with the kernels and the precision
+            of the training it gives the same bits as then.
 
     Raises:
         RunError: the folder is missing, unfinished or damaged (weights are compared with the manifest).

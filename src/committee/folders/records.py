@@ -88,6 +88,7 @@ class RunIdentity(Record):
     Attributes:
         recipe: what of the recipe differs from the defaults.
         train_images, test_images: digests.
+        kernels: as in `Environment`; None in those of version 0.7 and before, which any fits.
         committee: the oldest version that trains the same weights; see `committee.version`.
         continued_from: digest of the weights that training went on from.
         pseudo_labels: digest of the pseudo-labelled images.
@@ -107,6 +108,7 @@ class RunIdentity(Record):
     seed: int
     device: str
     precision: str
+    kernels: str | None = None
     committee: str
     torch: str
     continued_from: str | None = None
@@ -136,7 +138,11 @@ class StudyIdentity(Record):
 
 
 class Environment(Record):
-    """`environment.json`: versions, machine, device, precision, threads and workers of a training."""
+    """`environment.json`: versions, machine, device, precision, threads and workers of a training.
+
+    Attributes:
+        kernels: the path (`committee.kernels.path`); up to version 0.7 whether there were any.
+    """
 
     names_of_0_4: ClassVar[Mapping[str, str]] = {"threads a member": "threads_per_member"}
 
@@ -149,7 +155,7 @@ class Environment(Record):
     cores: int
     device: str
     precision: str
-    kernels: bool
+    kernels: str | bool
     workers: int
     threads_per_member: int = 1
 
@@ -369,18 +375,23 @@ class ModelManifest(Manifest):
 
 
 def differences(was: Record, now: Record, form: str = "{name} was {was}, now {now}") -> list[str]:
-    """Which fields of two identities differ, as phrases; digests are not spelled out, a recipe's fields are."""
-    return _differences(was.model_dump(mode="json"), now.model_dump(mode="json"), form)
+    """Which fields of two identities differ, as phrases; digests are not spelled out, a recipe's fields are.
+
+    Kernels that one of them does not name are no difference.
+    """
+    values = [each.model_dump(mode="json") for each in (was, now)]
+    unknown = {"kernels"} if None in [each.get("kernels") for each in values] else set()
+    return _differences(*({name: each[name] for name in each.keys() - unknown} for each in values), form=form)
 
 
-def _differences(was: Mapping[str, JsonValue], now: Mapping[str, JsonValue], form: str) -> list[str]:
+def _differences(was: Mapping[str, JsonValue], now: Mapping[str, JsonValue], *, form: str) -> list[str]:
     phrases = []
     for key in sorted({*was, *now}):
         before, after, name = was.get(key), now.get(key), key.replace("_", " ")
         if before == after:
             continue
         if isinstance(before, dict) and isinstance(after, dict):
-            phrases += [f"{key}: {phrase}" for phrase in _differences(before, after, form)]
+            phrases += [f"{key}: {phrase}" for phrase in _differences(before, after, form=form)]
         elif any(isinstance(value, str) and len(value) == 64 for value in (before, after)):
             phrases.append(f"other {name}")
         else:

@@ -90,8 +90,15 @@ class RunFolder(Folder):
         """Refuse a folder that holds something else than this training; nothing is written.
 
         Raises:
-            RunError: the folder holds another training, or other files.
+            RunError: the folder holds another training, or the same one on another kernel path, or other files.
         """
+        if self.has_begun and self._is_on_other_kernels(identity):
+            kernels = self.identity.kernels
+            raise RunError(
+                f"{self.path} was begun with the kernels {kernels} and would go on with {identity.kernels}, whose last "
+                f"bits differ; set COMMITTEE_CPU={kernels} on a machine that has them, give another folder (--out), or "
+                "delete this one"
+            )
         self._check_free(identity, RunIdentity)
 
     def begin(self, identity: RunIdentity) -> None:
@@ -114,6 +121,13 @@ class RunFolder(Folder):
     def holds(self, identity: RunIdentity) -> bool:
         """Whether this training has entered the folder."""
         return self.has_begun and not differences(self.identity, identity)
+
+    def _is_on_other_kernels(self, identity: RunIdentity) -> bool:
+        """Whether only the kernels differ, and the precision, which is chosen by them."""
+        stored = self.identity
+        if stored.kernels in (None, identity.kernels):
+            return False
+        return self.holds(identity.model_copy(update={"kernels": stored.kernels, "precision": stored.precision}))
 
     @property
     def has_recipe(self) -> bool:

@@ -9,7 +9,10 @@ compiler. The C++ is explained in functions.h; `binding` chooses the path and ch
 
 from __future__ import annotations
 
+import platform
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,6 +22,7 @@ from committee.kernels import binding
 CHANNELS: tuple[int, ...] = binding.constant("channels", ())  # of a convolution's input and output, that have a kernel
 KERNEL_SIZES: tuple[int, ...] = binding.constant("kernel_sizes", ())  # so many pixels square
 STEM_CHANNELS: tuple[int, ...] = binding.constant("stem_channels", ())  # of the first convolution's input
+MADE_FOR = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
 
 _here = threading.local()
 
@@ -35,6 +39,13 @@ def path() -> str:
 def available() -> bool:
     """Whether this process has kernels."""
     return path() != "torch"
+
+
+def are_missing() -> bool:
+    """Whether there are kernels for this processor, yet none was compiled, and nobody asked for that."""
+    machine = platform.system(), platform.machine()
+    has_vectors = machine[1] != "x86_64" or torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return machine in MADE_FOR and has_vectors and binding.PATHS == (binding.TORCH,) and not binding.asked_for()
 
 
 def product_dtype() -> torch.dtype:
@@ -55,6 +66,16 @@ def _scratch(values: int, dtype: torch.dtype) -> Tensor:
     if kept is None or kept.numel() < size:
         kept = _here.scratch = torch.empty(size, dtype=torch.uint8)
     return kept[:size].view(dtype)
+
+
+@contextmanager
+def own_scratch() -> Iterator[None]:
+    """Working memory of its own for what this thread calls meanwhile."""
+    before, _here.scratch = getattr(_here, "scratch", None), None
+    try:
+        yield
+    finally:
+        _here.scratch = before
 
 
 def _refuse_unknown(kernel: int, channels: int, outputs: int, *, stem: bool = False) -> None:
@@ -199,6 +220,63 @@ def stem_gradient(
     return gradient, bias_sums
 
 
+def pack_dense(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """A dense layer's weights (outputs, inputs) float32 as `dense` takes them, and as `dense_gradient` does."""
+    outputs, inputs = weights.shape
+    ahead, back = torch.empty(2, _filled_up(outputs) * _filled_up(inputs), dtype=product_dtype())
+    binding.call("pack_dense", weights, ahead, back, inputs, outputs)
+    return ahead, back
+
+
+def _filled_up(count: int) -> int:
+    """The next multiple of 16."""
+    return -(-count // 16) * 16
+
+
+def dense(x: Tensor, weights: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+    """A dense layer, with bias and relu; a row's result depends on no other row.
+
+    Args:
+        x: (image, input) bfloat16.
+        weights: the first of `pack_dense`.
+        bias: (outputs,) float32.
+        relu: whether negative results become 0.
+
+    Returns:
+        (image, output) bfloat16.
+    """
+    (rows, inputs), outputs = x.shape, len(bias)
+    if weights.numel() != _filled_up(inputs) * _filled_up(outputs):
+        raise ValueError(f"the weights are not those of a dense layer from {inputs} to {outputs} values")
+    y = torch.empty(rows, outputs, dtype=torch.bfloat16)
+    scratch = _scratch(_numbers("dense_scratch", inputs), weights.dtype)
+    binding.call("dense", x, weights, bias, y, rows, inputs, outputs, relu, scratch)
+    return y
+
+
+def dense_gradient(
+    x: Tensor, dy: Tensor, weights: Tensor, *, relu_output: Tensor | None, needs_dx: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The gradients of `dense`'s x where needed, of its weights (outputs, inputs) and of its bias, the latter float32.
+
+    Args:
+        x: what went in: (image, input).
+        dy: gradient of the result: (image, output).
+        weights: the second of `pack_dense`.
+        relu_output: the result after relu, where there was one: dy counts only where it is above 0.
+        needs_dx: whether to compute the gradient of x.
+    """
+    (rows, inputs), outputs = x.shape, dy.shape[1]
+    if weights.numel() != _filled_up(inputs) * _filled_up(outputs):
+        raise ValueError(f"the weights are not those of a dense layer from {inputs} to {outputs} values")
+    dx = torch.empty_like(x) if needs_dx else None
+    of_weights, of_bias = torch.empty(outputs, inputs), torch.empty(outputs)
+    scratch = _scratch(_numbers("dense_gradient_scratch", rows, outputs), weights.dtype)
+    shape = (rows, inputs, outputs)
+    binding.call("dense_gradient", x, dy, relu_output, weights, dx, of_weights, of_bias, *shape, scratch)
+    return dx, of_weights, of_bias
+
+
 def scale(x: Tensor, factor: Tensor, shift: Tensor, *, relu: bool) -> Tensor:
     """factor * x + shift, a channel at a time, with or without relu; factor and shift (channel,) float32."""
     z = torch.empty_like(x)
@@ -255,10 +333,23 @@ def pool(x: Tensor, down: int, across: int) -> Tensor:
     return y
 
 
-def pool_gradient(x: Tensor, y: Tensor, dy: Tensor, down: int, across: int) -> Tensor:
-    """The gradient of `pool`'s x: dy goes to the first largest value of each window."""
-    dx = torch.empty_like(x)
-    binding.call("max_pool_gradient", x, y, dy, dx, *x.shape, down, across)
+def pool_choosing(x: Tensor, down: int, across: int, *, positive: bool) -> tuple[Tensor, Tensor]:
+    """`pool` in training: its result, and for `pool_gradient` which of a window's values it is, a bit for each value.
+
+    With `positive`, the gradient of a result that is not above 0 goes nowhere: it is 0 where x comes from relu.
+    """
+    images, height, width, channels = x.shape
+    y = torch.empty(images, height // down, width // across, channels, dtype=torch.bfloat16)
+    chosen = torch.empty(y.numel() // 16 * down * across, dtype=torch.int16)
+    binding.call("max_pool_choosing", x, y, chosen, positive, images, height, width, channels, down, across)
+    return y, chosen
+
+
+def pool_gradient(dy: Tensor, chosen: Tensor, height: int, width: int, down: int, across: int) -> Tensor:
+    """The gradient of `pool_choosing`'s x, (image, height, width, channel): dy at a window's first largest value."""
+    images, channels = len(dy), dy.shape[3]
+    dx = torch.empty(images, height, width, channels, dtype=torch.bfloat16)
+    binding.call("max_pool_gradient", chosen, dy, dx, images, height, width, channels, down, across)
     return dx
 
 

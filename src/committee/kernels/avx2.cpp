@@ -18,9 +18,9 @@
 
 #include "simd_avx2.h"
 
-#include "functions.h"
+#include "square_functions.h"
 
-FunctionTable avx2_functions() { return all_functions(); }
+FunctionTable avx2_functions() { return square_functions(); }
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -21,9 +21,9 @@ constexpr bool BFLOAT16_INSTRUCTIONS = false;
 }
 #include "simd_avx512.h"
 
-#include "functions.h"
+#include "square_functions.h"
 
-FunctionTable avx512_functions() { return all_functions(); }
+FunctionTable avx512_functions() { return square_functions(); }
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -45,8 +46,8 @@ class Type(NamedTuple):
 class NativeFunction:
     """A compiled function that is called with tensors and numbers."""
 
-    def __init__(self, name: str, address: int, result: Type, parameters: tuple[Type, ...]) -> None:
-        self.name, self.parameters = name, parameters
+    def __init__(self, name: str, address: int, from_list: int, result: Type, parameters: tuple[Type, ...]) -> None:
+        self.name, self.from_list, self.parameters = name, from_list, parameters
         prototype = ctypes.CFUNCTYPE(SCALARS[result.element], *map(_ctypes_type, parameters))
         self.function: Callable[..., Any] = prototype(address)
         self.tensors = [
@@ -114,12 +115,15 @@ class Path(NamedTuple):
     functions: Mapping[str, NativeFunction]
 
 
-def _path(name: str, supported: bool, preferred: bool, products: str, functions: Mapping[str, Any]) -> Path:
-    bound = {
-        name: NativeFunction(name, address, Type(*result), tuple(Type(*each) for each in parameters))
-        for name, (address, result, parameters) in functions.items()
+def _bound(functions: Mapping[str, Any]) -> dict[str, NativeFunction]:
+    return {
+        name: NativeFunction(name, address, from_list, Type(*result), tuple(Type(*each) for each in parameters))
+        for name, (address, from_list, result, parameters) in functions.items()
     }
-    return Path(name, supported, preferred, getattr(torch, products), bound)
+
+
+def _path(name: str, supported: bool, preferred: bool, products: str, functions: Mapping[str, Any]) -> Path:
+    return Path(name, supported, preferred, getattr(torch, products), _bound(functions))
 
 
 VARIABLE = "COMMITTEE_CPU"  # of the environment: the name of the path to take
@@ -129,6 +133,9 @@ _native = _load()
 
 PATHS: tuple[Path, ...] = (*(_path(*each) for each in (_native.paths if _native else ())), TORCH)
 """Those compiled, the best first; the last is `TORCH`."""
+
+COMMON: Mapping[str, NativeFunction] = _bound(_native.functions if _native else {})
+"""Functions that belong to no path."""
 
 _caches: list[Callable[[], None]] = []
 
@@ -147,7 +154,7 @@ def path() -> Path:
     Raises:
         CommitteeError: COMMITTEE_CPU names a path that there is not, or that this machine does not have.
     """
-    name = os.environ.get(VARIABLE, "")
+    name = asked_for()
     if not name:
         return next(each for each in PATHS if each.supported and each.preferred)
     if name not in runnable_paths():
@@ -156,6 +163,11 @@ def path() -> Path:
             f"({', '.join(runnable_paths())}); got {name!r}"
         )
     return next(each for each in PATHS if each.name == name)
+
+
+def asked_for() -> str:
+    """What COMMITTEE_CPU says; empty where it says nothing."""
+    return os.environ.get(VARIABLE, "")
 
 
 def runnable_paths() -> list[str]:
@@ -193,6 +205,13 @@ def constant(name: str, otherwise: Any) -> Any:
     return getattr(_native, name) if _native else otherwise
 
 
+Call = tuple[NativeFunction, tuple[Tensor | float | None, ...]]
+recordings: dict[int, list[Call]] = {}  # of the threads that record: what each has called, by its number
+
+
 def call(name: str, *arguments: Tensor | float | None) -> Any:
     """One function of the path, with its arguments checked."""
-    return path().functions[name](*arguments)
+    function = path().functions[name]
+    if recordings and (calls := recordings.get(threading.get_ident())) is not None:
+        calls.append((function, arguments))
+    return function(*arguments)

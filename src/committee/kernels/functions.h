@@ -9,7 +9,8 @@
  *   shapes.h, table.h     the shapes that have a kernel; the table that Python binds (binding.py)
  *   simd_avx512.h, simd_avx2.h, simd_neon.h       the vector layers: all that depends on the instruction set
  *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
- *   convolution.h, weight_gradient.h      the convolutions but the first, of bfloat16 or of float32 products
+ *   convolution.h, weight_gradient.h      the convolutions but the first, where products are of bfloat16
+ *   square_tiles.h, square_convolution.h, square_weight_gradient.h, square_functions.h      where they are of floats
  *   tiles.h, tile_convolution.h, tile_weight_gradient.h, tile_functions.h     the same by AMX's matrix unit, directly
  *   stem.h, layers.h, training.h          the first convolution; the other layers; optimisers and maps of images
  *   functions.h           this one, the functions of one path
@@ -30,6 +31,7 @@
  * of convolutions, as tile_functions.h does. Include a vector layer before this.
  */
 #pragma once
+#include "dense.h"
 #include "layers.h"
 #include "stem.h"
 #include "training.h"
@@ -40,6 +42,11 @@ namespace {
 /* A path's functions: those of its convolutions, and those that are the vector layer's on every path. */
 template <int Count> FunctionTable all_functions(const Function (&convolutions)[Count]) {
   static const Function layers[] = {
+      exported<dense<Product>>("dense"),
+      exported<dense_scratch>("dense_scratch"),
+      exported<dense_gradient<Product>>("dense_gradient"),
+      exported<dense_gradient_scratch>("dense_gradient_scratch"),
+      exported<pack_dense<Product>>("pack_dense"),
       exported<stem>("stem"),
       exported<stem_weight_gradient>("stem_weight_gradient"),
       exported<transpose>("transpose"),
@@ -47,6 +54,7 @@ template <int Count> FunctionTable all_functions(const Function (&convolutions)[
       exported<batch_norm>("batch_norm"),
       exported<batch_norm_gradient>("batch_norm_gradient"),
       exported<max_pool>("max_pool"),
+      exported<max_pool_choosing>("max_pool_choosing"),
       exported<max_pool_gradient>("max_pool_gradient"),
       exported<dropout>("dropout"),
       exported<dropout_gradient>("dropout_gradient"),

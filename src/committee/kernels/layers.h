@@ -94,43 +94,70 @@ void batch_norm_gradient(const bfloat16 *x, const bfloat16 *dz, const float *sta
 
 /* --- max pooling -------------------------------------------------------------------------------------------------- */
 
-/* The largest value of each window of down * across pixels; rows and columns that do not fill one are left out. */
-void max_pool(const bfloat16 *x, bfloat16 *y, Index images, int height, int width, int channels, int down, int across) {
-  const int y_height = height / down, y_width = width / across;
+/* Calls function(down, across) with compile-time constants for the usual window. */
+template <class Function> INLINE void with_window(int down, int across, Function &&function) {
+  using Two = std::integral_constant<int, 2>;
+  down == 2 && across == 2 ? function(Two{}, Two{}) : function(down, across);
+}
+
+template <bool Choosing, class Down, class Across>
+void pool_windows(const bfloat16 *x, bfloat16 *y, [[maybe_unused]] std::int16_t *chosen, bool positive, Index images,
+                  int height, int width, int channels, Down down, Across across) {
   for (Index n = 0; n < images; n++, x += Index{height} * width * channels)
-    for (int h = 0; h < y_height; h++)
-      for (int w = 0; w < y_width; w++, y += channels)
+    for (int h = 0; h < height / down; h++)
+      for (int w = 0; w < width / across; w++, y += channels)
         for (int c = 0; c < channels; c += 16) {
           const bfloat16 *from = x + (Index{h} * down * width + w * across) * channels + c;
           Floats most = load(from);
           for (int i = 0; i < down; i++)
             for (int j = 0; j < across; j++) most = larger_of(most, load(from + (Index{i} * width + j) * channels));
           store(y + c, most);
+          if constexpr (Choosing) {
+            Mask open = positive ? greater(most, zeros()) : first_lanes(16);
+            for (int i = 0; i < down; i++)
+              for (int j = 0; j < across; j++) {
+                const Mask here = equal(open, load(from + (Index{i} * width + j) * channels), most);
+                open &= static_cast<Mask>(~here);
+                *chosen++ = static_cast<std::int16_t>(here);
+              }
+          }
         }
 }
 
-/* The gradient goes to the first largest value of a window. */
-void max_pool_gradient(const bfloat16 *x, const bfloat16 *y, const bfloat16 *dy, bfloat16 *dx, Index images, int height,
+/* The largest value of each window of down * across pixels; rows and columns that do not fill one are left out. */
+void max_pool(const bfloat16 *x, bfloat16 *y, Index images, int height, int width, int channels, int down, int across) {
+  with_window(down, across, [&](auto d, auto a) {
+    pool_windows<false>(x, y, nullptr, false, images, height, width, channels, d, a);
+  });
+}
+
+/* Also chosen (window, channel / 16, pixel of the window), a bit for each channel whose first largest value is there;
+ * with `positive`, as after relu, only of values above 0. */
+void max_pool_choosing(const bfloat16 *x, bfloat16 *y, std::int16_t *chosen, bool positive, Index images, int height,
                        int width, int channels, int down, int across) {
-  const int y_height = height / down, y_width = width / across;
+  with_window(down, across, [&](auto d, auto a) {
+    pool_windows<true>(x, y, chosen, positive, images, height, width, channels, d, a);
+  });
+}
+
+/* The gradient goes to what was chosen; height and width are those of dx. */
+void max_pool_gradient(const std::int16_t *chosen, const bfloat16 *dy, bfloat16 *dx, Index images, int height,
+                       int width, int channels, int down, int across) {
   const Index image = Index{height} * width * channels;
-  for (Index n = 0; n < images; n++, x += image, dx += image) {
-    if (height % down || width % across) std::memset(static_cast<void *>(dx), 0, sizeof(bfloat16) * image);
-    for (int h = 0; h < y_height; h++)
-      for (int w = 0; w < y_width; w++, y += channels, dy += channels)
-        for (int c = 0; c < channels; c += 16) {
-          const Index at = (Index{h} * down * width + w * across) * channels + c;
-          const Floats most = load(y + c);
-          Mask open = first_lanes(16);
-          for (int i = 0; i < down; i++)
-            for (int j = 0; j < across; j++) {
-              const Index place = at + (Index{i} * width + j) * channels;
-              const Mask here = equal(open, load(x + place), most);
-              copy_or_zero(here, dy + c, dx + place);
-              open &= static_cast<Mask>(~here);
-            }
-        }
-  }
+  with_window(down, across, [&](auto d, auto a) {
+    for (Index n = 0; n < images; n++, dx += image) {
+      if (height % d || width % a) std::memset(static_cast<void *>(dx), 0, sizeof(bfloat16) * image);
+      for (int h = 0; h < height / d; h++)
+        for (int w = 0; w < width / a; w++, dy += channels)
+          for (int c = 0; c < channels; c += 16) {
+            bfloat16 *to = dx + (Index{h} * d * width + w * a) * channels + c;
+            for (int i = 0; i < d; i++)
+              for (int j = 0; j < a; j++)
+                copy_or_zero(static_cast<Mask>(static_cast<std::uint16_t>(*chosen++)), dy + c,
+                             to + (Index{i} * width + j) * channels);
+          }
+    }
+  });
 }
 
 /* --- dropout ------------------------------------------------------------------------------------------------------ */

@@ -1,18 +1,22 @@
 /* The Python module _native: the paths with their functions and types, and the shapes that have a kernel.
  *
  *   paths             (name, supported, preferred, type of the products, functions), the best first; see targets.h
- *     functions       name -> (address, result, (parameter ...)), each type (element, pointer, constant, optional);
- *                     empty where the path is not supported
+ *     functions       name -> (address, address of call_from_list, result, (parameter ...)), each type (element,
+ *                     pointer, constant, optional); empty where the path is not supported
+ *   functions         those that belong to no path, in the same form
  *   channels, kernel_sizes, stem_channels         see shapes.h
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "programs.h"
 #include "shapes.h"
 #include "table.h"
 #include "targets.h"
 
 namespace {
+
+const Function COMMON[] = {exported<run_programs>("run_programs")};
 
 PyObject *described(const Type &type) {
   return Py_BuildValue("(sNNN)", type.element, PyBool_FromLong(type.pointer), PyBool_FromLong(type.constant),
@@ -22,9 +26,10 @@ PyObject *described(const Type &type) {
 PyObject *described(const Function &function) {
   PyObject *parameters = PyTuple_New(function.parameter_count);
   for (int i = 0; parameters && i < function.parameter_count; i++)
-    PyTuple_SET_ITEM(parameters, i, described(function.parameters[i]));
-  return Py_BuildValue("(NNN)", PyLong_FromVoidPtr(reinterpret_cast<void *>(function.address)),
-                       described(function.result), parameters);
+    PyTuple_SetItem(parameters, i, described(function.parameters[i]));
+  return Py_BuildValue("(NNNN)", PyLong_FromVoidPtr(reinterpret_cast<void *>(function.address)),
+                       PyLong_FromVoidPtr(reinterpret_cast<void *>(function.from_list)), described(function.result),
+                       parameters);
 }
 
 PyObject *described(FunctionTable table) {
@@ -46,14 +51,14 @@ PyObject *described(const Path &path) {
 
 PyObject *described(PathList list) {
   PyObject *paths = PyTuple_New(list.count);
-  for (int i = 0; paths && i < list.count; i++) PyTuple_SET_ITEM(paths, i, described(list.paths[i]));
+  for (int i = 0; paths && i < list.count; i++) PyTuple_SetItem(paths, i, described(list.paths[i]));
   return paths;
 }
 
 template <int... Values> PyObject *described(List<Values...>) {
   PyObject *values = PyTuple_New(sizeof...(Values));
   Py_ssize_t at = 0;
-  if (values) (PyTuple_SET_ITEM(values, at++, PyLong_FromLong(Values)), ...);
+  if (values) (PyTuple_SetItem(values, at++, PyLong_FromLong(Values)), ...);
   return values;
 }
 
@@ -71,7 +76,8 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, nullptr
 PyMODINIT_FUNC PyInit__native() {
   PyObject *module = PyModule_Create(&definition);
   if (module &&
-      !(add(module, "paths", described(all_paths())) && add(module, "channels", described(Channels{})) &&
+      !(add(module, "paths", described(all_paths())) && add(module, "functions", described(FunctionTable{COMMON, 1})) &&
+        add(module, "channels", described(Channels{})) &&
         add(module, "kernel_sizes", described(KernelSizes{})) &&
         add(module, "stem_channels", described(StemChannels{}))))
     Py_CLEAR(module);

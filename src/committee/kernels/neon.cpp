@@ -6,8 +6,8 @@ constexpr bool BFLOAT16_INSTRUCTIONS = false;
 
 #include "simd_neon.h"
 
-#include "functions.h"
+#include "square_functions.h"
 
-FunctionTable neon_functions() { return all_functions(); }
+FunctionTable neon_functions() { return square_functions(); }
 
 #endif

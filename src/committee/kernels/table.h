@@ -2,10 +2,13 @@
  *
  * exported<function>("name") deduces the result and the parameters, so that they are spelled where the function is
  * defined and nowhere else; binding.py makes its checks and its ctypes signatures of what it finds here. A parameter of
- * a type that has no name below does not compile.
+ * a type that has no name below does not compile. Each is there for a second caller, too, which has all arguments in a
+ * list: programs.cpp.
  */
 #pragma once
 #include <cstdint>
+#include <cstring>
+#include <utility>
 
 using Index = std::int64_t; /* a number of values, or a place among them */
 
@@ -26,6 +29,7 @@ struct Type {
 struct Function {
   const char *name;
   void (*address)();
+  void (*from_list)(const Index *arguments); /* each in eight bytes, of which its type takes the first */
   Type result;
   const Type *parameters;
   int parameter_count;
@@ -40,6 +44,7 @@ struct FunctionTable {
 template <class T> constexpr const char *element_name = nullptr;
 template <> inline constexpr const char *element_name<void> = "void";
 template <> inline constexpr const char *element_name<bool> = "bool";
+template <> inline constexpr const char *element_name<std::int16_t> = "int16";
 template <> inline constexpr const char *element_name<std::int32_t> = "int32";
 template <> inline constexpr const char *element_name<std::int64_t> = "int64";
 template <> inline constexpr const char *element_name<bfloat16> = "bfloat16";
@@ -78,10 +83,24 @@ template <class Result, class... Parameters, Result (*function)(Parameters...)> 
   static Result call(typename Described<Parameters>::Passed... arguments) {
     return function(Described<Parameters>::received(arguments)...);
   }
+  static void call_from_list(const Index *arguments) {
+    call_from_list(arguments, std::make_index_sequence<sizeof...(Parameters)>{});
+  }
+
+private:
+  template <std::size_t... Place>
+  [[gnu::always_inline]] static void call_from_list(const Index *arguments, std::index_sequence<Place...>) {
+    function(Described<Parameters>::received(read<typename Described<Parameters>::Passed>(arguments + Place))...);
+  }
+  template <class T> [[gnu::always_inline]] static T read(const Index *from) {
+    T value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+  }
 };
 
 template <auto function> Function exported(const char *name) {
   using Entry = Exported<function>;
-  return {name, reinterpret_cast<void (*)()>(&Entry::call), Entry::result, Entry::parameters,
+  return {name, reinterpret_cast<void (*)()>(&Entry::call), &Entry::call_from_list, Entry::result, Entry::parameters,
           static_cast<int>(sizeof Entry::parameters / sizeof *Entry::parameters)};
 }

@@ -15,8 +15,8 @@
  *
  * With 32 outputs four tiles of sums take four loads for four dots, with 16 outputs five: 32 and 40 of 64 cycles (up to
  * 56 with 16 channels, where every second row lies on two cache lines). A line is 26 to 30 KB and stays in the
- * first-level cache; of filters, 1 or 2 KB come from the second level in 64 cycles. An image's results are written 16
- * at a time while the next dots run.
+ * first-level cache; of filters, 1 or 2 KB come from the second level in 64 cycles. The results
+ * of four tiles, which are ready after the last dot, are written while the dots of the next four run.
  */
 #pragma once
 #include <algorithm>
@@ -42,7 +42,7 @@ struct Line {
 int steps_of_row(int kernel, int channels) { return (kernel * channels + 31) / 32; }
 
 /* Numbers of scratch for `convolution`: a line. */
-Index convolution_scratch(Index, int height, int width, int inputs, int kernel, int padding) {
+Index convolution_scratch(Index /* images */, int height, int width, int inputs, int kernel, int padding) {
   return Line(height, width, kernel, padding).pixels * inputs;
 }
 
@@ -82,6 +82,21 @@ INLINE void put(const float *sums, int place, const Line &line, Floats bias, Flo
   }
 }
 
+/* Neighbouring tiles of results: so many of pixels, from `tile` of the line on, times so many of outputs. */
+struct Block {
+  int tile, pixels, outputs;
+  bfloat16 *y; /* the first output of the image's first pixel */
+  const float *bias;
+};
+
+INLINE void put(const Block &block, const float *sums, const Line &line, Floats least, Index outputs) {
+  for (int o = 0; o < block.outputs; o++) {
+    const Floats bias = block.bias ? load(block.bias + 16 * o) : zeros();
+    for (int p = 0; p < block.pixels; p++)
+      put(sums + 256 * (p * block.outputs + o), 16 * (block.tile + p), line, bias, least, block.y + 16 * o, outputs);
+  }
+}
+
 /* As convolution.h's; filters as transform_filters makes them. */
 template <class Tiles>
 void convolution(const bfloat16 *x, Optional<const bfloat16> mask, const bfloat16 *filters, Optional<const float> bias,
@@ -96,27 +111,28 @@ void convolution(const bfloat16 *x, Optional<const bfloat16> mask, const bfloat1
   const Index y_image = Index{line.y_height} * line.y_width * outputs, pitch = Index{line.pitch} * inputs;
   const Index filters_of_16 = kernel * steps * TILE_NUMBERS, number = sizeof(bfloat16);
   const Floats least = lower_bound(relu);
-  alignas(64) float sums[4 * 256];
+  alignas(64) float sums[2][4 * 256]; /* of the block at work, and of the one before, which is to be written */
+  Block before{};
+  int turn = 0;
   Tiles tiles;
   std::memset(static_cast<void *>(scratch), 0, number * line.pixels * inputs);
-  for (Index n = 0; n < images; n++, x += x_image, y += y_image) {
-    copy_rows(x, mask.values ? mask.values + n * x_image : nullptr, height, x_row, scratch + padding * (pitch + inputs),
-              pitch);
+  for (Index n = 0; n < images; n++) {
+    copy_rows(x + n * x_image, mask.values ? mask.values + n * x_image : nullptr, height, x_row,
+              scratch + padding * (pitch + inputs), pitch);
     for (int c = 0, together; c < outputs; c += 16 * together) {
       together = outputs - c >= 32 ? 2 : 1;
       const int blocks = (line.tiles * together + 3) / 4; /* of about as many tiles */
-      for (int block = 0, tile = 0, count; block < blocks; block++, tile += count) {
-        count = (line.tiles - tile + blocks - block - 1) / (blocks - block);
+      for (int block = 0, tile = 0; block < blocks; block++, turn = 1 - turn) {
+        const int count = (line.tiles - tile + blocks - block - 1) / (blocks - block);
         FUNCTIONS[together - 1][count - 1](tiles, scratch + Index{16} * tile * inputs, number * inputs, number * pitch,
-                                           filters + c / 16 * filters_of_16, filters_of_16, kernel, steps, sums);
-        for (int i = 0; i < together; i++) {
-          const Floats shift = bias.values ? load(bias.values + c + 16 * i) : zeros();
-          for (int t = 0; t < count; t++)
-            put(sums + 256 * (t * together + i), 16 * (tile + t), line, shift, least, y + c + 16 * i, outputs);
-        }
+                                           filters + c / 16 * filters_of_16, filters_of_16, kernel, steps, sums[turn]);
+        put(before, sums[1 - turn], line, least, outputs);
+        before = {tile, count, together, y + n * y_image + c, bias.values ? bias.values + c : nullptr};
+        tile += count;
       }
     }
   }
+  put(before, sums[1 - turn], line, least, outputs);
 }
 
 /* --- filters ------------------------------------------------------------------------------------------------------ */

@@ -49,8 +49,7 @@ Index weight_gradient_sums(int kernel, int inputs, int outputs) { return Index{k
 INLINE void make_input_tiles(const bfloat16 *line, Index channels, int steps, bfloat16 *tiles) {
   for (int step = 0; step < steps; step++, tiles += TILE_NUMBERS) {
     alignas(64) std::uint32_t pairs[16][16];
-    for (int i = 0; i < 16; i++, line += 2 * channels)
-      _mm512_store_si512(pairs[i], paired(load_bits(line), load_bits(line + channels)));
+    for (int i = 0; i < 16; i++, line += 2 * channels) _mm512_store_si512(pairs[i], paired(line, line + channels));
     transpose_16(pairs, sizeof pairs[0], tiles);
   }
 }
@@ -59,12 +58,11 @@ INLINE void make_input_tiles(const bfloat16 *line, Index channels, int steps, bf
  * the sum over all pixels is returned. */
 INLINE Floats make_gradient_pairs(const bfloat16 *line, Index channels, Index rows, bfloat16 *even, bfloat16 *odd) {
   Floats first = zeros(), second = zeros();
-  __m256i a = load_bits(line);
-  for (Index row = 0; row < rows; row++, even += TILE_ROW, odd += TILE_ROW) {
-    const __m256i b = load_bits(line + channels), next = load_bits(line += 2 * channels);
-    _mm512_storeu_si512(even, paired(a, b)), _mm512_storeu_si512(odd, paired(b, next));
-    first = add(first, widened(a)), second = add(second, widened(b));
-    a = next;
+  for (Index row = 0; row < rows; row++, even += TILE_ROW, odd += TILE_ROW, line += 2 * channels) {
+    const __m512i pairs = paired(line, line + channels);
+    _mm512_storeu_si512(even, pairs), _mm512_storeu_si512(odd, paired(line + channels, line + 2 * channels));
+    first = add(first, _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)));
+    second = add(second, _mm512_castsi512_ps(_mm512_and_si512(pairs, broadcast(std::int32_t(0xffff0000)))));
   }
   return add(first, second);
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from committee import kernels
 from committee.errors import CommitteeError
 
 DEVICES = ("cuda", "mps", "xpu", "cpu")  # the order in which auto picks
@@ -49,26 +50,36 @@ def pick_precision(choice: str, device: str) -> str:
     """The precision to train in: "bfloat16" or "float32".
 
     Args:
-        choice: a precision; or "auto": bfloat16 where the device has it in hardware, else float32.
+        choice: a precision; or "auto": bfloat16 where the device has it in hardware, and on CPUs with kernels, between
+            whose layers values are bfloat16; else float32.
         device: as `pick_device` gives it.
 
     Raises:
-        CommitteeError: there is no such precision.
+        CommitteeError: there is no such precision, or COMMITTEE_CPU names a path that this machine does not have.
     """
     if choice == "auto":
-        return "bfloat16" if has_bfloat16(device) else "float32"
+        with_kernels = device == "cpu" and kernels.available()
+        return "bfloat16" if with_kernels or has_bfloat16(device) else "float32"
     if choice not in PRECISIONS:
         raise CommitteeError(f"--precision must be auto, {' or '.join(PRECISIONS)}; got {choice!r}")
     return choice
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether the device multiplies matrices of bfloat16 in hardware."""
+    """Whether torch multiplies matrices of bfloat16 in hardware on the device."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return device == "xpu"
+
+
+def takes_bfloat16(device: str, precision: str) -> bool:
+    """Whether torch's own layers compute in bfloat16 (under autocast) where a network's precision is this.
+
+    On a CPU without bfloat16 instructions torch's bfloat16 is many times slower than its float32, so they take that.
+    """
+    return precision == "bfloat16" and (device != "cpu" or has_bfloat16(device))
 
 
 def cores() -> int:

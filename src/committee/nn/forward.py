@@ -4,7 +4,7 @@
 statistics. In float32, and off the CPU, that is the network itself. In bfloat16 on a CPU with the kernels, its modules
 become kernel layers (`committee.nn.kernel_layers`). Those that follow each other form a chain, one function for
 autograd, whose values stay (image, height, width, channel) throughout; every other module stays torch's, under
-autocast.
+autocast, or in float32 on a CPU whose torch is slow in bfloat16 (`devices.takes_bfloat16`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,19 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from committee import kernels
-from committee.nn.kernel_layers import ConvolutionLayer, KernelLayer, channels_first, match_layers, padded, pixels_last
+from committee.nn.devices import takes_bfloat16
+from committee.nn.kernel_layers import (
+    ConvolutionLayer,
+    KernelLayer,
+    PooledConvolutionLayer,
+    channels_first,
+    match_layers,
+    padded,
+    pixels_last,
+)
 
 Forward = Callable[[Tensor], Tensor]
+FIRST_LAYERS = (ConvolutionLayer, PooledConvolutionLayer)  # of a chain
 INFERENCE_BATCH_SIZE = 64  # images at once on a CPU
 
 
@@ -66,12 +76,13 @@ def inference_batch_size(device: str) -> int:
 
 
 def in_sequence(steps: Sequence[Forward], device: str, precision: str) -> Forward:
-    """The steps one after the other as one function; torch's own modules run under autocast in bfloat16."""
+    """The steps one after the other as one function; torch's own modules run under autocast, or in float32."""
+    in_bfloat16 = takes_bfloat16(device, precision)
 
     def run(x: Tensor) -> Tensor:
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=in_bfloat16):
             for step in steps:
-                x = step(x)
+                x = step(x if in_bfloat16 or isinstance(step, Chain) else x.float())
         return x
 
     return run
@@ -88,7 +99,7 @@ def steps_of(network: nn.Module, device: str, precision: str) -> list[Forward]:
     modules, steps = list(network), list[Forward]()
     while modules:
         chained: list[KernelLayer] = []
-        while modules and (found := match_layers(modules)) and (chained or isinstance(found[0], ConvolutionLayer)):
+        while modules and (found := match_layers(modules)) and (chained or isinstance(found[0], FIRST_LAYERS)):
             chained.append(found[0])
             modules = modules[found[1] :]
         steps.append(Chain(chained) if chained else modules.pop(0))

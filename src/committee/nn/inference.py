@@ -16,19 +16,20 @@ def member_probabilities(forward: Forward, pixels: Pixels, device: str, tta: str
     """One member's predicted probabilities.
 
     Args:
-        forward: the member's network, from `committee.nn.forward.inference_forward`.
+        forward: the member's network, from `committee.nn.forward.inference_forward`; or all networks, from
+            `committee.nn.together.forward_together`.
         pixels: (image, height, width, channel), not empty; may be memory-mapped, since it is read a batch at a time.
         device: where the network is.
         tta: test-time augmentation: "none", or "horizontal_flip" for the mean over an image and its mirror image.
 
     Returns:
-        (image, class) float32; each row sums to 1.
+        (image, class) float32, or (image, member, class); each row sums to 1.
     """
 
     def of_batch(batch: Pixels) -> Tensor:
         views = [batch, batch[:, :, ::-1]] if tta == "horizontal_flip" else [batch]
         logits = [forward(as_float(on_device(view.copy(), device))).cpu() for view in views]
-        return torch.stack([each.softmax(1) for each in logits]).mean(0)
+        return torch.stack([each.softmax(-1) for each in logits]).mean(0)
 
     size = inference_batch_size(device)
     batches = (pixels[start : start + size] for start in range(0, len(pixels), size))

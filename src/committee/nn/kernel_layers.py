@@ -7,7 +7,6 @@ modules begins with.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from committee import kernels
 from committee.nn.architectures import FlattenPixels, KeyedDropout, Scaling, StemConv
 
-ROWS = 16  # in inference, matrix products have a multiple of this: with fewer rows, BLAS may sum in another order
 Saved = tuple[Any, ...]  # what the forward pass keeps for the backward pass
 
 
@@ -47,10 +45,10 @@ def match_layers(layers: list[nn.Module]) -> tuple[KernelLayer, int] | None:
     first, *rest = layers
     if isinstance(first, Scaling) and rest and isinstance(stem := rest[0], StemConv) and fits(stem):
         norm, relu = norm_and_relu(rest[1:])
-        return ConvolutionLayer(stem, first, norm, relu), 2 + (norm is not None) + relu
+        return with_pooling(ConvolutionLayer(stem, first, norm, relu), layers, 2 + (norm is not None) + relu)
     if isinstance(first, nn.Conv2d) and not isinstance(first, StemConv) and fits(first):
         norm, relu = norm_and_relu(rest)
-        return ConvolutionLayer(first, None, norm, relu), 1 + (norm is not None) + relu
+        return with_pooling(ConvolutionLayer(first, None, norm, relu), layers, 1 + (norm is not None) + relu)
     if isinstance(first, nn.BatchNorm2d) and first.num_features % 16 == 0:
         relu = bool(rest) and isinstance(rest[0], nn.ReLU)
         return BatchNormLayer(first, relu), 1 + relu
@@ -73,6 +71,14 @@ def norm_and_relu(layers: list[nn.Module]) -> tuple[nn.BatchNorm2d | None, bool]
     norm = layers[0] if layers and isinstance(layers[0], nn.BatchNorm2d) else None
     after = layers[1:] if norm else layers
     return norm, bool(after) and isinstance(after[0], nn.ReLU)
+
+
+def with_pooling(convolution: ConvolutionLayer, layers: list[nn.Module], count: int) -> tuple[KernelLayer, int]:
+    """A convolution of the first `count` layers, and the max pooling that follows, where they can be one layer."""
+    pool = layers[count] if len(layers) > count else None
+    if convolution.relu_in_kernel and isinstance(pool, nn.MaxPool2d):
+        return PooledConvolutionLayer(convolution, MaxPoolLayer(pool)), count + 1
+    return convolution, count
 
 
 class ConvolutionLayer:
@@ -138,6 +144,35 @@ class ConvolutionLayer:
         """The scaling's offset and scale."""
         assert self.scaling is not None
         return float(self.scaling.offset), float(self.scaling.scale)
+
+
+class PooledConvolutionLayer:
+    """A convolution with relu, then max pooling.
+
+    The largest values of the windows say where relu let the gradient through, so that the convolution's own result,
+    the largest tensor of all, is neither kept for the backward pass nor read in it.
+    """
+
+    def __init__(self, convolution: ConvolutionLayer, pool: MaxPoolLayer) -> None:
+        self.convolution, self.pool = convolution, pool
+        self.parameters = convolution.parameters
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """(image, height, width, channel) -> (image, height', width', filter)."""
+        y, (x, for_gradient, _, of_norm) = self.convolution.forward(x)
+        z, of_pool = self.pool.forward(y, positive=True)
+        return z, ((x, for_gradient, None, of_norm), of_pool)
+
+    def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+        """The pooling's gradient is that of the convolution before relu."""
+        of_convolution, of_pool = saved
+        return self.convolution.backward(
+            of_convolution, self.pool.backward(of_pool, dy, needs_dx=True)[0], needs_dx=needs_dx
+        )
+
+    def infer(self, x: Tensor) -> Tensor:
+        """The same."""
+        return self.pool.infer(self.convolution.infer(x))
 
 
 class CachedWeights:
@@ -226,15 +261,15 @@ class MaxPoolLayer:
         size = pool.kernel_size
         self.down, self.across = size if isinstance(size, tuple) else (size, size)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
-        """(image, height, width, channel) -> the same, smaller."""
-        y = kernels.pool(x, self.down, self.across)
-        return y, (x, y)
+    def forward(self, x: Tensor, *, positive: bool = False) -> tuple[Tensor, Saved]:
+        """(image, height, width, channel) -> the same, smaller; `positive` as in `kernels.pool_choosing`."""
+        y, chosen = kernels.pool_choosing(x, self.down, self.across, positive=positive)
+        return y, (x.shape, chosen)
 
     def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
-        x, y = saved
-        return kernels.pool_gradient(x, y, dy, self.down, self.across), []
+        (_, height, width, _), chosen = saved
+        return kernels.pool_gradient(dy, chosen, height, width, self.down, self.across), []
 
     def infer(self, x: Tensor) -> Tensor:
         """The same."""
@@ -249,13 +284,14 @@ class GlobalMaxPoolLayer:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, height, width, channel) -> (image, channel)."""
-        y = self.infer(x)
-        return y, (x, y)
+        y, chosen = kernels.pool_choosing(x, x.shape[1], x.shape[2], positive=False)
+        return y.view(len(x), -1), (x.shape, chosen)
 
     def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor, list[Tensor | None]]:
         """The gradient of x."""
-        x, y = saved
-        return kernels.pool_gradient(x, y, dy, x.shape[1], x.shape[2]), []
+        (images, height, width, channels), chosen = saved
+        dy = dy.view(images, 1, 1, channels)
+        return kernels.pool_gradient(dy, chosen, height, width, height, width), []
 
     def infer(self, x: Tensor) -> Tensor:
         """The same."""
@@ -310,7 +346,7 @@ class FlattenLayer:
 
 
 class DenseLayer:
-    """A dense layer, and relu; the products are of the same type as a convolution's."""
+    """A dense layer, and relu."""
 
     def __init__(self, dense: nn.Linear, relu: bool) -> None:
         self.dense, self.relu = dense, relu
@@ -319,30 +355,20 @@ class DenseLayer:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         """(image, value) -> (image, unit)."""
-        x, (weight, bias) = x.to(kernels.product_dtype()), self.operands()
-        y = self.product(x, weight, bias)
-        return y, (x, weight, y if self.relu else None)
+        ahead, back = kernels.pack_dense(self.dense.weight)
+        y = kernels.dense(x, ahead, self.dense.bias, relu=self.relu)
+        return y, (x, back, y if self.relu else None)
 
     def backward(self, saved: Saved, dy: Tensor, *, needs_dx: bool) -> tuple[Tensor | None, list[Tensor | None]]:
         """Gradients of x, weight and bias."""
-        x, weight, y = saved
-        dy = (dy if y is None else torch.where(y > 0, dy, 0)).to(weight.dtype)
-        dx = (dy @ weight).bfloat16() if needs_dx else None
-        return dx, [(dy.T @ x).float(), dy.sum(0, dtype=torch.float32)]
+        x, back, mask = saved
+        dx, weight, bias = kernels.dense_gradient(x, dy, back, relu_output=mask, needs_dx=needs_dx)
+        return dx, [weight, bias]
 
     def infer(self, x: Tensor) -> Tensor:
-        """The same, with padded rows, so that a row's values do not depend on the size of the batch."""
-        rows = math.ceil(len(x) / ROWS) * ROWS
-        return self.product(padded(x.to(kernels.product_dtype()), rows), *self.cached(self.operands))[: len(x)]
-
-    def operands(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias in the type of the products."""
-        return self.dense.weight.to(kernels.product_dtype()), self.dense.bias.to(kernels.product_dtype())
-
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The layer's result."""
-        y = torch.addmm(bias, x, weight.T).bfloat16()
-        return y.relu_() if self.relu else y
+        """The same, with weights that are packed once."""
+        ahead, _ = self.cached(lambda: kernels.pack_dense(self.dense.weight))
+        return kernels.dense(x, ahead, self.dense.bias, relu=self.relu)
 
 
 def taps_first(weight: Tensor) -> Tensor:

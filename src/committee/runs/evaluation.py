@@ -30,7 +30,6 @@ from committee.metrics.error_analysis import agreement, galleries
 from committee.metrics.familiarity import doubt_of, fit
 from committee.metrics.results import Calibration, Gallery, MemberResult, PartScore, Results, Scores
 from committee.metrics.scores import expected_calibration_error, log_loss, score
-from committee.report.run_page import write_run_page
 from committee.rng import numpy_generator
 from committee.training.jobs import part_score, with_member
 
@@ -241,6 +240,13 @@ def write_report(folder: RunFolder, *, page_only: bool) -> None:
     contents = folder.contents(summary(folder), page_only=page_only)
     write_run_page(folder, contents_digest(contents))
     folder.finish(contents)
+
+
+def write_run_page(folder: RunFolder, contents: str) -> None:
+    """The page as `committee.report.run_page` writes it, imported when it is wanted: matplotlib takes 30 MB."""
+    from committee.report import run_page
+
+    run_page.write_run_page(folder, contents)
 
 
 def summary(folder: RunFolder) -> RunSummary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,16 +23,65 @@ def on_kernels(optimiser: torch.optim.Optimizer) -> bool:
     return kernels.available() and all(p.device.type == "cpu" for g in optimiser.param_groups for p in g["params"])
 
 
-class Nadam(torch.optim.NAdam):
+def eager(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's optimisers without its decorators: their first call imports torch.compile's modules, whether
+    anything is compiled or not, which takes each process a second and 70 MB.
+    """
+    plain: Callable[..., Any] = inspect.unwrap(method)
+    return torch.no_grad()(plain)
+
+
+class Eager(torch.optim.Optimizer):
+    """What all of torch's optimisers have, see `eager`."""
+
+    add_param_group = eager(torch.optim.Optimizer.add_param_group)
+    zero_grad = eager(torch.optim.Optimizer.zero_grad)
+    state_dict = eager(torch.optim.Optimizer.state_dict)
+    load_state_dict = eager(torch.optim.Optimizer.load_state_dict)
+
+
+class Sgd(Eager, torch.optim.SGD):
+    """As in torch."""
+
+    step = eager(torch.optim.SGD.step)
+
+
+class Adam(Eager, torch.optim.Adam):
+    """As in torch."""
+
+    step = eager(torch.optim.Adam.step)
+
+
+class AdamW(Eager, torch.optim.AdamW):
+    """As in torch."""
+
+    step = eager(torch.optim.AdamW.step)
+
+
+class Adagrad(Eager, torch.optim.Adagrad):
+    """As in torch."""
+
+    step = eager(torch.optim.Adagrad.step)
+
+
+class RMSprop(Eager, torch.optim.RMSprop):
+    """As in torch."""
+
+    step = eager(torch.optim.RMSprop.step)
+
+
+class Nadam(Eager, torch.optim.NAdam):
     """Nadam as in torch; with the kernels, a step is one pass over the parameters.
 
     Dozat 2016, "Incorporating Nesterov momentum into Adam", ICLR workshop.
     """
 
+    torch_step = eager(torch.optim.NAdam.step)
+
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update the parameters by their gradients."""
         if not on_kernels(self):
-            super().step(closure)
+            self.torch_step(closure)
             return
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
@@ -59,16 +109,18 @@ class Nadam(torch.optim.NAdam):
                 )
 
 
-class Adadelta(torch.optim.Adadelta):
+class Adadelta(Eager, torch.optim.Adadelta):
     """Adadelta as in torch; with the kernels, a step is one pass over the parameters.
 
     Zeiler 2012, "ADADELTA: An adaptive learning rate method", arXiv 1212.5701.
     """
 
+    torch_step = eager(torch.optim.Adadelta.step)
+
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update the parameters by their gradients."""
         if not on_kernels(self):
-            super().step(closure)
+            self.torch_step(closure)
             return
         for group in self.param_groups:
             for p in group["params"]:
@@ -89,7 +141,7 @@ class Adadelta(torch.optim.Adadelta):
                 )
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Eager):
     """Muon for the hidden layers' weight matrices, AdamW for all other parameters.
 
     Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon.
@@ -199,16 +251,16 @@ def orthogonalised(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 # How each optimiser of torch takes the recipe's fields. torch's and Keras's update rules agree for all of these, given
 # the same epsilon; in both, Nadam's momentum schedule is 0.5 * 0.96^(step / 250).
 OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Optimiser], _Options]]] = {
-    "sgd": (torch.optim.SGD, lambda o: {"momentum": o.momentum, "nesterov": o.nesterov}),
-    "adam": (torch.optim.Adam, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
-    "adamw": (torch.optim.AdamW, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
+    "sgd": (Sgd, lambda o: {"momentum": o.momentum, "nesterov": o.nesterov}),
+    "adam": (Adam, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
+    "adamw": (AdamW, lambda o: {"betas": o.betas, "eps": o.epsilon, "fused": True}),
     "nadam": (Nadam, lambda o: {"betas": o.betas, "eps": o.epsilon, "foreach": True}),
     "adagrad": (
-        torch.optim.Adagrad,
+        Adagrad,
         lambda o: {"eps": o.epsilon, "initial_accumulator_value": o.initial_accumulator, "fused": True},
     ),
     "adadelta": (Adadelta, lambda o: {"rho": o.rho, "eps": o.epsilon}),
-    "rmsprop": (torch.optim.RMSprop, lambda o: {"alpha": o.rho, "eps": o.epsilon, "momentum": o.momentum}),
+    "rmsprop": (RMSprop, lambda o: {"alpha": o.rho, "eps": o.epsilon, "momentum": o.momentum}),
 }
 
 

@@ -64,6 +64,7 @@ class TrainingPlan:
             seed=self.setting.seed,
             device=self.setting.device,
             precision=self.setting.precision,
+            kernels=self.setting.kernels(),
             committee=trains_like,
             torch=torch.__version__,
             continued_from=self.continued.weights_digest() if self.continued else None,

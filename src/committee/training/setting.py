@@ -50,6 +50,10 @@ class Setting:
         workers = self.workers or (devices.cores() if device == "cpu" else 1)
         return replace(self, device=device, precision=precision, workers=min(workers, members))
 
+    def kernels(self) -> str:
+        """The path that a resolved setting's trainings take: `committee.kernels.path` on the CPU, elsewhere "torch"."""
+        return kernels.path() if self.device == "cpu" else "torch"
+
     def environment(self) -> Environment:
         """What a resolved setting stands for on this machine: versions, processor, device, workers."""
         on_cpu = self.device == "cpu"
@@ -63,6 +67,6 @@ class Setting:
             cores=devices.cores(),
             device=self.device if on_cpu else f"{self.device} ({devices.accelerator(self.device)})",
             precision=self.precision,
-            kernels=kernels.available() and on_cpu and self.precision == "bfloat16",
+            kernels=self.kernels(),
             workers=self.workers,
         )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from committee.config.recipe import Recipe
 from committee.data.augment import augment
 from committee.data.dataset import Labels, Pixels
+from committee.nn.devices import takes_bfloat16
 from committee.nn.images import as_float, on_device
 from committee.nn.stacked import FORMS, Form, Stacked
 from committee.rng import derive, numpy_generator
@@ -211,7 +212,7 @@ def train_step(stack: Stack, positions: Tensor, augmented: bool) -> None:
         member_batch(stack, rows, augmented, generator)
         for rows, generator in zip(positions, stack.augmentation, strict=True)
     ]
-    with torch.autocast(task.device, dtype=torch.bfloat16, enabled=task.precision == "bfloat16"):
+    with torch.autocast(task.device, dtype=torch.bfloat16, enabled=takes_bfloat16(task.device, task.precision)):
         logits = stack.stacked(torch.stack(batches))
     targets = stack.targets[positions]
     weights = [None] * len(positions) if stack.weights is None else stack.weights.gather(1, positions)
@@ -311,7 +312,7 @@ def seconds_of_form(form: Form, networks: Sequence[nn.Module], batch: Tensor, ta
         if number == 1:
             torch.cuda.synchronize()
             began = time.perf_counter()
-        with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=task.precision == "bfloat16"):
+        with torch.autocast(task.device, dtype=torch.bfloat16, enabled=takes_bfloat16(task.device, task.precision)):
             logits = stacked(batch)
         logits.float().sum().backward()
     torch.cuda.synchronize()

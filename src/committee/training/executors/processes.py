@@ -1,4 +1,5 @@
-"""Jobs in worker processes, each with one thread; all of them map the same image files into memory.
+"""Jobs in worker processes, each with one thread; all of them map the same image files into memory. On Linux they also
+share the memory of what they import, see `committee.training.fork_server`.
 
 The parent hands a worker its next job when it finishes one. A worker that a signal kills (memory ran out, or somebody
 did) is started again with the same job, from its checkpoint; one that ends by itself has met a bug, which it would meet
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from committee.training import fork_server
+from committee.training.fork_server import ForkedProcess, ForkServer
 from committee.training.jobs import Died, Event, Failed, Finished, Job, Remark
 from committee.training.worker import Stop, work
 
@@ -26,7 +29,7 @@ ORDINALS = {1: "the first", 2: "the second", 3: "the third"}
 
 @dataclass
 class _Worker:
-    process: SpawnProcess
+    process: ForkedProcess | SpawnProcess
     pipe: Connection
     job: Job
 
@@ -41,10 +44,12 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
     waiting = deque(jobs)
     starts = Counter[tuple[str, int]]()
     active: dict[Connection, _Worker] = {}
+    server: ForkServer | None = None
     try:
         while waiting or active:
             while waiting and len(active) < workers:
-                worker = _start(waiting.popleft())
+                server = _living(server)
+                worker = _start(waiting.popleft(), server)
                 active[worker.pipe] = worker
             for pipe in wait(list(active)):
                 assert isinstance(pipe, Connection)
@@ -72,6 +77,8 @@ def run(jobs: Sequence[Job], workers: int) -> Generator[Event]:
     finally:
         for worker in active.values():
             _end(worker)
+        if server:
+            server.close()
 
 
 def refuse_to_train_while_imported() -> None:
@@ -107,16 +114,33 @@ def _how_it_died(status: int | None) -> str:
     return f"was killed by {name}{usual}"
 
 
-def _start(job: Job) -> _Worker:
-    context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads may hang
-    ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs,), daemon=True)
+def _living(server: ForkServer | None) -> ForkServer | None:
+    """The server that starts workers: this one, or a new one where there is none or somebody ended it; None where
+    workers are spawned.
+    """
+    if not fork_server.AVAILABLE or (server and (server.process.is_alive() or not server.is_safe)):
+        return server
+    if server:
+        server.close()
     with _interrupts_ignored():  # inherited, so that a worker ignores Ctrl-C from its first moment
-        process.start()
-    theirs.close()
+        return ForkServer()
+
+
+def _start(job: Job, server: ForkServer | None) -> _Worker:
+    process, ours = server.start() if server and server.is_safe else _spawn()
     worker = _Worker(process, ours, job)
     _give(worker, job)
     return worker
+
+
+def _spawn() -> tuple[SpawnProcess, Connection]:
+    """A worker that imports everything itself."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(theirs,), daemon=True)
+    with _interrupts_ignored():
+        process.start()
+    theirs.close()
+    return process, ours
 
 
 def _give(worker: _Worker, job: Job) -> None:
