@@ -11,45 +11,6 @@ namespace {
 
 /* --- the checks --------------------------------------------------------------------------------------------------- */
 
-using Values = const bfloat16 *;
-
-bfloat16 positive(bfloat16 sign, bfloat16 value) { return number(sign) > 0 ? value : bfloat16{0}; }
-
-/* A convolution's shape, and its plain loops: calls function(place in y, in the weights, in x) for every product. */
-struct Shape {
-  int images, height, width, inputs, outputs, kernel, padding;
-  int y_height = height + 2 * padding - kernel + 1, y_width = width + 2 * padding - kernel + 1;
-  Index x_count = Index{images} * height * width * inputs, y_count = Index{images} * y_height * y_width * outputs;
-  Index weight_count = Index{outputs} * kernel * kernel * inputs;
-
-  static Shape drawn(Random &random, bool stem) {
-    while (true) {
-      const int kernel = random.one_of(KernelSizes{}), inputs = stem ? random.one_of(StemChannels{}) : 0;
-      const Shape shape{random.from(1, 7),         random.from(1, 30),
-                        random.from(1, 30),        stem ? inputs : random.one_of(Channels{}),
-                        random.one_of(Channels{}), kernel,
-                        random.from(0, kernel / 2)};
-      if (shape.y_height > 0 && shape.y_width > 0 && shape.y_count * shape.kernel * shape.kernel * shape.inputs < 3e6)
-        return shape;
-    }
-  }
-  template <class F> void products(F &&function) const { /* weights (output, row, column, input) */
-    Index y = 0;
-    for (int n = 0; n < images; n++)
-      for (int h = 0; h < y_height; h++)
-        for (int w = 0; w < y_width; w++)
-          for (int o = 0; o < outputs; o++, y++)
-            for (int i = 0; i < kernel; i++)
-              for (int j = 0; j < kernel; j++) {
-                const int row = h + i - padding, column = w + j - padding;
-                if (row < 0 || row >= height || column < 0 || column >= width) continue;
-                const Index x = ((Index{n} * height + row) * width + column) * inputs;
-                const Index weight = ((Index{o} * kernel + i) * kernel + j) * inputs;
-                for (int c = 0; c < inputs; c++) function(y, weight + c, x + c);
-              }
-  }
-};
-
 std::vector<double> bias_gradient(Numbers<bfloat16> &dy, int outputs) {
   std::vector<double> sums(outputs);
   for (Index i = 0; i < dy.count; i++) sums[i % outputs] += number(dy[i]);
@@ -117,6 +78,47 @@ template <class Number> void check_convolution(Functions &functions, Random &ran
   if (with_bias) compare("gradient of the bias", db, bias_gradient(counted, outputs), 1e-5);
 }
 
+template <class Number> void check_dense(Functions &functions, Random &random) {
+  const Index rows = random.from(1, 70);
+  const int inputs = random.from(1, 200), outputs = random.from(1, 100);
+  constexpr bool coarse = sizeof(Number) == 2;
+  const bool relu = random.coin(), masked = random.coin(), with_dx = random.coin();
+  const auto draw = [&] { return rounded(random.normal()); };
+  const auto half = [&] { return rounded(random.coin() ? random.normal() : 0); };
+  Numbers<bfloat16> x(rows * inputs, draw), dy(rows * outputs, draw), mask(rows * outputs, half);
+  Numbers<bfloat16> y(rows * outputs), dx(rows * inputs);
+  Numbers<float> weight(Index{outputs} * inputs, [&] { return random.normal() / std::sqrt(float(inputs)); });
+  Numbers<float> bias(outputs, [&] { return random.normal(); }), dw(weight.count), db(outputs);
+  const Index packed = Index{(inputs + 15) / 16 * 16} * ((outputs + 15) / 16 * 16); /* see kernels.pack_dense */
+  Numbers<Number> ahead(packed), back(packed);
+  functions.of<void(const float *, Number *, Number *, int, int)>("pack_dense")(weight, ahead, back, inputs, outputs);
+  {
+    Numbers<Number> scratch(functions.of<Index(int)>("dense_scratch")(inputs));
+    functions.of<void(Values, const Number *, const float *, bfloat16 *, Index, int, int, bool, Number *)>("dense")(
+        x, ahead, bias, y, rows, inputs, outputs, relu, scratch);
+  }
+  Numbers<Number> scratch(functions.of<Index(Index, int)>("dense_gradient_scratch")(rows, outputs));
+  functions.of<void(Values, Values, Optional<const bfloat16>, const Number *, Optional<bfloat16>, float *, float *,
+                    Index, int, int, Number *)>("dense_gradient")(
+      x, dy, mask.only_if(masked), back, dx.only_if(with_dx), dw, db, rows, inputs, outputs, scratch);
+  Numbers<bfloat16> counted(dy.count);
+  for (Index i = 0; i < dy.count; i++) counted[i] = masked ? positive(mask[i], dy[i]) : dy[i];
+  std::vector<double> truth(y.count), dx_truth(dx.count), dw_truth(dw.count);
+  for (Index i = 0; i < y.count; i++) {
+    const Index row = i / outputs * inputs, filter = i % outputs * inputs;
+    truth[i] = bias[i % outputs];
+    for (int c = 0; c < inputs; c++) {
+      const double slope = number(counted[i]), value = number(x[row + c]);
+      truth[i] += value * weight[filter + c];
+      dx_truth[row + c] += slope * weight[filter + c], dw_truth[filter + c] += slope * value;
+    }
+    truth[i] = relu && truth[i] < 0 ? 0 : truth[i];
+  }
+  compare("dense", y, truth, coarse ? 0.01 : 0.003), compare("gradient of the weights", dw, dw_truth, 1e-5);
+  if (with_dx) compare("gradient of the input", dx, dx_truth, coarse ? 0.01 : 0.003);
+  compare("gradient of the bias", db, bias_gradient(counted, outputs), 1e-5);
+}
+
 void check_stem(Functions &functions, Random &random) {
   const Shape shape = Shape::drawn(random, true);
   const auto [images, height, width, inputs, outputs, kernel, padding, y_height, y_width, x_count, y_count, weights] =
@@ -154,46 +156,6 @@ void check_stem(Functions &functions, Random &random) {
   compare("stem", y, truth, 0.003);
   compare("gradient of the weights", dw, dw_truth, 1e-5);
   if (with_bias) compare("gradient of the bias", db, bias_gradient(counted, outputs), 1e-5);
-}
-
-template <class Number> void check_dense(Functions &functions, Random &random) {
-  constexpr bool coarse = sizeof(Number) == 2;
-  const Index rows = random.from(1, 40);
-  const int inputs = random.from(1, 70), outputs = random.from(1, 70);
-  const bool relu = random.coin(), masked = random.coin(), needs_dx = random.coin();
-  const auto draw = [&] { return rounded(random.normal()); };
-  Numbers<bfloat16> x(rows * inputs, draw), dy(rows * outputs, draw), mask(rows * outputs, draw);
-  Numbers<bfloat16> y(rows * outputs), dx(rows * inputs);
-  Numbers<float> weight(Index{outputs} * inputs, [&] { return random.normal(); }), dw(weight.count), db(outputs);
-  Numbers<float> bias(outputs, [&] { return random.normal(); });
-  const Index packed = Index{(outputs + 15) / 16 * 16} * ((inputs + 15) / 16 * 16);
-  Numbers<Number> ahead(packed), back(packed);
-  functions.of<void(const float *, Number *, Number *, int, int)>("pack_dense")(weight, ahead, back, inputs, outputs);
-  digest.add(ahead, sizeof(Number) * packed), digest.add(back, sizeof(Number) * packed);
-  Numbers<Number> scratch(functions.of<Index(int)>("dense_scratch")(inputs));
-  functions.of<void(Values, const Number *, const float *, bfloat16 *, Index, int, int, bool, Number *)>("dense")(
-      x, ahead, bias, y, rows, inputs, outputs, relu, scratch);
-  Numbers<Number> gradient_scratch(functions.of<Index(Index, int)>("dense_gradient_scratch")(rows, outputs));
-  functions.of<void(Values, Values, Optional<const bfloat16>, const Number *, Optional<bfloat16>, float *, float *,
-                    Index, int, int, Number *)>("dense_gradient")(x, dy, mask.only_if(masked), back,
-                                                                  dx.only_if(needs_dx), dw, db, rows, inputs, outputs,
-                                                                  gradient_scratch);
-
-  std::vector<double> y_truth(y.count), dx_truth(dx.count), dw_truth(dw.count), db_truth(outputs);
-  for (Index i = 0; i < y.count; i++) {
-    const Index row = i / outputs, o = i % outputs;
-    const double slope = number(masked ? positive(mask[i], dy[i]) : dy[i]);
-    y_truth[i] = bias[o], db_truth[o] += slope;
-    for (int c = 0; c < inputs; c++) {
-      const double value = number(x[row * inputs + c]), factor = weight[o * inputs + c];
-      y_truth[i] += value * factor, dx_truth[row * inputs + c] += slope * factor;
-      dw_truth[o * inputs + c] += slope * value;
-    }
-    y_truth[i] = relu && y_truth[i] < 0 ? 0 : y_truth[i];
-  }
-  compare("dense", y, y_truth, coarse ? 0.01 : 0.005);
-  if (needs_dx) compare("gradient of the input", dx, dx_truth, coarse ? 0.01 : 0.005);
-  compare("gradient of the weights", dw, dw_truth, 1e-5), compare("gradient of the bias", db, db_truth, 1e-5);
 }
 
 void check_norm(Functions &functions, Random &random) {
@@ -269,18 +231,17 @@ void check_pool(Functions &functions, Random &random) {
   const int y_height = height / down, y_width = width / across;
   const Index x_count = Index{images} * height * width * channels,
               y_count = Index{images} * y_height * y_width * channels;
-  const bfloat16 nan{0xffff};        /* one that every path keeps as it is */
-  Numbers<bfloat16> x(x_count, [&] { /* many are equal */
+  const bool above_zero = random.coin(); /* as after relu, no value that is not counts */
+  const bfloat16 nan{0xffff};            /* one that every path keeps as it is */
+  Numbers<bfloat16> x(x_count, [&] {     /* many are equal */
                                      return random.from(0, 20) ? rounded(static_cast<float>(random.from(-3, 3))) : nan;
   });
-  Numbers<bfloat16> dy(y_count, [&] { return rounded(random.normal()); }), y(y_count), dx(x_count);
+  Numbers<bfloat16> dy(y_count, [&] { return rounded(random.normal()); }), y(y_count), same(y_count), dx(x_count);
+  Numbers<std::int16_t> chosen(y_count / 16 * down * across);
   functions.of<void(Values, bfloat16 *, Index, int, int, int, int, int)>("max_pool")(x, y, images, height, width,
                                                                                      channels, down, across);
-  const bool positive = random.from(0, 1);
-  Numbers<bfloat16> again(y_count);
-  Numbers<std::int16_t> chosen(y_count / 16 * down * across);
   functions.of<void(Values, bfloat16 *, std::int16_t *, bool, Index, int, int, int, int, int)>("max_pool_choosing")(
-      x, again, chosen, positive, images, height, width, channels, down, across);
+      x, same, chosen, above_zero, images, height, width, channels, down, across);
   functions.of<void(const std::int16_t *, Values, bfloat16 *, Index, int, int, int, int, int)>("max_pool_gradient")(
       chosen, dy, dx, images, height, width, channels, down, across);
 
@@ -288,15 +249,18 @@ void check_pool(Functions &functions, Random &random) {
   for (Index i = 0; i < y_count; i++) {
     const Index c = i % channels, w = i / channels % y_width, h = i / channels / y_width % y_height;
     const Index n = i / channels / y_width / y_height;
-    Index first = -1;
-    for (int j = 0; j < down * across; j++) {
-      const Index at = ((n * height + h * down + j / across) * width + w * across + j % across) * channels + c;
-      if (first < 0 || number(x[at]) > number(x[first])) first = at;
-    }
-    y_truth[i] = x[first];
-    if (!positive || number(x[first]) > 0) dx_truth[first] = dy[i];
+    const auto place = [&](int j) {
+      return ((n * height + h * down + j / across) * width + w * across + j % across) * channels + c;
+    };
+    y_truth[i] = x[place(0)];
+    for (int j = 0; j < down * across; j++) /* of a NaN and a number, the later one */
+      if (!(number(y_truth[i]) > number(x[place(j)]))) y_truth[i] = x[place(j)];
+    int first = 0;
+    while (first < down * across && number(x[place(first)]) != number(y_truth[i])) first++;
+    if (first < down * across && (!above_zero || number(y_truth[i]) > 0)) dx_truth[place(first)] = dy[i];
   }
-  compare_bits("pooled", y, y_truth), compare_bits("pooled, choosing", again, y_truth);
+  digest.add(chosen, sizeof(std::int16_t) * chosen.count);
+  compare_bits("pooled", y, y_truth), compare_bits("pooled, choosing", same, y_truth);
   compare_bits("gradient", dx, dx_truth);
 }
 
@@ -407,8 +371,8 @@ struct Check {
 int check(const Path &path, std::uint64_t seed, int shapes) {
   const Check checks[] = {
       {"convolution", path.bfloat16_products ? check_convolution<bfloat16> : check_convolution<float>},
+      {"dense", path.bfloat16_products ? check_dense<bfloat16> : check_dense<float>},
       {"stem", check_stem},
-      {"dense layers", path.bfloat16_products ? check_dense<bfloat16> : check_dense<float>},
       {"normalisation", check_norm},
       {"rounding", check_rounding},
       {"pooling", check_pool},

@@ -145,4 +145,45 @@ struct Functions {
   static bool same_element(const char *a, const char *b) { return !std::strcmp(a, b); }
 };
 
+/* --- what the checks share ---------------------------------------------------------------------------------------- */
+
+using Values = const bfloat16 *;
+
+bfloat16 positive(bfloat16 sign, bfloat16 value) { return number(sign) > 0 ? value : bfloat16{0}; }
+
+/* A convolution's shape, and its plain loops: calls function(place in y, in the weights, in x) for every product. */
+struct Shape {
+  int images, height, width, inputs, outputs, kernel, padding;
+  int y_height = height + 2 * padding - kernel + 1, y_width = width + 2 * padding - kernel + 1;
+  Index x_count = Index{images} * height * width * inputs, y_count = Index{images} * y_height * y_width * outputs;
+  Index weight_count = Index{outputs} * kernel * kernel * inputs;
+
+  static Shape drawn(Random &random, bool stem) {
+    while (true) {
+      const int kernel = random.one_of(KernelSizes{}), inputs = stem ? random.one_of(StemChannels{}) : 0;
+      const Shape shape{random.from(1, 7),         random.from(1, 30),
+                        random.from(1, 30),        stem ? inputs : random.one_of(Channels{}),
+                        random.one_of(Channels{}), kernel,
+                        random.from(0, kernel / 2)};
+      if (shape.y_height > 0 && shape.y_width > 0 && shape.y_count * shape.kernel * shape.kernel * shape.inputs < 3e6)
+        return shape;
+    }
+  }
+  template <class F> void products(F &&function) const { /* weights (output, row, column, input) */
+    Index y = 0;
+    for (int n = 0; n < images; n++)
+      for (int h = 0; h < y_height; h++)
+        for (int w = 0; w < y_width; w++)
+          for (int o = 0; o < outputs; o++, y++)
+            for (int i = 0; i < kernel; i++)
+              for (int j = 0; j < kernel; j++) {
+                const int row = h + i - padding, column = w + j - padding;
+                if (row < 0 || row >= height || column < 0 || column >= width) continue;
+                const Index x = ((Index{n} * height + row) * width + column) * inputs;
+                const Index weight = ((Index{o} * kernel + i) * kernel + j) * inputs;
+                for (int c = 0; c < inputs; c++) function(y, weight + c, x + c);
+              }
+  }
+};
+
 } // namespace

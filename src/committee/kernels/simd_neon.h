@@ -11,6 +11,10 @@
 
 #include <arm_neon.h>
 
+#ifndef __clang__ /* gcc 12 would move all loads of a loop ahead, and then has too few registers for them */
+#pragma GCC optimize("no-schedule-insns")
+#endif
+
 namespace {
 
 /* Floats that stay in the 32 registers as sums (24), beside a vector (4) and a number that are multiplied */

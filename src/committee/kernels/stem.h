@@ -80,30 +80,37 @@ void stem(const float *x, float offset, float scale, const float *weights, Optio
 
 /* --- gradient of the weights -------------------------------------------------------------------------------------- */
 
-/* Rows of the kernel whose sums are in the registers at once: all if they have room, else one. */
-constexpr int rows_at_once(int kernel, int inputs) { return kernel * kernel * inputs + 1 <= MOST_SUMS ? kernel : 1; }
+/* Sums that are in the registers at once, beside that of the bias: of all taps, of a row's, or of a part of a row's. */
+constexpr int taps_at_once(int kernel, int inputs) {
+  if (kernel * kernel * inputs + 1 <= MOST_SUMS) return kernel * kernel * inputs;
+  int taps = kernel * inputs;
+  while (taps + 1 > MOST_SUMS || kernel * inputs % taps) taps--;
+  return taps;
+}
 
-/* One image's part of the sums (tap, output) of 16 outputs. `total` is the sum of the gradients, which count only where
- * those of `mask` are above 0. */
+/* One image's part of the sums (tap, output) of 16 outputs, from tap `first` on. `total` is the sum of the gradients,
+ * which count only where those of `mask` are above 0. */
 template <int Kernel, int Inputs, bool Masked>
-void add_taps(const float *x, Index pitch, const bfloat16 *dy, const bfloat16 *mask, float *sums, float *total,
-              int height, int width, Index outputs) {
-  constexpr int rows = rows_at_once(Kernel, Inputs), taps = Kernel * Inputs;
-  Floats all = load(total), tap_sums[rows * taps];
-  unrolled<rows * taps>([&](auto i) INLINE_LAMBDA { tap_sums[i] = load(sums + i * outputs); });
+void add_taps(const float *x, Index pitch, int first, const bfloat16 *dy, const bfloat16 *mask, float *sums,
+              float *total, int height, int width, Index outputs) {
+  constexpr int taps = taps_at_once(Kernel, Inputs), row_taps = Kernel * Inputs;
+  constexpr int rows = taps > row_taps ? Kernel : 1, across = taps / rows;
+  Floats all = load(total), tap_sums[taps];
+  x += first / row_taps * pitch + first % row_taps, sums += first * outputs;
+  unrolled<taps>([&](auto i) INLINE_LAMBDA { tap_sums[i] = load(sums + i * outputs); });
   for (int h = 0; h < height; h++, x += pitch) {
     const float *from[rows];
     unrolled<rows>([&](auto row) INLINE_LAMBDA { from[row] = x + row * pitch; });
     for (Index w = 0; w < width; w++, dy += outputs) {
       const Floats d = Masked ? load_where_positive(dy, mask) : load(dy);
       all = add(all, d);
-      unrolled<rows * taps>([&](auto i) INLINE_LAMBDA {
-        tap_sums[i] = multiply_add(d, broadcast(from[i / taps][w * Inputs + i % taps]), tap_sums[i]);
+      unrolled<taps>([&](auto i) INLINE_LAMBDA {
+        tap_sums[i] = multiply_add(d, broadcast(from[i / across][w * Inputs + i % across]), tap_sums[i]);
       });
       if constexpr (Masked) mask += outputs;
     }
   }
-  unrolled<rows * taps>([&](auto i) INLINE_LAMBDA { store(sums + i * outputs, tap_sums[i]); });
+  unrolled<taps>([&](auto i) INLINE_LAMBDA { store(sums + i * outputs, tap_sums[i]); });
   store(total, all);
 }
 
@@ -114,16 +121,16 @@ void stem_weight_gradient(const float *x, float offset, float scale, const bfloa
   const int framed = width + 2 * padding, y_height = height + 2 * padding - kernel + 1, y_width = framed - kernel + 1;
   const Index pitch = Index{framed} * inputs, y_image = Index{y_height} * y_width * outputs;
   const auto add_images = [&](auto size, auto Inputs) {
-    constexpr int rows = rows_at_once(size, Inputs), taps = size * Inputs;
+    constexpr int taps = taps_at_once(size, Inputs);
     const auto add = mask.values ? add_taps<size, Inputs, true> : add_taps<size, Inputs, false>;
     for (Index n = 0; n < images; n++, x += Index{height} * width * Inputs) {
       scaled_frame(x, height, width, Inputs, padding, offset, scale, scratch);
       for (int c = 0; c < outputs; c += 16)
-        for (int row = 0; row < size; row += rows) {
+        for (int first = 0; first < size * size * Inputs; first += taps) {
           float unused[16] = {};
-          float *const total = bias_sums.values && row == 0 ? bias_sums.values + c : unused;
-          add(scratch + row * pitch, pitch, dy + n * y_image + c, mask.values ? mask.values + n * y_image + c : nullptr,
-              sums + Index{row} * taps * outputs + c, total, y_height, y_width, outputs);
+          float *const total = bias_sums.values && first == 0 ? bias_sums.values + c : unused;
+          add(scratch, pitch, first, dy + n * y_image + c, mask.values ? mask.values + n * y_image + c : nullptr,
+              sums + c, total, y_height, y_width, outputs);
         }
     }
   };
