@@ -320,7 +320,7 @@ def pool_choosing(x: Tensor, down: int, across: int, *, positive: bool) -> tuple
 
 
 def pool_gradient(dy: Tensor, chosen: Tensor, height: int, width: int, down: int, across: int) -> Tensor:
-    """The gradient of `pool_choosing`'s x (image, height, width, channel): dy goes to each window's first largest value."""
+    """The gradient of `pool_choosing`'s x (image, height, width, channel): dy goes to the value that it chose."""
     images, channels = len(dy), dy.shape[3]
     dx = torch.empty(images, height, width, channels, dtype=torch.bfloat16)
     binding.call("max_pool_gradient", chosen, dy, dx, images, height, width, channels, down, across)

@@ -7,24 +7,24 @@
  * How the files fit:
  *
  *   shapes.h, table.h     the shapes that have a kernel; the table that Python binds (binding.py)
- *   simd_avx512.h         the vector layer: all that depends on the instruction set
+ *   simd_avx512.h, simd_avx2.h            the vector layers: all that depends on the instruction set
  *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
  *   convolution.h, weight_gradient.h      the convolutions but the first, of bfloat16 or of float32 products
  *   tiles.h, tile_convolution.h, tile_weight_gradient.h, tile_dense.h         the same by AMX's matrix unit, directly
  *   tile_functions.h      the functions of a path with that unit
  *   stem.h, layers.h, training.h          the first convolution; the other layers; optimisers and maps of images
  *   functions.h           this one, the functions of one path
- *   avx512bf16.cpp        compiles them for the path of that name
+ *   avx512bf16.cpp, avx512.cpp, avx2.cpp  compile them for the path of that name
  *   targets.h, targets.cpp                the paths there are; which CPUs have them and prefer them
  *   module.cpp            the Python module; binding.py chooses a path
  *
- * To add a path, say AVX2:
+ * To add a path:
  *
- *   1. simd_avx2.h with the types and functions of simd_avx512.h: Floats (always 16 floats, here two registers of
- *      eight), Mask (an unsigned integer with a bit for each of them), Ints, RandomStreams, MOST_SUMS (6, which are 12
- *      of its 16 registers), Products<float> or Products<bfloat16>, and Product, the one of them that is used.
- *   2. avx2.cpp like avx512bf16.cpp, and both files in pyproject.toml, under `sources` and `depends`.
- *   3. In targets.h, a macro COMMITTEE_AVX2 for the architectures and compilers that can make it, and its function; in
+ *   1. A vector layer like simd_avx2.h: Floats (always 16 floats, there two registers of eight), Mask (an unsigned
+ *      integer with a bit for each of them), Ints, RandomStreams (the same draws everywhere), MOST_SUMS (6 with AVX2,
+ *      which are 12 of its 16 registers), Products<float> or Products<bfloat16>, and Product, the one that is used.
+ *   2. NAME.cpp like avx2.cpp, and both files in pyproject.toml, under `sources` and `depends`.
+ *   3. In targets.h, a macro COMMITTEE_NAME for the architectures and compilers that can make it, and its function; in
  *      targets.cpp, which CPUs have it and prefer it, and its row among PATHS.
  *
  * Values between layers are bfloat16 on every path. A unit of matrices replaces more than the dot product: all
