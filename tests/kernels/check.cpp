@@ -89,7 +89,7 @@ template <class Number> void check_dense(Functions &functions, Random &random) {
   Numbers<bfloat16> y(rows * outputs), dx(rows * inputs);
   Numbers<float> weight(Index{outputs} * inputs, [&] { return random.normal() / std::sqrt(float(inputs)); });
   Numbers<float> bias(outputs, [&] { return random.normal(); }), dw(weight.count), db(outputs);
-  const Index packed = Index{(inputs + 15) / 16 * 16} * ((outputs + 15) / 16 * 16); /* see kernels.pack_dense */
+  const Index packed = functions.of<Index(int, int)>("dense_numbers")(inputs, outputs);
   Numbers<Number> ahead(packed), back(packed);
   functions.of<void(const float *, Number *, Number *, int, int)>("pack_dense")(weight, ahead, back, inputs, outputs);
   {
