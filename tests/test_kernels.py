@@ -231,6 +231,42 @@ def test_dropout_keeps_its_rate_its_scale_and_its_zeros() -> None:
     assert not torch.equal(kernels.dropout(x, 0.25, 12346)[0], y)
 
 
+def test_dropout_pooling_and_rounding_are_the_same_bits_on_all_paths() -> None:
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randint(-3, 4, (3, 7, 9, 48), generator=draws).bfloat16()  # many equal values
+    dy = torch.randn(3, 3, 4, 48, generator=draws).bfloat16()
+    odd = torch.randn(32 * 5 + 13, generator=draws).bfloat16()  # its last part is not full
+    odd[3:6] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    bits = torch.randint(-(2**31), 2**31, (16 * 4096,), generator=draws, dtype=torch.int64)
+    bits[: 1 << 14] = (bits[: 1 << 14] & ~0xFFFF) | 0x8000  # halfway between two
+    floats = bits.to(torch.int32).view(torch.float32)
+    floats = floats[(floats.abs() > 1e-37) & (floats.abs() < torch.inf)][: 16 * 3000]  # instructions flush denormals
+
+    def results() -> dict[str, Tensor]:
+        pooled = kernels.pool(x, 2, 2)
+        dropped, kept = kernels.dropout(odd, 0.3, 99)
+        y = kernels.scale(torch.zeros(1, 1, 1, len(floats)).bfloat16(), torch.zeros(len(floats)), floats, relu=False)
+        return {
+            "pooled": pooled,
+            "pooling's gradient": kernels.pool_gradient(x, pooled, dy, 2, 2),
+            "kept": kept,
+            "dropped": dropped,
+            "dropout's gradient": kernels.dropout_gradient(odd, kept, 0.3),
+            "rounded": y.flatten(),
+        }
+
+    found = {}
+    for name in binding.runnable_paths():
+        if name != "torch":
+            with binding.use(name):
+                found[name] = results()
+    for name, each in found.items():
+        assert torch.equal(each["rounded"], floats.bfloat16()), name
+        assert bool(each["dropped"][3].isnan()), name
+        for what, values in next(iter(found.values())).items():
+            assert torch.equal(each[what].nan_to_num(7), values.nan_to_num(7)), (name, what)
+
+
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("fill", ["zero", "edge"])
 @pytest.mark.parametrize("shape", [(20, 1, 28, 28), (20, 3, 17, 33)])

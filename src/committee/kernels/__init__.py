@@ -19,7 +19,6 @@ from committee.kernels import binding
 CHANNELS: tuple[int, ...] = binding.constant("channels", ())  # of a convolution's input and output, that have a kernel
 KERNEL_SIZES: tuple[int, ...] = binding.constant("kernel_sizes", ())  # so many pixels square
 STEM_CHANNELS: tuple[int, ...] = binding.constant("stem_channels", ())  # of the first convolution's input
-TRANSFORM_POINTS: int = binding.constant("transform_points", 0)  # values that stand for a row of a kernel: winograd.h
 
 _here = threading.local()
 
@@ -44,8 +43,8 @@ def product_dtype() -> torch.dtype:
 
 
 @binding.cached_by_path
-def _scratch_values(name: str, *shape: int) -> int:
-    """How much working memory a function wants for images of a shape."""
+def _numbers(name: str, *shape: int) -> int:
+    """How many numbers filters, sums or working memory of a shape have on this path: the compiled code's own affair."""
     return int(binding.call(name, *shape))
 
 
@@ -95,7 +94,7 @@ def conv(
     grown = 2 * padding - kernel + 1
     y = torch.empty(images, height + grown, width + grown, outputs, dtype=torch.bfloat16)
     shape = (images, height, width, channels, outputs, kernel, padding)
-    wanted = _scratch_values("convolution_scratch", images, height, width, channels, kernel, padding)
+    wanted = _numbers("convolution_scratch", images, height, width, channels, kernel, padding)
     scratch = _scratch(wanted, filters.dtype)
     binding.call("convolution", x, relu_output, filters, bias, y, *shape, relu, scratch)
     return y
@@ -116,10 +115,10 @@ def conv_gradient(
     images, height, width, channels = x.shape
     outputs, dtype = dy.shape[3], product_dtype()
     _refuse_unknown(kernel, channels, outputs)
-    sums = torch.zeros(TRANSFORM_POINTS, kernel, channels, outputs)
+    sums = torch.zeros(_numbers("weight_gradient_sums", kernel, channels, outputs))
     bias_sums = torch.zeros(outputs) if bias else None
     shape = (height, width, channels, outputs, kernel, padding)
-    scratch = _scratch(_scratch_values("weight_gradient_scratch", *shape), dtype)
+    scratch = _scratch(_numbers("weight_gradient_scratch", *shape), dtype)
     binding.call("weight_gradient", x, dy, relu_output, sums, bias_sums, images, *shape, scratch)
     gradient = torch.empty(outputs, kernel, kernel, channels)
     binding.call("transform_weight_gradient", sums, gradient, channels, outputs, kernel)
@@ -134,7 +133,7 @@ def transform_filters(weights: Tensor) -> tuple[Tensor, Tensor]:
     """
     outputs, kernel, _, channels = weights.shape
     _refuse_unknown(kernel, channels, outputs)
-    forward, backward = torch.empty(2, outputs * kernel * TRANSFORM_POINTS * channels, dtype=product_dtype())
+    forward, backward = torch.empty(2, _numbers("filter_numbers", kernel, channels, outputs), dtype=product_dtype())
     binding.call("transform_filters", weights, forward, backward, channels, outputs, kernel)
     return forward, backward
 

@@ -17,6 +17,9 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 #endif
 
+namespace {
+constexpr bool BFLOAT16_INSTRUCTIONS = true;
+}
 #include "simd_avx512.h"
 
 #include "functions.h"

@@ -246,6 +246,9 @@ void convolution(const bfloat16 *x, Optional<const bfloat16> mask, const Number 
 
 /* --- filter transform --------------------------------------------------------------------------------------------- */
 
+/* Numbers of each of the two that transform_filters writes. */
+Index filter_numbers(int kernel, int inputs, int outputs) { return Index{kernel} * TRANSFORM_POINTS * inputs * outputs; }
+
 /* weights (output, row, column, input) -> forward (output / 16, point, row, input / depth, 16, depth), and for the
  * gradient of the input, turned by half a circle, backward (input / 16, point, row, output / depth, 16, depth). */
 template <class Number, int Kernel>

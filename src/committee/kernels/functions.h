@@ -7,26 +7,27 @@
  * How the files fit:
  *
  *   shapes.h, table.h     the shapes that have a kernel; the table that Python binds (binding.py)
- *   simd_avx512.h         the vector layer: all that depends on the instruction set
+ *   simd_avx512.h, simd_avx2.h            the vector layers: all that depends on the instruction set
  *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
  *   convolution.h, weight_gradient.h      the convolutions but the first, of bfloat16 or of float32 products
+ *   tiles.h, tile_convolution.h, tile_weight_gradient.h, tile_functions.h     the same by AMX's matrix unit, directly
  *   stem.h, layers.h, training.h          the first convolution; the other layers; optimisers and maps of images
  *   functions.h           this one, the functions of one path
- *   avx512bf16.cpp        compiles them for the path of that name
+ *   avx512bf16.cpp, avx512.cpp, avx2.cpp  compile them for the path of that name
  *   targets.h, targets.cpp                the paths there are; which CPUs have them and prefer them
  *   module.cpp            the Python module; binding.py chooses a path
  *
- * To add a path, say AVX2:
+ * To add a path:
  *
- *   1. simd_avx2.h with the types and functions of simd_avx512.h: Floats (always 16 floats, here two registers of
- *      eight), Mask (an unsigned integer with a bit for each of them), Ints, RandomStreams, MOST_SUMS (6, which are 12
- *      of its 16 registers), Products<float> or Products<bfloat16>, and Product, the one of them that is used.
- *   2. avx2.cpp like avx512bf16.cpp, and both files in pyproject.toml, under `sources` and `depends`.
- *   3. In targets.h, a macro COMMITTEE_AVX2 for the architectures and compilers that can make it, and its function; in
+ *   1. A vector layer like simd_avx2.h: Floats (always 16 floats, there two registers of eight), Mask (an unsigned
+ *      integer with a bit for each of them), Ints, RandomStreams (the same draws everywhere), MOST_SUMS (6 with AVX2,
+ *      which are 12 of its 16 registers), Products<float> or Products<bfloat16>, and Product, the one that is used.
+ *   2. NAME.cpp like avx2.cpp, and both files in pyproject.toml, under `sources` and `depends`.
+ *   3. In targets.h, a macro COMMITTEE_NAME for the architectures and compilers that can make it, and its function; in
  *      targets.cpp, which CPUs have it and prefer it, and its row among PATHS.
  *
- * Values between layers are bfloat16 on every path. A unit of matrices such as AMX replaces more than the dot product:
- * multiply_tiles and sum_products, and the layout that transform_filters writes. Include a vector layer before this.
+ * Values between layers are bfloat16 on every path. A unit of matrices replaces more than the dot product, all functions
+ * of convolutions, as tile_functions.h does. Include a vector layer before this.
  */
 #pragma once
 #include "layers.h"
@@ -36,14 +37,9 @@
 
 namespace {
 
-FunctionTable all_functions() {
-  static const Function functions[] = {
-      exported<convolution<Product>>("convolution"),
-      exported<convolution_scratch<Product>>("convolution_scratch"),
-      exported<weight_gradient<Product>>("weight_gradient"),
-      exported<weight_gradient_scratch>("weight_gradient_scratch"),
-      exported<transform_weight_gradient>("transform_weight_gradient"),
-      exported<transform_filters<Product>>("transform_filters"),
+/* A path's functions: those of its convolutions, and those that are the vector layer's on every path. */
+template <int Count> FunctionTable all_functions(const Function (&convolutions)[Count]) {
+  static const Function layers[] = {
       exported<stem>("stem"),
       exported<stem_weight_gradient>("stem_weight_gradient"),
       exported<transpose>("transpose"),
@@ -58,7 +54,25 @@ FunctionTable all_functions() {
       exported<nadam>("nadam"),
       exported<adadelta>("adadelta"),
   };
-  return {functions, static_cast<int>(sizeof functions / sizeof *functions)};
+  constexpr int layer_count = sizeof layers / sizeof *layers;
+  static Function functions[Count + layer_count];
+  for (int i = 0; i < Count; i++) functions[i] = convolutions[i];
+  for (int i = 0; i < layer_count; i++) functions[Count + i] = layers[i];
+  return {functions, Count + layer_count};
+}
+
+/* With the convolutions by transforms; a template, so that paths with others do not compile them. */
+template <class Number = Product> FunctionTable all_functions() {
+  return all_functions({
+      exported<convolution<Number>>("convolution"),
+      exported<convolution_scratch<Number>>("convolution_scratch"),
+      exported<filter_numbers>("filter_numbers"),
+      exported<weight_gradient<Number>>("weight_gradient"),
+      exported<weight_gradient_scratch>("weight_gradient_scratch"),
+      exported<weight_gradient_sums>("weight_gradient_sums"),
+      exported<transform_weight_gradient>("transform_weight_gradient"),
+      exported<transform_filters<Number>>("transform_filters"),
+  });
 }
 
 } // namespace

@@ -3,7 +3,7 @@
  *   paths             (name, supported, preferred, type of the products, functions), the best first; see targets.h
  *     functions       name -> (address, result, (parameter ...)), each type (element, pointer, constant, optional);
  *                     empty where the path is not supported
- *   channels, kernel_sizes, stem_channels, transform_points       see shapes.h
+ *   channels, kernel_sizes, stem_channels         see shapes.h
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -73,8 +73,7 @@ PyMODINIT_FUNC PyInit__native() {
   if (module &&
       !(add(module, "paths", described(all_paths())) && add(module, "channels", described(Channels{})) &&
         add(module, "kernel_sizes", described(KernelSizes{})) &&
-        add(module, "stem_channels", described(StemChannels{})) &&
-        add(module, "transform_points", PyLong_FromLong(TRANSFORM_POINTS))))
+        add(module, "stem_channels", described(StemChannels{}))))
     Py_CLEAR(module);
   return module;
 }

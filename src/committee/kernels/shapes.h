@@ -13,10 +13,13 @@ template <int... Values> struct List {
   static constexpr int values[] = {Values...};
 };
 
-using Channels = List<16, 32, 48, 64, 96, 128>; /* of a convolution's input and output, the first one's input aside */
-using KernelSizes = List<3, 5>;                 /* pixels, of a square kernel */
-using StemChannels = List<1, 3>;                /* of the first convolution's input */
-constexpr int TRANSFORM_POINTS = 6;             /* points that stand for a full tile, see winograd.h */
+#ifndef COMMITTEE_CHANNELS /* tests/test_kernels_native.py compiles fewer */
+#define COMMITTEE_CHANNELS 16, 32, 48, 64, 96, 128
+#endif
+using Channels = List<COMMITTEE_CHANNELS>; /* of a convolution's input and output, the first one's input aside */
+using KernelSizes = List<3, 5>;            /* pixels, of a square kernel */
+using StemChannels = List<1, 3>;           /* of the first convolution's input */
+constexpr int TRANSFORM_POINTS = 6;        /* points that stand for a full tile, see winograd.h */
 
 /* Calls function with the list's value that equals `value`, as a compile-time constant; with none if none does. */
 template <int... Values, class Function> INLINE void with_constant(List<Values...>, int value, Function &&function) {

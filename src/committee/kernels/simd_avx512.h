@@ -1,6 +1,8 @@
-/* The vector layer for CPUs with AVX-512 and its bfloat16 instructions: all that depends on the instruction set.
+/* The vector layer for CPUs with AVX-512: all that depends on the instruction set.
  *
- * A `Floats` is 16 floats, a `Mask` has a bit for each of them. Rounding to bfloat16 is to nearest, ties to even.
+ * A `Floats` is 16 floats, a `Mask` has a bit for each of them. Rounding to bfloat16 is to nearest, ties to even. The
+ * file that includes this says before by the constant BFLOAT16_INSTRUCTIONS whether its CPUs have those: without them
+ * integers round, and products are of floats.
  */
 #pragma once
 #include <cstring>
@@ -21,10 +23,12 @@ constexpr int MOST_SUMS = 29;
 /* --- floats ----------------------------------------------------------------------------------------------------- */
 
 using Floats = __m512;
+using Ints = __m512i;
 using Mask = __mmask16;
 
 INLINE Floats zeros() { return _mm512_setzero_ps(); }
 INLINE Floats broadcast(float value) { return _mm512_set1_ps(value); }
+INLINE Ints broadcast(std::int32_t value) { return _mm512_set1_epi32(value); }
 INLINE Floats load(const float *from) { return _mm512_loadu_ps(from); }
 INLINE void store(float *to, Floats values) { _mm512_storeu_ps(to, values); }
 
@@ -59,13 +63,26 @@ INLINE void add_to_doubles(double *to, Floats values) {
 
 INLINE __m256i load_bits(const bfloat16 *from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)); }
 INLINE Floats widened(__m256i bits) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)); }
+INLINE __m256i narrowed(Floats values) {
+  if constexpr (BFLOAT16_INSTRUCTIONS) {
+    return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values));
+  } else {
+    const __m512i bits = _mm512_castps_si512(values), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), broadcast(1));
+    const __m512i nearest = _mm512_add_epi32(_mm512_add_epi32(bits, broadcast(0x7fff)), odd);
+    const Mask nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q); /* becomes a NaN with all bits */
+    return _mm512_cvtepi32_epi16(_mm512_mask_set1_epi32(_mm512_srli_epi32(nearest, 16), nan, -1));
+  }
+}
 INLINE __m512i narrowed(Floats first, Floats second) {
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
+  if constexpr (BFLOAT16_INSTRUCTIONS)
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
+  else
+    return _mm512_inserti64x4(_mm512_castsi256_si512(narrowed(first)), narrowed(second), 1);
 }
 
 INLINE Floats load(const bfloat16 *from) { return widened(load_bits(from)); }
 INLINE void store(bfloat16 *to, Floats values) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), narrowed(values));
 }
 
 /* The values where those at `sign` are above 0, elsewhere 0. */
@@ -101,7 +118,7 @@ INLINE void scale_or_zero_32(std::uint32_t kept, Index count, const bfloat16 *fr
  */
 template <class Number> struct Products;
 
-using Product = bfloat16; /* the type of number that this path multiplies */
+using Product = std::conditional_t<BFLOAT16_INSTRUCTIONS, bfloat16, float>; /* what this path multiplies */
 
 /* Two instructions' work in one on AMD's CPUs since Zen 4. */
 template <> struct Products<bfloat16> {
@@ -150,9 +167,6 @@ template <> struct Products<float> {
 
 /* --- integers: places of pixels, random numbers ------------------------------------------------------------------- */
 
-using Ints = __m512i;
-
-INLINE Ints broadcast(std::int32_t value) { return _mm512_set1_epi32(value); }
 INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 INLINE Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
 INLINE Ints whole(Floats values) { return _mm512_cvtps_epi32(values); } /* of whole numbers */

@@ -5,12 +5,23 @@
 
 #if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 11))
 #define COMMITTEE_AVX512BF16
+#define COMMITTEE_AMX
+#define COMMITTEE_AMX_EMULATED
+#define COMMITTEE_AVX512
+#define COMMITTEE_AVX2
+#endif
+
+#if defined(__aarch64__) && defined(__GNUC__) && !defined(__ARM_BIG_ENDIAN)
+#define COMMITTEE_NEON
+#if (defined(__linux__) || defined(__APPLE__)) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 11)
+#define COMMITTEE_NEONBF16
+#endif
 #endif
 
 struct Path {
   const char *name;
-  bool (*supported)(); /* by this CPU and its operating system */
-  bool (*preferred)(); /* to the paths after it, where it is supported; otherwise it is used when asked for */
+  bool (*supported)();          /* by this CPU and its operating system */
+  bool (*preferred)();          /* to the paths after it, where it is supported; otherwise it is used when asked for */
   FunctionTable (*functions)(); /* their code is to be called only where the path is supported */
   bool bfloat16_products;       /* of a convolution and of dense layers; else of floats */
 };

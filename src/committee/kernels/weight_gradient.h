@@ -27,6 +27,11 @@ Index weight_gradient_scratch(int height, int width, int inputs, int outputs, in
          (x_row > y_row ? x_row : y_row);
 }
 
+/* Numbers of the sums that `weight_gradient` adds to. */
+Index weight_gradient_sums(int kernel, int inputs, int outputs) {
+  return Index{TRANSFORM_POINTS} * kernel * inputs * outputs;
+}
+
 /* --- transforms of pairs of rows ---------------------------------------------------------------------------------- */
 
 /* Puts the values of a tile of two images, 16 channels, at `at` of each point's array. */
