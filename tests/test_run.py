@@ -255,9 +255,9 @@ def test_a_diverging_member_is_named_and_the_exit_code_is_3(tmp_path: Path, monk
     loss_of = loop.loss_of
     calls = {"count": 0}
 
-    def breaks_first_member(*arguments: Any) -> Any:
+    def breaks_first_member(*arguments: Any, **named: Any) -> Any:
         calls["count"] += 1
-        return loss_of(*arguments) * (float("nan") if calls["count"] == 1 else 1.0)
+        return loss_of(*arguments, **named) * (float("nan") if calls["count"] == 1 else 1.0)
 
     monkeypatch.setattr(loop, "loss_of", breaks_first_member)
     result = call("train", "digits", *SMALL, "--workers", "1", "--out", tmp_path / "half")

@@ -506,9 +506,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
                     next(iter(event.network.parameters())).data.fill_(float("nan"))
                 yield event
 
-        def poisoned_loss(logits: Any, *rest: Any) -> Any:
+        def poisoned_loss(logits: Any, *rest: Any, **named: Any) -> Any:
             steps["left"] -= logits.requires_grad
-            return loss_of(logits, *rest) * (float("nan") if steps["left"] == 0 else 1.0)
+            return loss_of(logits, *rest, **named) * (float("nan") if steps["left"] == 0 else 1.0)
 
         monkeypatch.setattr(jobs, "fit", poisoned_fit)
         monkeypatch.setattr(loop, "loss_of", poisoned_loss)
