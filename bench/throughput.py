@@ -1,11 +1,15 @@
 """B1, training throughput: P1's network (331,450 parameters), batch 128, Nadam, dropout; images/s of all members.
 
-    python bench/throughput.py [--rounds 3] [--only "plain PyTorch,Lightning"]
+    python bench/throughput.py [--rounds 3] [--quick] [--isa avx2] [--only "plain PyTorch,Lightning"]
 
 A committee of four, two at a time, beside Keras on three backends, PyTorch's plain loop, Lightning, Ensemble-PyTorch.
 Each tool is first run once in every sensible setting (both cores on one network, or a network a core; float32 or
-bfloat16; compiled or not), then its best setting takes part in the rounds. Start and first epoch count for nobody. Then
-the limit: what the network's convolutions alone allow with torch's (oneDNN's) kernels; and where our step's time goes.
+bfloat16; compiled or not), then its best setting takes part in the rounds. Start and first epoch count for nobody.
+Rounds go on, up to three times as many, while any tool's spread is above 15 %. --isa avx2 holds all tools to AVX2.
+--quick surveys only what has been best so far: a network a core, of plain PyTorch, Lightning and Keras on TensorFlow.
+Intel's extension takes no part: intel-extension-for-pytorch has no release for this torch, its newest, 2.8.0, is for
+torch 2.8. Then the limit: what the network's convolutions alone allow with torch's (oneDNN's) kernels; and where our
+step's time goes.
 """
 
 from __future__ import annotations
@@ -21,7 +25,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from side_by_side import Setting, best_settings, compare, measure, rounds, survey, write
+from side_by_side import (
+    ISAS,
+    Setting,
+    best_peer,
+    best_settings,
+    compare,
+    features,
+    measure,
+    rounds,
+    survey,
+    use_isa,
+    write,
+)
 
 HERE = Path(__file__).parent
 IMAGES = 12_000
@@ -67,13 +83,16 @@ def ours(path: str, members: int = MEMBERS, name: str = "ensemble-cnn") -> None:
     print(json.dumps({"images_per_second": mean * at_once}))
 
 
-def settings(path: str) -> dict[str, list[Setting]]:
-    """Every setting of every tool."""
+def settings(path: str, quick: bool = False) -> dict[str, list[Setting]]:
+    """Every setting of every tool; quickly, those of a network a core of the tools that have been fastest."""
     keras, torch_peers = str(HERE / "peers" / "keras_peer.py"), str(HERE / "peers" / "torch_peers.py")
     epochs = ("--epochs", str(EPOCHS))
     placements = {"both cores on one": (("--threads", "2"), 1), "one a core": (("--threads", "1"), 2)}
+    if quick:
+        del placements["both cores on one"]
+    both = [False] if quick else [False, True]
     tools: dict[str, list[Setting]] = {"committee": [Setting("as it is", (__file__, "ours", path))]}
-    for backend in ("tensorflow", "jax", "torch"):
+    for backend in ("tensorflow",) if quick else ("tensorflow", "jax", "torch"):
         tools[f"Keras on {backend}"] = [
             Setting(
                 f"{precision}{', compiled' * compiled}, {placement}",
@@ -82,7 +101,7 @@ def settings(path: str) -> dict[str, list[Setting]]:
                 copies,
             )
             for precision in ("float32", "bfloat16")
-            for compiled in ([True] if backend == "jax" else [False, True] if backend == "tensorflow" else [False])
+            for compiled in (both if backend == "tensorflow" else [backend == "jax"])
             for placement, (threads, copies) in placements.items()
         ]
     for kind, name in (("plain", "plain PyTorch"), ("lightning", "Lightning")):
@@ -97,6 +116,8 @@ def settings(path: str) -> dict[str, list[Setting]]:
             for compiled in (False, True)
             for placement, (threads, copies) in placements.items()
         ]
+    if quick:
+        return tools
     tools["Ensemble-PyTorch"] = [
         Setting(
             f"float32, {jobs} jobs", (torch_peers, "torchensemble", path, *epochs, "--threads", threads, "--jobs", jobs)
@@ -200,7 +221,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="tools to run, with commas")
+    parser.add_argument("--quick", action="store_true", help="survey few settings of few tools")
+    parser.add_argument("--isa", choices=list(ISAS), default="", help="hold all tools to these instructions")
     arguments = parser.parse_args()
+    use_isa(arguments.isa)
+    found_features = features()
     from committee.data.catalog import load_dataset
 
     train = load_dataset("mnist-5k").train
@@ -208,12 +233,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "images.npz")
         np.savez(path, images=np.tile(train.pixels, (repeats, 1, 1, 1)), labels=np.tile(train.labels, repeats))
-        tools = settings(path)
+        tools = settings(path, arguments.quick)
         if arguments.only:
             tools = {tool: each for tool, each in tools.items() if tool in ["committee", *arguments.only.split(",")]}
         surveyed = survey(tools, "images_per_second")
         chosen = best_settings(tools, surveyed)
-        values = rounds(chosen, "images_per_second", arguments.rounds)
+        values = rounds(chosen, "images_per_second", arguments.rounds, most=3 * arguments.rounds)
         summary = compare(values, "committee", "images/s")
         alone = [measure(Setting(each, (__file__, "limit", each), copies=2)) for each in ("float32", "bfloat16")]
     limit = max((figures["images_per_second"] for figures in alone if figures), default=float("nan"))
@@ -222,19 +247,24 @@ def main() -> None:
     spent = breakdown()
     for part, milliseconds in spent.items():
         print(f"{milliseconds:8.2f} ms  {part}")
-    best_peer = max((each["median"] for tool, each in summary.items() if tool != "committee"), default=None)
-    ratio = summary["committee"]["median"] / best_peer if best_peer else None
-    if ratio:
-        print(f"ratio to the best peer: {ratio:.2f}")
+    peer = best_peer(summary, "committee")
+    ratio = summary[peer]["ours_over_it"] if peer else None
+    if peer:
+        print(f"ratio to the best peer, {peer}: {ratio:.2f}")
     content: dict[str, Any] = {
         "benchmark": "B1",
         "unit": "images a second",
         "members": MEMBERS,
+        "isa": arguments.isa or "the processor's",
+        "features": found_features,
         "survey": surveyed,
         "settings": {t: s.name for t, s in chosen.items()},
     }
     content |= {"rounds": values, "summary": summary, "ratio_to_best_peer": ratio, "milliseconds_of_a_step": spent}
-    write("throughput", {**content, "convolutions_alone": limit, "share_of_limit": share})
+    write(
+        "-".join(filter(None, ("throughput", arguments.isa))),
+        {**content, "convolutions_alone": limit, "share_of_limit": share},
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ def main() -> None:
     backend = os.environ["KERAS_BACKEND"]
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if backend == "jax" and arguments.threads == 1:
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one}"
     if backend == "tensorflow":
         import tensorflow
 
