@@ -88,7 +88,8 @@ def measure(setting: Setting, limit: float = 900.0) -> dict[str, float] | None:
         for process in running:
             out, err = process.communicate(timeout=limit)
             if process.returncode:
-                print(f"  {setting.name} failed: {(err.strip().splitlines() or ['no message'])[-1]}", flush=True)
+                message = (err.strip().splitlines() or ["no message"])[-1]
+                print(f"  {setting.name} failed with {process.returncode}: {message}", flush=True)
                 return None
             for figure, value in json.loads(out.strip().splitlines()[-1]).items():
                 totals[figure] = totals.get(figure, 0.0) + value
