@@ -30,9 +30,7 @@ from committee.nn.forward import Forward, inference_forward
 from committee.nn.inference import member_probabilities
 from committee.nn.together import forward_together
 
-FEW_IMAGES = (
-    8  # which members predict together, an image at a time: in short calls Python's threads wait for each other
-)
+FEW_IMAGES = 16  # fewer go through all members together, one by one: Python's threads wait for each other then
 
 
 @dataclass(frozen=True, repr=False)
