@@ -2,8 +2,8 @@
 # intel-extension-for-pytorch needs the very torch release that it was built for, but its metadata asks for none, so pip puts its
 # newest release beside any torch without a word. The import, which means to explain that and leave, calls os.exit, which does
 # not exist: what the user sees is AttributeError: module 'os' has no attribute 'exit'.
-# Seen with intel-extension-for-pytorch 2.8.0, torch 2.13.0 (CPU), Python 3.11: pip ends without an error, pip check finds nothing
-# that concerns torch, import intel_extension_for_pytorch raises that AttributeError. Fails if that changes.
+# Seen with intel-extension-for-pytorch 2.8.0, torch 2.13.0 (CPU), Python 3.11: pip ends without an error, the metadata
+# asks for no torch, import intel_extension_for_pytorch raises that AttributeError. Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
