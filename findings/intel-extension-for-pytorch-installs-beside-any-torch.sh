@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # intel-extension-for-pytorch needs the very torch release that it was built for, but its metadata asks for none, so pip puts its
-# newest release beside any torch without a word. The import, which means to explain that and leave, calls os.exit, which does
-# not exist: what the user sees is AttributeError: module 'os' has no attribute 'exit'.
+# newest release beside any torch without a word. The import prints which torch it needs and then means to leave by os.exit,
+# which does not exist, so that it ends in a traceback: AttributeError: module 'os' has no attribute 'exit'. A program that guards
+# the import by `except ImportError`, as one does for an extension, ends there, too.
 # Seen with intel-extension-for-pytorch 2.8.0, torch 2.13.0 (CPU), Python 3.11: pip ends without an error, the metadata
 # asks for no torch, import intel_extension_for_pytorch raises that AttributeError. Fails if that changes.
 set -euo pipefail
