@@ -1,4 +1,5 @@
-/* The path amx: all functions for CPUs with AMX, AVX-512 and its bfloat16 instructions. */
+/* The path amx: all functions for CPUs with AMX, AVX-512 and its bfloat16 instructions; and amx-emulated, the same with
+ * the tiles emulated, for tests on CPUs without them. */
 #include "targets.h"
 #ifdef COMMITTEE_AMX
 
@@ -26,6 +27,7 @@ constexpr bool BFLOAT16_INSTRUCTIONS = true;
 #include "tile_functions.h"
 
 FunctionTable amx_functions() { return tile_functions<AmxTiles>(); }
+FunctionTable amx_emulated_functions() { return tile_functions<EmulatedTiles>(); }
 
 #ifdef __clang__
 #pragma clang attribute pop

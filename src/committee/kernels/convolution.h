@@ -157,14 +157,11 @@ template <class Number, int Kernel, bool Masked> struct Convolution {
     const Index filter_row = Index{inputs} * 16, filter_point = Kernel * filter_row;
     for (int p = 0; p < TRANSFORM_POINTS; p++) {
       const Index row_tiles = images * tiles.with_point(p), all = rows * row_tiles, x_row = row_tiles * 16;
-      const Index blocks = (all + Functions::most - 1) / Functions::most;
-      for (Index block = 0, tile = 0; block < blocks; block++) {
-        const Index here = (all - tile) / (blocks - block);
+      in_equal_parts(all, Functions::most, [&](Index tile, Index here) {
         Functions::table[here - 1](values[p] + (h + first - padding) * x_row + tile * 16, x_row, height * x_row,
                                    filters + p * filter_point + first * filter_row, TRANSFORM_POINTS * filter_point,
                                    end - first, inputs / 16, sums[p] + tile * 16 * Vectors);
-        tile += here;
-      }
+      });
     }
   }
 

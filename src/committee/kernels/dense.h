@@ -17,15 +17,6 @@ constexpr int MOST_ROWS = MOST_SUMS / SIDE_BY_SIDE;
 
 INLINE Index filled_up(Index count) { return (count + 15) / 16 * 16; }
 
-/* Calls function(first, number) for parts of a count, none longer than `most`, all about as long. */
-template <class Function> INLINE void in_equal_parts(Index count, Index most, Function &&function) {
-  for (Index first = 0, parts = (count + most - 1) / most; parts > 0; parts--) {
-    const Index number = (count - first + parts - 1) / parts;
-    function(first, number);
-    first += number;
-  }
-}
-
 /* At most 16 values; what is missing is 0. */
 INLINE Floats load_some(const bfloat16 *from, Index count) {
   if (count >= 16) return load(from);

@@ -8,6 +8,7 @@
  *
  *   shapes.h, table.h     the shapes that have a kernel; the table that Python binds (binding.py)
  *   simd_avx512.h, simd_avx2.h, simd_neon.h       the vector layers: all that depends on the instruction set
+ *   products.h            what they multiply; products of floats
  *   winograd.h            tiles of rows and their transforms, F(4, 3) and F(2, 5)
  *   convolution.h, weight_gradient.h      the convolutions but the first, where products are of bfloat16
  *   square_tiles.h, square_convolution.h, square_weight_gradient.h, square_functions.h      where they are of floats
@@ -32,6 +33,7 @@
  * functions of convolutions and dense layers, as tile_functions.h does. Include a vector layer before this.
  */
 #pragma once
+#include <array>
 #include "dense.h"
 #include "layers.h"
 #include "stem.h"
@@ -40,9 +42,25 @@
 
 namespace {
 
-/* A path's functions: those that multiply, and those that are the vector layer's on every path. */
-template <int Count> FunctionTable all_functions(const Function (&products)[Count]) {
-  static const Function layers[] = {
+template <std::size_t... Counts>
+std::array<Function, (Counts + ...)> joined(const std::array<Function, Counts> &...groups) {
+  std::array<Function, (Counts + ...)> all;
+  std::size_t place = 0;
+  const auto append = [&](const auto &group) {
+    for (std::size_t i = 0; i < group.size(); i++) all[place++] = group[i];
+  };
+  (append(groups), ...);
+  return all;
+}
+
+template <std::size_t Count> FunctionTable table_of(const std::array<Function, Count> &functions) {
+  return {functions.data(), static_cast<int>(Count)};
+}
+
+/* A path's functions in groups: those of its convolutions, of its dense layers, and what the vector layer has on every
+ * path. Templates, so that a path with other ones does not compile them. */
+std::array<Function, 14> layer_functions() {
+  return {{
       exported<stem>("stem"),
       exported<stem_weight_gradient>("stem_weight_gradient"),
       exported<transpose>("transpose"),
@@ -57,17 +75,22 @@ template <int Count> FunctionTable all_functions(const Function (&products)[Coun
       exported<warp>("warp"),
       exported<nadam>("nadam"),
       exported<adadelta>("adadelta"),
-  };
-  constexpr int layer_count = sizeof layers / sizeof *layers;
-  static Function functions[Count + layer_count];
-  for (int i = 0; i < Count; i++) functions[i] = products[i];
-  for (int i = 0; i < layer_count; i++) functions[Count + i] = layers[i];
-  return {functions, Count + layer_count};
+  }};
 }
 
-/* With the vector layer's products; a template, so that paths with others do not compile them. */
+template <class Number> std::array<Function, 6> dense_functions() {
+  return {{
+      exported<dense<Number>>("dense"),
+      exported<dense_scratch>("dense_scratch"),
+      exported<dense_gradient<Number>>("dense_gradient"),
+      exported<dense_gradient_scratch>("dense_gradient_scratch"),
+      exported<dense_numbers>("dense_numbers"),
+      exported<pack_dense<Number>>("pack_dense"),
+  }};
+}
+
 template <class Number = Product> FunctionTable all_functions() {
-  return all_functions({
+  static const std::array<Function, 8> convolutions{{
       exported<convolution<Number>>("convolution"),
       exported<convolution_scratch<Number>>("convolution_scratch"),
       exported<filter_numbers>("filter_numbers"),
@@ -76,13 +99,9 @@ template <class Number = Product> FunctionTable all_functions() {
       exported<weight_gradient_sums>("weight_gradient_sums"),
       exported<transform_weight_gradient>("transform_weight_gradient"),
       exported<transform_filters<Number>>("transform_filters"),
-      exported<dense<Number>>("dense"),
-      exported<dense_scratch>("dense_scratch"),
-      exported<dense_gradient<Number>>("dense_gradient"),
-      exported<dense_gradient_scratch>("dense_gradient_scratch"),
-      exported<dense_numbers>("dense_numbers"),
-      exported<pack_dense<Number>>("pack_dense"),
-  });
+  }};
+  static const auto functions = joined(convolutions, dense_functions<Number>(), layer_functions());
+  return table_of(functions);
 }
 
 } // namespace

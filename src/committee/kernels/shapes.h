@@ -2,6 +2,7 @@
 #pragma once
 #include <type_traits>
 #include <utility>
+#include "table.h"
 
 #define INLINE [[gnu::always_inline]] inline
 #define INLINE_LAMBDA __attribute__((always_inline))
@@ -31,11 +32,13 @@ template <int Count, class Function> INLINE void unrolled(Function &&function) {
   unrolled(function, std::make_integer_sequence<int, Count>{});
 }
 
-/* Where a list has `value`. */
-template <class List> constexpr int position(int value) {
-  for (int i = 0; i < List::size; i++)
-    if (List::values[i] == value) return i;
-  return -1;
+/* Calls function(first, number) for parts of a count, none longer than `most`, all about as long. */
+template <class Function> INLINE void in_equal_parts(Index count, Index most, Function &&function) {
+  for (Index first = 0, parts = (count + most - 1) / most; parts > 0; parts--) {
+    const Index number = (count - first + parts - 1) / parts;
+    function(first, number);
+    first += number;
+  }
 }
 
 } // namespace

@@ -155,33 +155,19 @@ INLINE void scale_or_zero_32(std::uint32_t kept, Index count, const bfloat16 *fr
   if (!all) std::memcpy(to, values, sizeof(bfloat16) * count);
 }
 
-/* --- products of a convolution, see simd_avx512.h ----------------------------------------------------------------- */
+/* --- products of a convolution ------------------------------------------------------------------------------------ */
 
-template <class Number> struct Products;
+/* The same, in a register: else gcc 12 fetches a vector again for some of the products that it enters. */
+INLINE Floats pinned(Floats values) {
+  __asm__("" : "+x"(values.low), "+x"(values.high));
+  return values;
+}
+
+} // namespace
+#include "products.h"
+namespace {
 
 using Product = float; /* what this path multiplies */
-
-template <> struct Products<float> {
-  static constexpr int depth = 1;
-  using Vector = Floats;
-  INLINE static Vector load(const float *from) {
-    Vector vector = ::load(from);
-    __asm__("" : "+x"(vector.low), "+x"(vector.high)); /* else gcc 12 fetches it again for some of the products */
-    return vector;
-  }
-  INLINE static Floats dot(Floats sum, Vector vector, const float *number) {
-    return multiply_add(vector, broadcast(*number), sum);
-  }
-  INLINE static void store(float *to, Floats values) { ::store(to, values); }
-  INLINE static void store_two(float *to, Index apart, Floats first, Floats second) {
-    ::store(to, first), ::store(to + apart, second);
-  }
-  INLINE static void scatter_two(float *to, Index row, Floats first, Floats second) {
-    float a[16], b[16];
-    ::store(a, first), ::store(b, second);
-    for (int i = 0; i < 16; i++, to += row) to[0] = a[i], to[1] = b[i];
-  }
-};
 
 /* --- integers: places of pixels, random numbers ------------------------------------------------------------------- */
 

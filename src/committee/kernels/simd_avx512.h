@@ -80,6 +80,13 @@ INLINE __m512i narrowed(Floats first, Floats second) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(narrowed(first)), narrowed(second), 1);
 }
 
+/* 16 values, then 16 others -> the first of both, the second of both ... */
+INLINE __m512i alternating(__m512i values) {
+  static constexpr std::uint16_t ORDER[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                              8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_permutexvar_epi16(_mm512_loadu_si512(ORDER), values);
+}
+
 INLINE Floats load(const bfloat16 *from) { return widened(load_bits(from)); }
 INLINE void store(bfloat16 *to, Floats values) {
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), narrowed(values));
@@ -106,17 +113,17 @@ INLINE void scale_or_zero_32(std::uint32_t kept, Index count, const bfloat16 *fr
   _mm512_mask_storeu_epi16(to, present, narrowed(low, high));
 }
 
-/* --- products of a convolution, for either type of number --------------------------------------------------------- */
+/* --- products of a convolution ------------------------------------------------------------------------------------ */
 
-/* depth             numbers that one dot product takes from either side: neighbouring channels, or two images
- * Vector, load      16 * depth numbers
- * dot               sum + vector . depth numbers in memory, the same for all 16
- * store             16 numbers
- * store_two         two times 16 numbers, where the depth is 2 as neighbours (first, second, first ...), else `apart`
- * scatter_two       two times 16 numbers as columns: number i of both goes to row i / depth, where those of a row lie
- *                   as the dot product wants them
- */
-template <class Number> struct Products;
+/* The same, in a register: else gcc 12 fetches a vector again for some of the products that it enters. */
+INLINE Floats pinned(Floats values) {
+  __asm__("" : "+v"(values));
+  return values;
+}
+
+} // namespace
+#include "products.h"
+namespace {
 
 using Product = std::conditional_t<BFLOAT16_INSTRUCTIONS, bfloat16, float>; /* what this path multiplies */
 
@@ -132,36 +139,12 @@ template <> struct Products<bfloat16> {
   }
   INLINE static void store(bfloat16 *to, Floats values) { ::store(to, values); }
   INLINE static void store_two(bfloat16 *to, Index, Floats first, Floats second) {
-    static constexpr std::uint16_t ALTERNATING[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_loadu_si512(ALTERNATING), narrowed(first, second)));
+    _mm512_storeu_si512(to, alternating(narrowed(first, second)));
   }
   INLINE static void scatter_two(bfloat16 *to, Index row, Floats first, Floats second) {
     std::uint32_t pairs[16];
     _mm512_storeu_si512(pairs, narrowed(first, second));
     for (int i = 0; i < 8; i++, to += row) std::memcpy(to, pairs + i, 4), std::memcpy(to + 2, pairs + 8 + i, 4);
-  }
-};
-
-template <> struct Products<float> {
-  static constexpr int depth = 1;
-  using Vector = Floats;
-  INLINE static Vector load(const float *from) {
-    Vector vector = ::load(from);
-    __asm__("" : "+v"(vector)); /* else gcc 12 fetches it again for some of the products */
-    return vector;
-  }
-  INLINE static Floats dot(Floats sum, Vector vector, const float *number) {
-    return multiply_add(vector, broadcast(*number), sum);
-  }
-  INLINE static void store(float *to, Floats values) { ::store(to, values); }
-  INLINE static void store_two(float *to, Index apart, Floats first, Floats second) {
-    ::store(to, first), ::store(to + apart, second);
-  }
-  INLINE static void scatter_two(float *to, Index row, Floats first, Floats second) {
-    float a[16], b[16];
-    ::store(a, first), ::store(b, second);
-    for (int i = 0; i < 16; i++, to += row) to[0] = a[i], to[1] = b[i];
   }
 };
 

@@ -203,7 +203,11 @@ INLINE void scale_or_zero_32(std::uint32_t kept, Index count, const bfloat16 *fr
 
 /* --- products of a convolution ------------------------------------------------------------------------------------ */
 
-template <class Number> struct Products; /* see simd_avx512.h */
+INLINE Floats pinned(Floats values) { return values; } /* compilers keep it in registers by themselves, see above */
+
+} // namespace
+#include "products.h"
+namespace {
 
 using Product = std::conditional_t<BFLOAT16_INSTRUCTIONS, bfloat16, float>; /* what this path multiplies */
 
@@ -236,24 +240,6 @@ template <> struct Products<bfloat16> {
     bfloat16 a[16], b[16];
     ::store(a, first), ::store(b, second);
     for (int i = 0; i < 16; i += 2, to += row) std::memcpy(to, a + i, 4), std::memcpy(to + 2, b + i, 4);
-  }
-};
-
-template <> struct Products<float> {
-  static constexpr int depth = 1;
-  using Vector = Floats;
-  INLINE static Vector load(const float *from) { return ::load(from); }
-  INLINE static Floats dot(Floats sum, Vector vector, const float *number) {
-    return multiply_add(vector, broadcast(*number), sum);
-  }
-  INLINE static void store(float *to, Floats values) { ::store(to, values); }
-  INLINE static void store_two(float *to, Index apart, Floats first, Floats second) {
-    ::store(to, first), ::store(to + apart, second);
-  }
-  INLINE static void scatter_two(float *to, Index row, Floats first, Floats second) {
-    float a[16], b[16];
-    ::store(a, first), ::store(b, second);
-    for (int i = 0; i < 16; i++, to += row) to[0] = a[i], to[1] = b[i];
   }
 };
 

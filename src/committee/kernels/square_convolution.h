@@ -59,13 +59,10 @@ void outputs_of(const PointValues &values, Index images, int inputs, const float
   const PointValues sums(scratch, tiles, images * Vectors, 16); /* (image, row of tiles, tile, vector, 16) */
   const Index filter_point = Index{inputs} * 16;
   for (int p = 0; p < POINTS; p++) {
-    const Index all = images * tiles.with_point(p), blocks = (all + Functions::most - 1) / Functions::most;
-    for (Index block = 0, tile = 0; block < blocks; block++) {
-      const Index here = (all - tile) / (blocks - block);
+    in_equal_parts(images * tiles.with_point(p), Functions::most, [&](Index tile, Index here) {
       Functions::table[here - 1](values.first[p] + tile * 16, 0, values.part[p], filters + p * filter_point,
                                  POINTS * filter_point, 1, inputs / 16, sums.first[p] + tile * 16 * Vectors);
-      tile += here;
-    }
+    });
   }
   constexpr int step = outputs_of_tile(TRANSFORM_POINTS, Kernel);
   RowOfTiles from(sums);

@@ -6,7 +6,7 @@
 namespace {
 
 FunctionTable square_functions() {
-  return all_functions({
+  static const std::array<Function, 8> convolutions{{
       exported<by_squares::convolution>("convolution"),
       exported<by_squares::convolution_scratch>("convolution_scratch"),
       exported<by_squares::filter_numbers>("filter_numbers"),
@@ -15,13 +15,9 @@ FunctionTable square_functions() {
       exported<by_squares::weight_gradient_scratch>("weight_gradient_scratch"),
       exported<by_squares::weight_gradient_sums>("weight_gradient_sums"),
       exported<by_squares::transform_weight_gradient>("transform_weight_gradient"),
-      exported<dense<float>>("dense"),
-      exported<dense_scratch>("dense_scratch"),
-      exported<dense_gradient<float>>("dense_gradient"),
-      exported<dense_gradient_scratch>("dense_gradient_scratch"),
-      exported<dense_numbers>("dense_numbers"),
-      exported<pack_dense<float>>("pack_dense"),
-  });
+  }};
+  static const auto functions = joined(convolutions, dense_functions<float>(), layer_functions());
+  return table_of(functions);
 }
 
 } // namespace

@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include "square_convolution.h"
+#include "weight_gradient.h"
 
 namespace {
 namespace by_squares {
@@ -88,16 +89,14 @@ constexpr std::array<SumFunction, MOST_INPUTS> SUM_FUNCTIONS = all_sums(std::mak
 
 /* All sums (point, input, output) of some images. */
 void add_products(const PointValues &x, const PointValues &dy, Index images, int inputs, int outputs, float *sums) {
-  constexpr int parts = (16 + MOST_INPUTS - 1) / MOST_INPUTS;
   for (int p = 0; p < POINTS; p++, sums += Index{inputs} * outputs) {
     const Index tiles = images * x.tiles.with_point(p);
     for (int i = 0; tiles && i < inputs; i += 16)
-      for (int part = 0, at = 0, here; part < parts; part++, at += here) {
-        here = (16 - at) / (parts - part);
+      in_equal_parts(16, MOST_INPUTS, [&](Index at, Index here) {
         for (int o = 0; o < outputs; o += 16)
           SUM_FUNCTIONS[here - 1](x.first[p] + i / 16 * x.part[p] + at, dy.first[p] + o / 16 * dy.part[p], tiles,
                                   sums + (i + at) * outputs + o, outputs);
-      }
+      });
   }
 }
 
@@ -153,11 +152,7 @@ template <int Kernel> void transform_weight_gradient_of(const float *sums, float
       for (int row = 0; row < Kernel; row++) {
         Floats taps[Kernel];
         transform_tap_sums<Kernel>(half[row], taps);
-        for (int k = 0; k < Kernel; k++) {
-          float values[16], *to = gradient + ((Index{o} * Kernel + row) * Kernel + k) * inputs + c;
-          store(values, taps[k]);
-          for (int i = 0; i < 16; i++, to += Index{Kernel} * Kernel * inputs) *to = values[i];
-        }
+        store_taps<Kernel>(taps, gradient + (Index{o} * Kernel + row) * Kernel * inputs + c, inputs);
       }
     }
 }

@@ -97,7 +97,7 @@ const Path PATHS[] = {
 #ifdef COMMITTEE_NEON
     {"neon", always, always, neon_functions, false},
 #endif
-#ifdef COMMITTEE_AMX_EMULATED
+#ifdef COMMITTEE_AMX
     {"amx-emulated", has_avx512bf16, never, amx_emulated_functions, true}, /* for tests of amx.cpp */
 #endif
     {nullptr, never, never, nullptr, false}, /* an array may not be empty */

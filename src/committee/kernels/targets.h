@@ -6,7 +6,6 @@
 #if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 11))
 #define COMMITTEE_AVX512BF16
 #define COMMITTEE_AMX
-#define COMMITTEE_AMX_EMULATED
 #define COMMITTEE_AVX512
 #define COMMITTEE_AVX2
 #endif

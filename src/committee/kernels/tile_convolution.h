@@ -121,15 +121,13 @@ void convolution(const bfloat16 *x, Optional<const bfloat16> mask, const bfloat1
               scratch + padding * (pitch + inputs), pitch);
     for (int c = 0, together; c < outputs; c += 16 * together) {
       together = outputs - c >= 32 ? 2 : 1;
-      const int blocks = (line.tiles * together + 3) / 4; /* of about as many tiles */
-      for (int block = 0, tile = 0; block < blocks; block++, turn = 1 - turn) {
-        const int count = (line.tiles - tile + blocks - block - 1) / (blocks - block);
+      in_equal_parts(line.tiles, 4 / together, [&](int tile, int count) {
         FUNCTIONS[together - 1][count - 1](tiles, scratch + Index{16} * tile * inputs, number * inputs, number * pitch,
                                            filters + c / 16 * filters_of_16, filters_of_16, kernel, steps, sums[turn]);
         put(before, sums[1 - turn], line, least, outputs);
         before = {tile, count, together, y + n * y_image + c, bias.values ? bias.values + c : nullptr};
-        tile += count;
-      }
+        turn = 1 - turn;
+      });
     }
   }
   put(before, sums[1 - turn], line, least, outputs);

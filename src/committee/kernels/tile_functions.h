@@ -6,7 +6,7 @@
 namespace {
 
 template <class Tiles> FunctionTable tile_functions() {
-  return all_functions({
+  static const std::array<Function, 14> products{{
       exported<by_tiles::convolution<Tiles>>("convolution"),
       exported<by_tiles::convolution_scratch>("convolution_scratch"),
       exported<by_tiles::filter_numbers>("filter_numbers"),
@@ -21,7 +21,9 @@ template <class Tiles> FunctionTable tile_functions() {
       exported<by_tiles::dense_gradient_scratch>("dense_gradient_scratch"),
       exported<by_tiles::dense_numbers>("dense_numbers"),
       exported<by_tiles::pack_dense>("pack_dense"),
-  });
+  }};
+  static const auto functions = joined(products, layer_functions());
+  return table_of(functions);
 }
 
 } // namespace

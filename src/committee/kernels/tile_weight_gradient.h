@@ -125,10 +125,9 @@ void weight_gradient(const bfloat16 *x, const bfloat16 *dy, Optional<const bfloa
         if (bias_sums.values) store(bias_sums.values + o, add(load(bias_sums.values + o), sum));
       }
     }
-    const int taps = kernel * kernel * (outputs / 16), parts = (taps + MOST_TAPS - 1) / MOST_TAPS;
+    const int taps = kernel * kernel * (outputs / 16);
     for (int c = 0; c < inputs; c += 16)
-      for (int part = 0, tap = 0, together; part < parts; part++, tap += together) {
-        together = (taps - tap + parts - part - 1) / (parts - part);
+      in_equal_parts(taps, MOST_TAPS, [&](int tap, int together) {
         const bfloat16 *from[MOST_TAPS];
         for (int t = 0; t < together; t++) { /* where the gradient of the input's first pixel's window is */
           const int row = (tap + t) / kernel % kernel, column = (tap + t) % kernel,
@@ -138,7 +137,7 @@ void weight_gradient(const bfloat16 *x, const bfloat16 *dy, Optional<const bfloa
         }
         FUNCTIONS[together - 1](tiles, x_tiles + c / 16 * lines.group * x_image, from, count, dy_image, lines.steps,
                                 sums + (Index{c / 16} * taps + tap) * 256);
-      }
+      });
   }
 }
 

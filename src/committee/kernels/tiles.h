@@ -117,10 +117,7 @@ INLINE void transpose_16(const void *from, Index stride, void *to) {
 
 /* 16 values of each of two pixels, as pairs. Both come from memory: between registers, a half takes a shuffle more. */
 INLINE __m512i paired(const bfloat16 *first, const bfloat16 *second) {
-  static constexpr std::uint16_t ALTERNATING[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(load_bits(first)), load_bits(second), 1);
-  return _mm512_permutexvar_epi16(_mm512_loadu_si512(ALTERNATING), both);
+  return alternating(_mm512_inserti64x4(_mm512_castsi256_si512(load_bits(first)), load_bits(second), 1));
 }
 
 /* Copies values, 0 where that at `sign` is not above 0. */

@@ -213,6 +213,15 @@ void weight_gradient(const bfloat16 *x, const bfloat16 *dy, Optional<const bfloa
   });
 }
 
+/* A row's taps of 16 outputs -> gradient (output, row, column, input), from this row and the first output on. */
+template <int Kernel> INLINE void store_taps(const Floats *taps, float *gradient, Index inputs) {
+  for (int k = 0; k < Kernel; k++) {
+    float values[16], *to = gradient + k * inputs;
+    store(values, taps[k]);
+    for (int i = 0; i < 16; i++, to += Index{Kernel} * Kernel * inputs) *to = values[i];
+  }
+}
+
 /* sums (point, row, input, output) -> gradient (output, row, column, input) */
 template <int Kernel> void transform_weight_gradient_of(const float *sums, float *gradient, int inputs, int outputs) {
   const Index point = Index{Kernel} * inputs * outputs;
@@ -223,11 +232,7 @@ template <int Kernel> void transform_weight_gradient_of(const float *sums, float
         for (int p = 0; p < TRANSFORM_POINTS; p++)
           s[p] = load(sums + p * point + (Index{row} * inputs + c) * outputs + o);
         transform_tap_sums<Kernel>(s, taps);
-        for (int k = 0; k < Kernel; k++) {
-          float values[16], *to = gradient + ((Index{o} * Kernel + row) * Kernel + k) * inputs + c;
-          store(values, taps[k]);
-          for (int i = 0; i < 16; i++, to += Index{Kernel} * Kernel * inputs) *to = values[i];
-        }
+        store_taps<Kernel>(taps, gradient + (Index{o} * Kernel + row) * Kernel * inputs + c, inputs);
       }
 }
 
