@@ -15,12 +15,11 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from side_by_side import Setting, features, measure, write
+from throughput import epoch_speeds
 
 MEMBERS = (1, 2, 4, 8, 16)
 IMAGES = (4_000, 60_000, 600_000)
@@ -30,11 +29,8 @@ BOUNDS = {"members": 1.05, "images": 1.05, "pixels": 1.20}  # largest over small
 
 def point(recipe_name: str, members: int, images: int, side: int, epochs: int) -> None:
     """Print the images a second of one core, as `committee train` runs it."""
-    from committee import load_recipe, train
     from committee.data.catalog import load_dataset
     from committee.data.dataset import SealedTest, checked_images
-    from committee.training.jobs import EpochDone, Event
-    from committee.training.setting import Setting as TrainingSetting
 
     base = load_dataset("mnist-5k")
     if side == 28:
@@ -46,17 +42,8 @@ def point(recipe_name: str, members: int, images: int, side: int, epochs: int) -
     train_images = checked_images(pixels, labels, base.class_names, "bench")
     blank = np.zeros((10, side, side, 1), dtype=np.uint8)  # test images, which stay sealed
     test = SealedTest(checked_images(blank, np.arange(10), base.class_names, "bench"))
-    speeds: list[float] = []
-
-    def take(event: Event) -> None:
-        if isinstance(event, EpochDone) and event.record.epoch > 1:
-            speeds.append(event.record.images_per_second)
-
-    changes = [f"training.epochs={epochs}", f"committee.members={members}", "training.patience=0"]
-    recipe = load_recipe(recipe_name, [*changes, "holdout.kind=fraction", "holdout.fraction=0.01"])
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = replace(base, train=train_images, test=test)
-        train(dataset, recipe, Path(folder) / "run", TrainingSetting(), keep_sealed=True, on_event=take)
+    dataset = replace(base, train=train_images, test=test)
+    speeds = epoch_speeds(dataset, recipe_name, members, epochs, "holdout.kind=fraction")
     print(json.dumps({"images_per_second": statistics.mean(speeds)}))
 
 

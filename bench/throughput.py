@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -53,34 +54,42 @@ def ours(path: str, members: int = MEMBERS, name: str = "ensemble-cnn") -> None:
         members: of the committee.
         name: of the recipe.
     """
-    from committee import load_recipe, train
     from committee.data.catalog import load_dataset
     from committee.data.dataset import checked_images
     from committee.nn import devices
-    from committee.training.jobs import EpochDone, Event
-    from committee.training.setting import Setting as TrainingSetting
 
     data, base = np.load(path), load_dataset("mnist-5k")
     images, labels = data["images"][:IMAGES], data["labels"][:IMAGES]
     dataset = replace(base, train=checked_images(images, labels, base.class_names, "bench"))
-    speeds: dict[int, list[float]] = {}
+    speeds = epoch_speeds(dataset, name, members, EPOCHS)
+    at_once = members if devices.pick_device() == "cuda" else min(devices.cores(), members)
+    print(json.dumps({"images_per_second": statistics.mean(speeds) * at_once}))
+
+
+def epoch_speeds(dataset: Any, name: str, members: int, epochs: int, *changes: str) -> list[float]:
+    """Images a second of every epoch but the first of every member, trained as `committee train` does.
+
+    Args:
+        dataset: an `ImageDataset`.
+        name: of the recipe.
+        members, epochs: in the place of the recipe's.
+        changes: of other fields of the recipe, as `--set` takes them.
+    """
+    from committee import load_recipe, train
+    from committee.training.jobs import EpochDone, Event
+    from committee.training.setting import Setting as TrainingSetting
+
+    speeds: list[float] = []
 
     def take(event: Event) -> None:
         if isinstance(event, EpochDone) and event.record.epoch > 1:
-            speeds.setdefault(event.member, []).append(event.record.images_per_second)
+            speeds.append(event.record.images_per_second)
 
-    changes = [
-        f"training.epochs={EPOCHS}",
-        f"committee.members={members}",
-        "training.patience=0",
-        "holdout.fraction=0.01",
-    ]
+    fixed = [f"training.epochs={epochs}", f"committee.members={members}", "training.patience=0"]
     with tempfile.TemporaryDirectory() as folder:
-        recipe = load_recipe(name, changes)
+        recipe = load_recipe(name, [*fixed, *changes, "holdout.fraction=0.01"])
         train(dataset, recipe, Path(folder) / "run", TrainingSetting(), keep_sealed=True, on_event=take)
-    at_once = members if devices.pick_device() == "cuda" else min(devices.cores(), members)
-    mean = sum(sum(each) for each in speeds.values()) / sum(len(each) for each in speeds.values())
-    print(json.dumps({"images_per_second": mean * at_once}))
+    return speeds
 
 
 def settings(path: str, quick: bool = False) -> dict[str, list[Setting]]:

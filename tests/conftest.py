@@ -13,6 +13,7 @@ from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Recipe
 from committee.data.catalog import load_dataset
 from committee.data.dataset import ImageDataset
+from committee.kernels import binding
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +35,35 @@ def _no_network() -> Iterator[None]:
 def digits() -> ImageDataset:
     """1,797 real digits of 8x8 pixels."""
     return load_dataset("digits")
+
+
+COMPILED = [each for each in binding.PATHS if each != binding.TORCH]
+NONE = "no compiler was there at the installation, or no path is for this architecture"
+
+
+def on_every_path() -> list[object]:
+    """Each path that was compiled, skipped where this processor does not have it."""
+    paths = [
+        pytest.param(
+            each.name, marks=pytest.mark.skipif(not each.supported, reason=f"this processor has no {each.name}")
+        )
+        for each in COMPILED
+    ]
+    return [*paths] or [pytest.param("", marks=pytest.mark.skip(reason=NONE))]
+
+
+@pytest.fixture(params=[*on_every_path(), "torch"])
+def any_path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The process computes on this path, or by torch."""
+    with binding.use(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=on_every_path())
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The process computes on this path."""
+    with binding.use(request.param):
+        yield request.param
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -23,34 +22,6 @@ from committee.nn.devices import single_threaded
 from committee.nn.forward import inference_forward, training_forward, training_gradients
 from committee.nn.inference import member_probabilities
 from committee.training.optim import Adadelta, Nadam
-
-COMPILED = [each for each in binding.PATHS if each != binding.TORCH]
-NONE = "no compiler was there at the installation, or no path is for this architecture"
-
-
-def on_every_path() -> list[object]:
-    """Each path that was compiled, skipped where this processor does not have it."""
-    paths = [
-        pytest.param(
-            each.name, marks=pytest.mark.skipif(not each.supported, reason=f"this processor has no {each.name}")
-        )
-        for each in COMPILED
-    ]
-    return [*paths] or [pytest.param("", marks=pytest.mark.skip(reason=NONE))]
-
-
-@pytest.fixture(params=[*on_every_path(), "torch"])
-def any_path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The process computes on this path, or by torch."""
-    with binding.use(request.param):
-        yield request.param
-
-
-@pytest.fixture(params=on_every_path())
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The process computes on this path."""
-    with binding.use(request.param):
-        yield request.param
 
 
 def off(measured: Tensor, true: Tensor) -> float:

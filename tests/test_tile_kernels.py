@@ -10,7 +10,7 @@ from torch.nn import functional
 from committee import kernels
 from committee.kernels import binding
 
-SUPPORTED = [each.name for each in binding.PATHS if each.supported]
+SUPPORTED = binding.runnable_paths()
 TILED = [
     pytest.param(name, marks=pytest.mark.skipif(name not in SUPPORTED, reason=f"this processor has no {name}"))
     for name in ("amx", "amx-emulated")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -21,18 +21,10 @@ from committee.kernels.programs import Programs, record
 from committee.nn import devices
 from committee.nn.architectures import build
 
-PATHS = [each.name for each in binding.PATHS if each.supported and each != binding.TORCH]
 IMAGES = np.random.default_rng(0).integers(
     0, 256, (FEW_IMAGES + 4, 28, 28, 1), dtype=np.uint8
 )  # so many go another way
 RECIPES = [("ensemble-cnn", ""), ("standard", ""), ("standard", "network.backbone=vgg network.widths=[16,32,64]")]
-
-
-@pytest.fixture(params=PATHS or [pytest.param("", marks=pytest.mark.skip(reason="no kernels here"))])
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The process computes on this path."""
-    with binding.use(request.param):
-        yield request.param
 
 
 def three_members(name: str = "ensemble-cnn", changes: str = "", tta: str = "none") -> Committee:

@@ -26,7 +26,7 @@ from committee.folders.run_folder import RunFolder
 from committee.nn import devices
 from committee.nn.architectures import build
 from committee.nn.devices import single_threaded
-from committee.nn.forward import Forward, inference_forward
+from committee.nn.forward import Forward, inference_of, steps_of
 from committee.nn.inference import member_probabilities
 from committee.nn.together import forward_together
 
@@ -109,16 +109,22 @@ class Committee:
     @cached_property
     def forwards(self) -> tuple[Forward, ...]:
         """The networks as functions, which prepare their weights when they are first used."""
-        return tuple(inference_forward(network, self.device, self.precision) for network in self.networks)
+        return tuple(inference_of(steps, self.device, self.precision) for steps in self.steps)
 
     @cached_property
     def together(self) -> Forward | None:
         """The networks as one function for few images on a CPU; None where torch computes a part of them."""
-        return forward_together(self.networks, self.image_shape, self.precision)
+        return forward_together(self.networks, self.steps, self.image_shape)
+
+    @cached_property
+    def steps(self) -> tuple[list[Forward], ...]:
+        """Of each network, with its prepared weights: `forwards` and `together` share them."""
+        return tuple(steps_of(network.eval(), self.device, self.precision) for network in self.networks)
 
     def __getstate__(self) -> dict[str, object]:
         """What is pickled: everything but the functions, which are made again when they are needed."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("forwards", "together")}
+        made = ("forwards", "together", "steps")
+        return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def preparation(self, how: How = "auto") -> Preparation:
         """What makes images of one's own like the training images: the `prepare` of `committee.read_images`.

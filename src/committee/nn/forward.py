@@ -81,14 +81,18 @@ def inference_forward(network: nn.Module, device: str, precision: str) -> Forwar
     """The network, put into evaluation mode, as a function without gradients; the arguments are `training_forward`'s.
 
     An image's logits do not depend on the other images of the batch, not even in the last bit. A chain treats each
-    image by itself and pads the rows of its matrix products; torch's modules get a batch padded with copies of its last
-    image.
+    image by itself; torch's modules get a batch padded with copies of its last image.
 
     Returns:
         (image, channel, height, width) float32 raw pixels -> (image, class) float32 logits, of at most
         `inference_batch_size` images at once.
     """
-    steps, size = steps_of(network.eval(), device, precision), inference_batch_size(device)
+    return inference_of(steps_of(network.eval(), device, precision), device, precision)
+
+
+def inference_of(steps: Sequence[Forward], device: str, precision: str) -> Forward:
+    """`inference_forward` of the steps of a network in evaluation mode."""
+    size = inference_batch_size(device)
     forward = in_sequence(steps, device, precision)
     needs_padding = not all(isinstance(step, Chain) for step in steps)
 

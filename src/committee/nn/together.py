@@ -15,23 +15,24 @@ from torch import Tensor, nn
 
 from committee.kernels.programs import Programs, record
 from committee.nn import devices
-from committee.nn.forward import Chain, Forward, steps_of
+from committee.nn.forward import Chain, Forward
 from committee.nn.kernel_layers import CachedWeights
 
 
-def forward_together(networks: Sequence[nn.Module], shape: tuple[int, int, int], precision: str) -> Forward | None:
+def forward_together(
+    networks: Sequence[nn.Module], steps: Sequence[Sequence[Forward]], shape: tuple[int, int, int]
+) -> Forward | None:
     """Networks on the CPU as one function, an image at a time, the networks side by side on all cores.
 
     Args:
-        networks: alike but for their weights, which may change later; they are put into evaluation mode.
+        networks: alike but for their weights, which may change later; in evaluation mode.
+        steps: of each network, from `committee.nn.forward.steps_of`.
         shape: (height, width, channel) of an image.
-        precision: "bfloat16" or "float32".
 
     Returns:
         (image, channel, height, width) float32 raw pixels -> (image, network, class) float32 logits, bit for bit those
         of `inference_forward`; None where torch computes a part of the networks.
     """
-    steps = [steps_of(network.eval(), "cpu", precision) for network in networks]
     chains = [each[0] for each in steps if len(each) == 1 and isinstance(each[0], Chain)]
     if len(chains) < len(networks):
         return None

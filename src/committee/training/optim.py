@@ -40,34 +40,16 @@ class Eager(torch.optim.Optimizer):
     load_state_dict = eager(torch.optim.Optimizer.load_state_dict)
 
 
-class Sgd(Eager, torch.optim.SGD):
-    """As in torch."""
-
-    step = eager(torch.optim.SGD.step)
-
-
-class Adam(Eager, torch.optim.Adam):
-    """As in torch."""
-
-    step = eager(torch.optim.Adam.step)
+def eager_kind(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """An optimiser of torch, see `eager`."""
+    return type(kind.__name__, (Eager, kind), {"step": eager(kind.step)})
 
 
-class AdamW(Eager, torch.optim.AdamW):
-    """As in torch."""
-
-    step = eager(torch.optim.AdamW.step)
-
-
-class Adagrad(Eager, torch.optim.Adagrad):
-    """As in torch."""
-
-    step = eager(torch.optim.Adagrad.step)
-
-
-class RMSprop(Eager, torch.optim.RMSprop):
-    """As in torch."""
-
-    step = eager(torch.optim.RMSprop.step)
+Sgd = eager_kind(torch.optim.SGD)
+Adam = eager_kind(torch.optim.Adam)
+AdamW = eager_kind(torch.optim.AdamW)
+Adagrad = eager_kind(torch.optim.Adagrad)
+RMSprop = eager_kind(torch.optim.RMSprop)
 
 
 class Nadam(Eager, torch.optim.NAdam):
