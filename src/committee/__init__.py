@@ -14,6 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from committee.errors import torch_needed_said
 from committee.version import version
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from committee.data.catalog import load_dataset
     from committee.data.dataset import ImageDataset
     from committee.data.readers import read_images
-    from committee.ensemble.committee import Committee, load
+    from committee.ensemble.classifier import Classifier, load
+    from committee.ensemble.committee import Committee
     from committee.errors import CommitteeError
     from committee.metrics.results import Results
     from committee.runs.comparison import compare_runs
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __version__ = version
 
 _PLACES = {
+    "Classifier": "ensemble.classifier",
     "Committee": "ensemble.committee",
     "CommitteeClassifier": "sklearn",
     "CommitteeError": "errors",
@@ -44,7 +47,7 @@ _PLACES = {
     "Setting": "training.setting",
     "compare_runs": "runs.comparison",
     "evaluate": "runs.run",
-    "load": "ensemble.committee",
+    "load": "ensemble.classifier",
     "load_dataset": "data.catalog",
     "load_recipe": "config.recipe_parsing:load",
     "load_study": "config.study:load",
@@ -54,6 +57,7 @@ _PLACES = {
 }
 
 __all__ = [
+    "Classifier",
     "Committee",
     "CommitteeClassifier",
     "CommitteeError",
@@ -77,7 +81,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'committee' has no attribute {name!r}")
     module, _, attribute = _PLACES[name].partition(":")
-    return getattr(import_module(f"committee.{module}"), attribute or name)
+    with torch_needed_said():
+        return getattr(import_module(f"committee.{module}"), attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,8 @@ The command line prints the message of a `CommitteeError` and exits with status 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -68,6 +70,24 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         raise MissingExtraError(
             f"{purpose} needs the package {package}, which is not installed; "
             f"install it with: pip install 'committee[{extra}]'"
+        ) from error
+
+
+@contextmanager
+def torch_needed_said() -> Iterator[None]:
+    """PyTorch is left out where a committee only answers; what needs it says so in one sentence.
+
+    Raises:
+        MissingExtraError: torch was imported within and is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError(
+            "training, and whatever opens a run folder, needs the package torch, which is not installed; install it "
+            "with: pip install 'committee[train]'"
         ) from error
 
 

@@ -166,8 +166,8 @@ def data_augment(
 ) -> None:
     """A picture of what RECIPE's augmentation does to images of DATA: everything together, then each change alone."""
     from committee.config import recipe_parsing
+    from committee.data.augment import augmented_pictures
     from committee.data.catalog import load_dataset
-    from committee.data.summary import augmented_pictures
     from committee.report import image_plots, style
 
     chosen = recipe_parsing.load(recipe, changes, mirror=mirror)

@@ -20,7 +20,7 @@ import click
 from committee.cli import ends
 from committee.config.record import Record
 from committee.data.read_options import ReadOptions
-from committee.errors import CommitteeError
+from committee.errors import CommitteeError, torch_needed_said
 from committee.names import visible
 from committee.terminal import say
 
@@ -44,7 +44,7 @@ class Group(click.Group):
             sys.stdout.reconfigure(errors="backslashreplace")
         with ends.stopped_once():
             try:
-                with click_errors_as_text():
+                with click_errors_as_text(), torch_needed_said():
                     return super().invoke(context)
             except CommitteeError as error:
                 say(f"Error: {error}", err=True)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from committee import kernels
 from committee.config.recipe import Augmentation
+from committee.data.dataset import ImageDataset, Pixels
+from committee.rng import torch_generator
 
 KNOTS = 4  # intervals between the control points that bend an image, along each side
 
@@ -158,3 +162,39 @@ def _uniform(count: int, low: float, high: float, like: Tensor, generator: torch
 def _sign(count: int, random: bool, like: Tensor, generator: torch.Generator) -> Tensor:
     drawn = _uniform(count, 0.0, 1.0, like, generator)
     return torch.where(drawn < 0.5, -1.0, 1.0) if random else torch.ones_like(drawn)
+
+
+def augmented_pictures(
+    dataset: ImageDataset, settings: Augmentation, seed: int, draws: int = 9
+) -> list[tuple[str, Pixels]]:
+    """What an augmentation does to training images: rows of an image and changed copies of it.
+
+    The first rows show the first image of each of the first six classes with all changes together; where there are
+    several changes, further rows show each of them alone on the last of these images.
+
+    Args:
+        dataset: where the images come from.
+        settings: the augmentation.
+        seed: of the augmentation.
+        draws: how many changed copies a row has.
+
+    Returns:
+        For each row its name and (1 + draws, height, width, channel) in the data set's type, the original first.
+    """
+    labels = dataset.train.labels
+    firsts = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:6]]
+    off = Augmentation(fill=settings.fill, zoom_axes=settings.zoom_axes)
+    alone = {name: off.model_copy(update={name: value}) for name, value in settings.changes.items()}
+    rows = [(dataset.class_names[labels[first]], first, settings) for first in firsts]
+    rows += [(f"{name.replace('_', ' ')} alone", firsts[-1], each) for name, each in alone.items()] * (len(alone) > 1)
+    return [
+        (name, _draws(dataset.train.pixels[first], each, torch_generator(seed, "augmented", number), draws))
+        for number, (name, first, each) in enumerate(rows)
+    ]
+
+
+def _draws(image: Pixels, settings: Augmentation, generator: torch.Generator, draws: int) -> Pixels:
+    """An image (height, width, channel) and changed copies of it."""
+    batch = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).repeat(draws, 1, 1, 1)
+    changed = augment(batch, settings, generator).permute(0, 2, 3, 1).round().numpy().astype(image.dtype)
+    return cast(Pixels, np.concatenate([image[None], changed]))

@@ -27,7 +27,7 @@ from committee.data.near_duplicates import (
     one_thread,
     reduced,
 )
-from committee.errors import counted
+from committee.data.summary import leak_note
 
 Part = Literal["train", "test"]
 KindName = Literal[
@@ -221,17 +221,6 @@ def quick_notes(dataset: ImageDataset) -> tuple[str, ...]:
     if small:
         found.append(line("small class", small))
     return tuple(found)
-
-
-def leak_note(duplicates: int, test_images: int) -> list[str]:
-    """A note about test images that are among the training images, too."""
-    if not duplicates:
-        return []
-    verb = "is" if duplicates == 1 else "are"
-    return [
-        f"{duplicates:,} of {counted(test_images, 'test image')} {verb} also in the training part, identical in every "
-        "pixel and in class, so test figures are too favourable"
-    ]
 
 
 def _small_classes(dataset: ImageDataset) -> Iterator[Finding]:

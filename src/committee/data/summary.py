@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
-import torch
 from pydantic import ConfigDict
 
-from committee.config.recipe import Augmentation
 from committee.config.record import Record
-from committee.data.augment import augment
-from committee.data.check import leak_note
 from committee.data.dataset import ImageDataset, Pixels
 from committee.data.read_options import ReadOptions, ValueRange
-from committee.rng import torch_generator
+from committee.errors import counted
 
 
 class ClassCount(Record):
@@ -134,6 +130,17 @@ def _untested(class_names: Sequence[str], train_counts: Sequence[int], test_coun
     return [f"the test part has no images of {len(missing)} classes ({named}), so test figures say nothing about them"]
 
 
+def leak_note(duplicates: int, test_images: int) -> list[str]:
+    """A note about test images that are among the training images, too."""
+    if not duplicates:
+        return []
+    verb = "is" if duplicates == 1 else "are"
+    return [
+        f"{duplicates:,} of {counted(test_images, 'test image')} {verb} also in the training part, identical in every "
+        "pixel and in class, so test figures are too favourable"
+    ]
+
+
 def sample_pictures(dataset: ImageDataset, per_class: int = 12) -> tuple[Pixels, Pixels]:
     """The first training images of each class, and each class's mean training image.
 
@@ -155,39 +162,3 @@ def sample_pictures(dataset: ImageDataset, per_class: int = 12) -> tuple[Pixels,
         if len(positions):
             means[c] = np.rint(pixels[positions].mean(axis=0, dtype=np.float64))
     return samples, means
-
-
-def augmented_pictures(
-    dataset: ImageDataset, settings: Augmentation, seed: int, draws: int = 9
-) -> list[tuple[str, Pixels]]:
-    """What an augmentation does to training images: rows of an image and changed copies of it.
-
-    The first rows show the first image of each of the first six classes with all changes together; where there are
-    several changes, further rows show each of them alone on the last of these images.
-
-    Args:
-        dataset: where the images come from.
-        settings: the augmentation.
-        seed: of the augmentation.
-        draws: how many changed copies a row has.
-
-    Returns:
-        For each row its name and (1 + draws, height, width, channel) in the data set's type, the original first.
-    """
-    labels = dataset.train.labels
-    firsts = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:6]]
-    off = Augmentation(fill=settings.fill, zoom_axes=settings.zoom_axes)
-    alone = {name: off.model_copy(update={name: value}) for name, value in settings.changes.items()}
-    rows = [(dataset.class_names[labels[first]], first, settings) for first in firsts]
-    rows += [(f"{name.replace('_', ' ')} alone", firsts[-1], each) for name, each in alone.items()] * (len(alone) > 1)
-    return [
-        (name, _draws(dataset.train.pixels[first], each, torch_generator(seed, "augmented", number), draws))
-        for number, (name, first, each) in enumerate(rows)
-    ]
-
-
-def _draws(image: Pixels, settings: Augmentation, generator: torch.Generator, draws: int) -> Pixels:
-    """An image (height, width, channel) and changed copies of it."""
-    batch = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).repeat(draws, 1, 1, 1)
-    changed = augment(batch, settings, generator).permute(0, 2, 3, 1).round().numpy().astype(image.dtype)
-    return cast(Pixels, np.concatenate([image[None], changed]))

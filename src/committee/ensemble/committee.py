@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from committee.config.recipe import Recipe
 from committee.data.dataset import Pixels
-from committee.data.prepare import How, Preparation
 from committee.data.read_options import ValueRange
-from committee.data.readers import ImagesRead, read_images
+from committee.ensemble.classifier import Answers, Classifier
 from committee.ensemble.combine import CombinationRule
-from committee.errors import DataError, RunError
+from committee.errors import RunError
 from committee.folders.records import ImagesRecord
 from committee.folders.run_check import member_weights
 from committee.folders.run_folder import RunFolder
+from committee.metrics.familiarity import doubt_of, measured
 from committee.nn import devices
 from committee.nn.architectures import build
 from committee.nn.devices import single_threaded
@@ -34,7 +34,7 @@ FEW_IMAGES = 16  # fewer go through all members together, one by one: Python's t
 
 
 @dataclass(frozen=True, repr=False)
-class Committee:
+class Committee(Classifier):
     """Members that predict images together.
 
     Attributes:
@@ -66,6 +66,18 @@ class Committee:
             f"<Committee of {len(self.networks)}: {size} images in {len(self.class_names)} classes, on {self.device}>"
         )
 
+    def answer(self, pixels: Pixels) -> Answers:
+        """What the committee says about images (image, height, width, channel).
+
+        Raises:
+            DataError: images of another shape or bit depth than the members were trained on.
+            RunError: a member answers with numbers that are not finite.
+        """
+        members = self.member_probabilities(pixels)
+        known = self.images.familiarity
+        familiar = known.familiar(measured(pixels, doubt_of(members))) if known else np.full(len(pixels), np.nan)
+        return Answers(self.rule.predict(members), members, np.asarray(familiar, np.float64))
+
     def member_probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Each member's probabilities: (image, height, width, channel) -> (member, image, class) float32.
 
@@ -76,12 +88,7 @@ class Committee:
             DataError: images of another shape or bit depth than the members were trained on.
             RunError: a member answers with numbers that are not finite.
         """
-        expected = np.uint8 if self.pixel_range == 255 else np.uint16
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != self.image_shape or pixels.dtype != expected:
-            raise DataError(
-                f"images must be an array (image, {', '.join(map(str, self.image_shape))}) of {np.dtype(expected)}; "
-                f"got {pixels.shape} of {pixels.dtype}; Committee.read_images converts files and arrays"
-            )
+        self.check_form(pixels)
         if len(pixels) == 0:
             return np.empty((len(self.networks), 0, len(self.class_names)), dtype=np.float32)
 
@@ -125,52 +132,6 @@ class Committee:
         """What is pickled: everything but the functions, which are made again when they are needed."""
         made = ("forwards", "together", "steps")
         return {name: value for name, value in self.__dict__.items() if name not in made}
-
-    def preparation(self, how: How = "auto") -> Preparation:
-        """What makes images of one's own like the training images: the `prepare` of `committee.read_images`.
-
-        Args:
-            how: "digits" makes writing on a photograph like the training images, as MNIST's makers did; "auto" does so
-                where the training images are writing in a frame of its own and an image is not; "as-is" resizes only.
-
-        Raises:
-            DataError: "digits" for a committee of other images.
-        """
-        return Preparation(self.image_shape, self.pixel_range, self.images.writing, how)
-
-    def read_images(self, paths: Sequence[str | Path], prepare: How | Preparation = "auto") -> ImagesRead:
-        """Files to classify, in the form of the training images; see `committee.read_images`.
-
-        Args:
-            paths: image files, folders, zips, arrays or tables.
-            prepare: as in `preparation`, or its result.
-
-        Raises:
-            DataError: none of the images can be read, or a path does not exist.
-        """
-        return read_images(
-            paths,
-            image_shape=self.image_shape,
-            pixel_range=self.pixel_range,
-            value_range=self.value_range,
-            prepare=prepare if isinstance(prepare, Preparation) else self.preparation(prepare),
-        )
-
-    def predict_proba(self, pixels: Pixels) -> NDArray[np.float64]:
-        """The committee's probabilities: (image, height, width, channel) -> (image, class).
-
-        Raises:
-            DataError: images of another shape or bit depth than the members were trained on.
-        """
-        return self.rule.predict(self.member_probabilities(pixels))
-
-    def predict(self, pixels: Pixels) -> list[str]:
-        """The name of each image's most probable class.
-
-        Raises:
-            DataError: images of another shape or bit depth than the members were trained on.
-        """
-        return [self.class_names[choice] for choice in self.predict_proba(pixels).argmax(axis=1)]
 
 
 def load(run: str | Path, *, device: str = "auto") -> Committee:

@@ -14,14 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
 from committee import disk
 from committee.config.record import Record
@@ -29,6 +27,9 @@ from committee.config.renames import Table
 from committee.errors import RunError
 from committee.folders import parsing
 from committee.folders.parsing import Stored
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LARGEST_NPZ = 128 * 2**20  # bytes of its arrays, unless they have at most `DENSEST_NPZ` for a byte of the file
 DENSEST_NPZ = 20
@@ -272,6 +273,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def tensors_as_bytes(tensors: Mapping[str, Tensor], numbers: Mapping[str, JsonValue] | None = None) -> bytes:
     """The content of a safetensors file; `numbers` go into its header as JSON."""
+    from safetensors.torch import save  # torch, which only what has to do with weights needs
+
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return save(plain, {"numbers": json.dumps(numbers)} if numbers is not None else None)
 
@@ -286,6 +289,8 @@ def read_tensors(path: Path, expected: Mapping[str, Stored] | None = None) -> di
     Raises:
         RunError: it is missing, damaged, or holds other tensors.
     """
+    from safetensors.torch import load
+
     with opened(path) as (file, size):
         found, _ = parsing.tensor_header(file, size, path)
         for name in () if expected is None else (*expected, *found):
@@ -312,6 +317,8 @@ def tensors_from_bytes(content: bytes, path: Path) -> tuple[dict[str, Tensor], d
     Raises:
         RunError: it is damaged, or has no numbers.
     """
+    from safetensors.torch import load
+
     _, texts = parsing.tensor_header(io.BytesIO(content), len(content), path.name)
     numbers = parsing.json_value(
         texts.get("numbers", "").encode(), f"{path.name}: numbers", constants=("NaN", "Infinity", "-Infinity")

@@ -17,7 +17,7 @@ from committee import disk
 from committee.config.record import Record
 from committee.data.dataset import Pixels
 from committee.data.prepare import Preparation
-from committee.ensemble.committee import Committee
+from committee.ensemble.classifier import Answers, Classifier
 from committee.errors import CommitteeError, counted, require
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.metrics.formatting import percent
@@ -87,23 +87,24 @@ class Predictions:
         ]
 
 
-def predict(committee: Committee, names: Sequence[str], pixels: Pixels) -> Predictions:
+def predict(committee: Classifier, names: Sequence[str], pixels: Pixels) -> Predictions:
     """Predict images (image, height, width, channel)."""
-    members = committee.member_probabilities(pixels)
-    combined = committee.rule.predict(members)
-    choices = combined.argmax(axis=1)
-    disagreement = (members.argmax(axis=2) != choices).mean(axis=0)
-    if len(members) == 1:
+    return of_answers(committee, names, pixels, committee.answer(pixels))
+
+
+def of_answers(committee: Classifier, names: Sequence[str], pixels: Pixels, answers: Answers) -> Predictions:
+    """A committee's answers about images (image, height, width, channel) as predictions."""
+    choices = answers.probabilities.argmax(axis=1)
+    disagreement = (answers.members.argmax(axis=2) != choices).mean(axis=0)
+    if len(answers.members) == 1:
         disagreement = np.full(len(names), np.nan)
-    known = committee.images.familiarity
-    if known is None:
-        familiar, found, reason = np.full(len(names), np.nan), np.empty(0, np.int64), ""
-    else:
-        measures = measured(pixels, doubt_of(members))
-        familiar = known.familiar(measures)
-        found = known.unlike(familiar)
-        reason = known.reason({name: values[found] for name, values in measures.items()}) if len(found) else ""
-    return Predictions(names, committee.class_names, combined, disagreement, familiar, found, reason)
+    found, reason, known = np.empty(0, np.int64), "", committee.images.familiarity
+    if known is not None:
+        found = known.unlike(answers.familiar)
+        reason = known.reason(measured(pixels[found], doubt_of(answers.members[:, found]))) if len(found) else ""
+    return Predictions(
+        names, committee.class_names, answers.probabilities, disagreement, answers.familiar, found, reason
+    )
 
 
 def remarks(predictions: Predictions, preparation: Preparation) -> list[str]:

@@ -1,0 +1,1 @@
+"""A committee as a server: programs ask it by HTTP, people by the page."""

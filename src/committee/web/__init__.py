@@ -1,0 +1,1 @@
+"""The page: its files, and what of a run it shows."""
