@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from committee.cli import ends
-from committee.cli.options import data_dir_option, example, run_argument
+from committee.cli.options import data_dir_option, example, not_sure_options, run_argument
 from committee.errors import CommitteeError, counted
 from committee.terminal import say
+
+if TYPE_CHECKING:
+    from committee.ensemble.classifier import Classifier
+    from committee.metrics.conformal import NotSure
 
 
 @click.command()
@@ -17,8 +22,20 @@ from committee.terminal import say
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("data", required=False)
 @data_dir_option
-@example("committee export runs/mnist-5k-standard-seed0 digits.onnx")
-def export(run: Path, out: Path, data: str | None, data_dir: Path | None) -> None:
+@not_sure_options
+@example(
+    "committee export runs/mnist-5k-standard-seed0 digits.onnx\n"
+    "committee export RUN digits.onnx --coverage .99 --precision .999"
+)
+def export(
+    run: Path,
+    out: Path,
+    data: str | None,
+    data_dir: Path | None,
+    coverage: float | None,
+    precision: float | None,
+    by_class: bool,
+) -> None:
     """Export RUN, or a study's model, to OUT, one file that answers without this program, and prove that it does.
 
     OUT is NAME.onnx: raw pixels in, probabilities, every member's vote and familiar out; scaling, members, combination
@@ -26,8 +43,12 @@ def export(run: Path, out: Path, data: str | None, data_dir: Path | None) -> Non
     at the corners of the input space, and nothing is written where they disagree. The proof is part of the file, and
     stands in NAME.proof.json beside it.
 
+    With --coverage the file also gives a prediction set for each image, in_set, that has the true class as often as
+    promised; with --precision also abstain, which says where there should be no answer.
+
     DATA says where the data set is now, if it was moved. predict takes the file in place of RUN.
     """
+    from committee.ensemble.not_sure import not_sure
     from committee.export.onnx_file import export as exported
     from committee.folders.run_folder import RunFolder
     from committee.runs.reloading import dataset_of
@@ -37,7 +58,7 @@ def export(run: Path, out: Path, data: str | None, data_dir: Path | None) -> Non
     folder = RunFolder.finished(run, or_model=True)
     dataset = dataset_of(folder, data, data_dir)
     say(f"Exporting, and comparing the answers for {counted(len(dataset.train), 'training image')} ...", err=True)
-    file = exported(folder, dataset)
+    file = exported(folder, dataset, not_sure(folder, coverage, precision, by_class=by_class))
     path = file.write(out)
     proof = file.proof
     say(f"{out}: {counted(file.record.members, 'member')}, {len(file.content):,} bytes.")
@@ -47,14 +68,51 @@ def export(run: Path, out: Path, data: str | None, data_dir: Path | None) -> Non
         f"{max(proof.training_images.probabilities, proof.corners.probabilities):.1e}; alone or in company by at most "
         f"{proof.alone.probabilities:.1e}."
     )
-    if (precision := proof.training_precision) is not None:
+    if (other := proof.training_precision) is not None:
         say(
-            f"The run itself answers in bfloat16, the file in float32: {counted(precision.labels, 'label')} of "
-            f"{precision.images:,} training images differ between these, probabilities by at most "
-            f"{precision.probabilities:.2g}."
+            f"The run itself answers in bfloat16, the file in float32: {counted(other.labels, 'label')} of "
+            f"{other.images:,} training images differ between these, probabilities by at most "
+            f"{other.probabilities:.2g}."
         )
     say(f"Proof: {path}")
     ends.note_missing_members(run)
+
+
+def not_sure_of(
+    run: Path, committee: Classifier, coverage: float | None, precision: float | None, *, by_class: bool
+) -> NotSure | None:
+    """What a committee may say instead of one class; an exported one what it was exported with.
+
+    Raises:
+        CommitteeError: an exported committee was exported with something else.
+    """
+    from committee.ensemble.onnx_committee import OnnxCommittee
+
+    if isinstance(committee, OnnxCommittee):
+        held = committee.record.not_sure
+        sets, abstention = (held.sets, held.abstention) if held else (None, None)
+        there = (sets.coverage if sets else None, abstention.precision if abstention else None)
+        asked = (coverage or there[0], precision or there[1])
+        if there != asked or (by_class and sets and not sets.by_class):
+            raise CommitteeError(
+                f"{run} was exported with {_words(*there)} and was asked for {_words(*asked)}"
+                f"{' for every class' if by_class else ''}; ask for the former, or export again with these options"
+            )
+        return held
+    if coverage is None and precision is None:
+        return None
+    from committee.ensemble.not_sure import not_sure
+    from committee.folders.run_folder import RunFolder
+
+    return not_sure(RunFolder.finished(run, or_model=True), coverage, precision, by_class=by_class)
+
+
+def _words(coverage: float | None, precision: float | None) -> str:
+    parts = [
+        *([f"a coverage of {coverage:g}"] if coverage else []),
+        *([f"a precision of {precision:g}"] if precision else []),
+    ]
+    return " and ".join(parts) or "neither coverage nor precision"
 
 
 def verify_export(path: Path, data: str | None, data_dir: Path | None) -> None:

@@ -12,8 +12,18 @@ import click
 
 from committee import disk
 from committee.cli import ends
+from committee.cli import export as exports
 from committee.cli.export import verify_export
-from committee.cli.options import data_dir_option, device_option, example, json_option, key_type, run_argument, run_type
+from committee.cli.options import (
+    data_dir_option,
+    device_option,
+    example,
+    json_option,
+    key_type,
+    not_sure_options,
+    run_argument,
+    run_type,
+)
 from committee.errors import CommitteeError, counted
 from committee.terminal import console, say
 
@@ -65,8 +75,23 @@ def show(folder: RunFolder, as_json: bool) -> None:
     "resizes.",
 )
 @device_option
-@example("committee predict runs/mnist-5k-standard-seed0 digit.png\ncommittee predict RUN images/ --out answers.csv")
-def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None, prepare: How, device: str) -> None:
+@not_sure_options
+@example(
+    "committee predict runs/mnist-5k-standard-seed0 digit.png\n"
+    "committee predict RUN images/ --out answers.csv\n"
+    "committee predict RUN images/ --coverage .99 --precision .999"
+)
+def predict(
+    run: Path,
+    paths: Sequence[Path],
+    form: str | None,
+    out: Path | None,
+    prepare: How,
+    device: str,
+    coverage: float | None,
+    precision: float | None,
+    by_class: bool,
+) -> None:
     """Classify images with the committee of RUN.
 
     PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet, IDX or other files of the
@@ -76,6 +101,10 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     The column familiar says whether an image is of the kind that the committee knows: the share of the training images,
     predicted out of fold, that were at least as unusual. It is spread evenly from 0 to 1 for images of that kind, and
     near 0 for others.
+
+    With --coverage, each image gets a set of classes that has the true one as often as promised; with --precision,
+    answers that are not certain enough are marked as none. Both are calibrated on the out-of-fold images of RUN; an
+    exported committee has those that committee export was asked for.
 
     Images that cannot be read are listed on standard error and at the end of files; the others are classified, and the
     exit code is 3.
@@ -91,7 +120,8 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     images = committee.read_images(paths, preparation)
     for note in images.notes:
         say(f"Note: {note}", err=True)
-    answers = predictions.predict(committee, images.names, images.pixels)
+    unsure = exports.not_sure_of(run, committee, coverage, precision, by_class=by_class)
+    answers = predictions.predict(committee, images.names, images.pixels, unsure)
     predictions.write(replace(answers, unreadable=images.unreadable), form, out)
     if not is_exported(run):
         ends.note_missing_members(run)

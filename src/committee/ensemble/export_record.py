@@ -7,6 +7,7 @@ from pydantic import Field
 from committee.config.record import Record
 from committee.data.read_options import ValueRange
 from committee.folders.records import Combination, ImagesRecord, ScoreSummary
+from committee.metrics.conformal import NotSure
 
 KEY = "committee"
 
@@ -103,6 +104,7 @@ class ExportRecord(Record):
         test_openings: how often the test images were opened.
         preparation: what happens to an image before it comes in.
         opset: of ONNX.
+        not_sure: what it says instead of one class, by the outputs `in_set` and `abstain`.
         committee: the version that exported it.
     """
 
@@ -130,5 +132,6 @@ class ExportRecord(Record):
     preparation: str = PREPARATION
     opset: int
     committee: str
+    not_sure: NotSure | None = None
     quantization: Quantization | None = None
     proof: Proof | None = None

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from committee.ensemble.committee import Committee
 from committee.errors import require
+from committee.metrics.conformal import NotSure
 from committee.metrics.familiarity import FIXED, TAIL, Distribution, Familiarity, fixed
 
 OPSET = 20
@@ -32,8 +33,14 @@ SMALLEST = 1e-12  # probabilities are at least this before their logarithm is ta
 class ExportedCommittee(nn.Module):
     """(image, height, width, channel) pixels -> the outputs that this module describes."""
 
-    def __init__(self, committee: Committee) -> None:
+    least: Tensor
+
+    def __init__(self, committee: Committee, unsure: NotSure | None = None) -> None:
         super().__init__()
+        self.sets, self.abstention = (unsure.sets, unsure.abstention) if unsure else (None, None)
+        if self.sets:
+            self.register_buffer("least", torch.tensor(self.sets.least, dtype=torch.float32))
+        self.outputs = [*OUTPUTS, *(["in_set"] if self.sets else []), *(["abstain"] if self.abstention else [])]
         self.networks = nn.ModuleList(exportable(network) for network in committee.networks)
         self.pixel_range = committee.pixel_range
         self.mirrored = committee.tta == "horizontal_flip"
@@ -47,7 +54,14 @@ class ExportedCommittee(nn.Module):
         probabilities = self.combine(members)
         unknown = torch.full_like(probabilities[:, 0], torch.nan)
         familiar = self.familiar(images, members) if self.familiar else unknown
-        return probabilities, members, familiar, probabilities.argmax(1)
+        label = probabilities.argmax(1)
+        answers: tuple[Tensor, ...] = (probabilities, members, familiar, label)
+        if self.sets:
+            most_probable = label[:, None] == torch.arange(probabilities.shape[1])
+            answers = (*answers, (probabilities >= self.least) | most_probable)
+        if self.abstention:
+            answers = (*answers, probabilities.amax(1) < self.abstention.least)
+        return answers
 
     def members(self, pixels: Tensor) -> Tensor:
         """(image, height, width, channel) float32 -> (member, image, class)."""
@@ -169,15 +183,15 @@ class Familiar(nn.Module):
         }
 
 
-def onnx_bytes(committee: Committee) -> bytes:
-    """A committee as an ONNX file without metadata.
+def onnx_bytes(committee: Committee, unsure: NotSure | None = None) -> bytes:
+    """A committee, with its prediction sets and when it abstains, as an ONNX file without metadata.
 
     Raises:
         MissingExtraError: the packages onnx and onnxscript are not installed.
     """
     for name in ("onnx", "onnxscript"):
         require(name, extra="export", purpose="Exporting to ONNX")
-    module = ExportedCommittee(committee).eval()
+    module = ExportedCommittee(committee, unsure).eval()
     kind = torch.uint8 if committee.pixel_range == 255 else torch.uint16
     images = torch.zeros((2, *committee.image_shape), dtype=kind)
     batch = torch.export.Dim("image", min=1)
@@ -185,7 +199,7 @@ def onnx_bytes(committee: Committee) -> bytes:
         program = torch.onnx.export(
             torch.export.export(module, (images,), dynamic_shapes={INPUT: {0: batch}}),
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=module.outputs,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,

@@ -17,6 +17,7 @@ from committee.export.proof import Proven, prove
 from committee.export.proof_file import write_proof
 from committee.folders.folder import kind_of
 from committee.folders.run_folder import RunFolder
+from committee.metrics.conformal import NotSure
 from committee.version import version
 
 
@@ -45,12 +46,18 @@ class Exported:
         return write_proof(path, self.proven)
 
 
-def export(folder: RunFolder, dataset: ImageDataset, progress: Callable[[int], None] = lambda done: None) -> Exported:
+def export(
+    folder: RunFolder,
+    dataset: ImageDataset,
+    unsure: NotSure | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Exported:
     """Export a finished run and prove it on all of its training images.
 
     Args:
         folder: of the run, or of a study's model.
         dataset: its data; the test images stay sealed.
+        unsure: its prediction sets and when it abstains.
         progress: is told how many training images are done.
 
     Raises:
@@ -60,9 +67,8 @@ def export(folder: RunFolder, dataset: ImageDataset, progress: Callable[[int], N
     require("onnxruntime", extra="export", purpose="The proof of an export")
     trained = committee_of(folder, folder.committee.members, "cpu")
     reference = in_float32(trained)
-    return proven(
-        onnx_bytes(reference), record_of(folder, reference), reference, trained, dataset.train.pixels, progress
-    )
+    record = record_of(folder, reference).model_copy(update={"not_sure": unsure})
+    return proven(onnx_bytes(reference, unsure), record, reference, trained, dataset.train.pixels, progress)
 
 
 def proven(
