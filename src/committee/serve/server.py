@@ -1,0 +1,238 @@
+"""A server from its start to its end: sockets, loading, SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from committee.errors import CommitteeError
+from committee.serve.app import State, make_app
+from committee.serve.corrections import Corrections, writable
+from committee.serve.guard import Access
+from committee.serve.limits import ServeLimits
+from committee.serve.page_files import page_files
+from committee.serve.protocol import SWEEP, BoundedProtocol, bounded
+from committee.serve.served import open_served
+
+GRACE = 0.3
+"""Seconds in which idle connections are still answered once the server is to end: a request may be on its way."""
+
+SPARE_FILES = 128
+"""Files that the process may need beside its connections."""
+
+SWITCH = 0.001
+"""Seconds that the worker's Python may run before the event loop gets its turn; Python's own are 0.005."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What a server is to be.
+
+    Attributes:
+        model: a run folder, a bundle or an .onnx file.
+        host, port: where it listens; port 0 takes a free one.
+        access: who may ask.
+        limits: its bounds.
+        corrections: the folder for corrections; None for none.
+        device: where a run's committee predicts.
+    """
+
+    model: Path
+    host: str
+    port: int
+    access: Access
+    limits: ServeLimits
+    corrections: Path | None
+    device: str
+
+
+def serve(
+    options: ServeOptions,
+    started: Callable[[str, int], None],
+    ready: Callable[[State], None],
+    log: Callable[[str], None] | None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C comes, which is raised as in any command once all accepted requests are answered.
+
+    Args:
+        options: what and where.
+        started: is told the address and the port as soon as it listens.
+        ready: is called once what answers is loaded.
+        log: is told a line for each request.
+
+    Raises:
+        CommitteeError: the address cannot be had, or what is to be served cannot be loaded.
+    """
+    with listening(options.host, options.port) as listener:
+        asyncio.run(_serve(options, listener, started, ready, log))
+
+
+async def _serve(
+    options: ServeOptions,
+    listener: socket.socket,
+    started: Callable[[str, int], None],
+    ready: Callable[[State], None],
+    log: Callable[[str], None] | None,
+) -> None:
+    warnings.simplefilter("ignore")  # Pillow's remarks about odd but readable files; not per thread, so once for all
+    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler() if log is None else _Lines(log))
+    sys.setswitchinterval(SWITCH)
+    limits = options.limits
+    state = State(limits)
+    app = make_app(state, options.access, page_files(), log)
+    config = uvicorn.Config(
+        app,
+        http=bounded(limits, room_for(limits.connections)),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=min(limits.connections, 1024),
+        timeout_keep_alive=max(1, round(limits.keep_alive)),
+        timeout_graceful_shutdown=max(1, round(limits.end_seconds)),
+        h11_max_incomplete_event_size=2**16,
+    )
+    server = Server(config, state)
+    started(*listener.getsockname()[:2])
+
+    async def load() -> None:
+        served = await asyncio.to_thread(
+            open_served, options.model, limits, device=options.device, corrections=options.corrections is not None
+        )
+        folder = options.corrections
+        state.start(served, Corrections(folder, served.info, limits) if folder else None)
+        ready(state)
+
+    loading = asyncio.create_task(load())
+    loading.add_done_callback(lambda task: server.stop() if not task.cancelled() and task.exception() else None)
+    sweeping = asyncio.create_task(server.sweep())
+    try:
+        await server.serve([listener])
+    finally:
+        sweeping.cancel()
+        if state.batcher:
+            state.batcher.close()
+        state.pool.shutdown(wait=False, cancel_futures=True)
+        if loading.done():
+            loading.result()
+        loading.cancel()
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server, which takes what the kernel has accepted before it stops to listen."""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self.state = state
+
+    def stop(self) -> None:
+        """End as after a signal, without one."""
+        self.should_exit = True
+
+    async def sweep(self) -> None:
+        """Close connections whose clients are too slow, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = loop.time()  # time.monotonic, as in the connections
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.sweep(now)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what was accepted, then close everything.
+
+        Connections wait in the kernel until they are taken: a last turn of the event loop takes all of them before the
+        socket is closed. Idle connections get a moment for a request that is on its way; each answer is now the last.
+        """
+        self.state.ending = True
+        for connection in self.server_state.connections:
+            if isinstance(connection, BoundedProtocol):
+                connection.end()
+        config_class = self.config.http_protocol_class
+        if isinstance(config_class, type) and issubclass(config_class, BoundedProtocol):
+            config_class.ending = True
+        await asyncio.sleep(GRACE)
+        for server in self.servers:
+            server.close()
+        for each in sockets or ():
+            each.close()
+        await asyncio.sleep(0)
+        await super().shutdown(None)
+
+
+class _Lines(logging.Handler):
+    """Uvicorn's remarks, a line each."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        super().__init__()
+        self.log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A remark."""
+        self.log(record.getMessage())
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int):  # type: ignore[no-untyped-def]
+    """A socket that is bound to an address.
+
+    Raises:
+        CommitteeError: it is taken, or no address of this machine.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise CommitteeError(
+            f"--host must be an address of this machine, got {host!r} ({error.strerror}); correct it"
+        ) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        yield listener
+    except OSError as error:
+        raise CommitteeError(
+            f"{host} port {port} cannot be listened on ({error.strerror}); give another --port, or 0 for a free one"
+        ) from None
+    finally:
+        listener.close()
+
+
+def room_for(connections: int) -> int:
+    """As many connections as the process may have files for, at most this; its limit is raised as far as it goes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return min(connections, 400)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return connections if soft == resource.RLIM_INFINITY else max(8, min(connections, soft - SPARE_FILES))
+
+
+def corrections_folder(given: Path | None, model: Path) -> tuple[Path | None, str | None]:
+    """Where corrections are stored, and what must be said of it: None where the folder cannot be written."""
+    folder = given or model.resolve().with_name(
+        f"{model.resolve().stem if model.is_file() else model.resolve().name}-corrections"
+    )
+    if writable(folder):
+        return folder, None
+    return None, f"{folder} cannot be written, so that no corrections are stored; --corrections FOLDER names another"
