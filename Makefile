@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 	$(BIN)/committee train mnist-5k --recipe standard
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile  # two processes, a file's tests in one of them
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench

@@ -97,6 +97,9 @@ def train(
     With --budget, the first seconds measure this machine's speed; members and epochs are chosen so that everything, the
     report included, is done in that time. A member that would be late because the machine became slower is left out.
 
+    The environment variable COMMITTEE_CPU=avx2 (or avx512, avx512bf16, amx, neon, neonbf16, torch) chooses among the
+    kernels that the processor has; without it the fastest are taken.
+
     Where a member is left out, the exit code is 3. One whose process was killed three times is trained by the same
     command, which then opens the test images; until then they stay sealed.
     """
