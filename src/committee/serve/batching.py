@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 @dataclass(eq=False)
-class _Waiting(Generic[J, R]):
+class _Entry(Generic[J, R]):
     """A job in the queue: how many images it has, until when its result is of use, and who waits for it."""
 
     job: J
@@ -51,8 +51,8 @@ class Batcher(Generic[J, R]):
         observe: Callable[[int], None] = lambda images: None,
     ) -> None:
         self._work, self._most, self._queue, self._wait, self._observe = work, most, queue, wait, observe
-        self._jobs: deque[_Waiting[J, R]] = deque()
-        self._images, self._ending = 0, False
+        self._jobs: deque[_Entry[J, R]] = deque()
+        self._waiting, self._ending = 0, False
         self._changed = threading.Condition()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="committee-answers", daemon=True)
@@ -61,7 +61,7 @@ class Batcher(Generic[J, R]):
     @property
     def waiting(self) -> int:
         """Images that wait."""
-        return self._images
+        return self._waiting
 
     async def submit(self, job: J, size: int, seconds: float) -> R:
         """The result of a job.
@@ -74,12 +74,12 @@ class Batcher(Generic[J, R]):
         Raises:
             RefusedError: the queue is full, or the time is over.
         """
-        mine = _Waiting[J, R](job, size, time.monotonic() + seconds, self._loop.create_future())
+        mine = _Entry[J, R](job, size, time.monotonic() + seconds, self._loop.create_future())
         with self._changed:
-            if self._ending or (self._images and self._images + size > self._queue):
+            if self._ending or (self._waiting and self._waiting + size > self._queue):
                 raise busy(f"at most {self._queue:,} images wait at a time, and now they do")
             self._jobs.append(mine)
-            self._images += size
+            self._waiting += size
             self._changed.notify()
         try:
             async with asyncio.timeout(seconds):
@@ -104,7 +104,7 @@ class Batcher(Generic[J, R]):
                 results = [error] * len(batch)
             self._loop.call_soon_threadsafe(_hand_out, batch, results)
 
-    def _next(self, expected: int) -> list[_Waiting[J, R]]:
+    def _next(self, expected: int) -> list[_Entry[J, R]]:
         """The next batch, without jobs whose time is over; empty where the worker is to end."""
         with self._changed:
             while True:
@@ -118,17 +118,17 @@ class Batcher(Generic[J, R]):
                 if live or not batch:
                     return live
 
-    def _take(self) -> list[_Waiting[J, R]]:
-        batch: list[_Waiting[J, R]] = []
+    def _take(self) -> list[_Entry[J, R]]:
+        batch: list[_Entry[J, R]] = []
         size = 0
         while self._jobs and (not batch or size + self._jobs[0].size <= self._most):
             batch.append(self._jobs.popleft())
             size += batch[-1].size
-        self._images -= size
+        self._waiting -= size
         return batch
 
 
-def _hand_out(batch: Sequence[_Waiting[J, R]], results: Sequence[R | Exception]) -> None:
+def _hand_out(batch: Sequence[_Entry[J, R]], results: Sequence[R | Exception]) -> None:
     """Give each job its result, in the event loop; whoever has gone is left out."""
     for each, result in zip(batch, results, strict=True):
         if each.result.done():
