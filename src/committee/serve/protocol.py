@@ -11,9 +11,7 @@ import time
 from dataclasses import replace
 
 import h11
-from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
 from committee.serve.limits import ServeLimits
 
@@ -38,20 +36,12 @@ class BoundedProtocol(H11Protocol):
 
     limits: ServeLimits
     ending = False
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, object],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.since, self.received, self.waits_for = time.monotonic(), 0, "headers"
+    since, received, waits_for = 0.0, 0, "headers"
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come; where there are too many, another one has to go."""
         super().connection_made(transport)
+        self.since = time.monotonic()
         if len(self.connections) > self.limits.connections:
             waiting = [each for each in self.connections if isinstance(each, BoundedProtocol) and not each.is_served]
             min(waiting, key=lambda each: each.since, default=self).transport.abort()
