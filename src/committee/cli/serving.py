@@ -114,8 +114,8 @@ def serve(
     Whoever reaches the address may ask. On 127.0.0.1 these are the programs of this machine; beyond it, a token is
     needed, which nothing encrypts: put a proxy with TLS before it where others can listen.
     """
-    for module, purpose in (("fastapi", "Serving"), ("uvicorn", "Serving"), ("python_multipart", "Serving")):
-        require(module, extra="serve", purpose=purpose)
+    for module in ("fastapi", "httptools", "python_multipart", "uvicorn"):
+        require(module, extra="serve", purpose="Serving")
     from committee.ensemble.classifier import is_exported
     from committee.serve.guard import Access, is_loopback
     from committee.serve.limits import ServeLimits

@@ -12,6 +12,9 @@ from typing import Generic, TypeVar
 
 from committee.serve.problems import busy
 
+COMPANY = 16
+"""Jobs for which a batch waits at most: more save little, and the event loop works on the others meanwhile."""
+
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -96,7 +99,7 @@ class Batcher(Generic[J, R]):
     def _run(self) -> None:
         expected = 1
         while batch := self._next(expected):
-            expected = len(batch)
+            expected = min(len(batch), COMPANY)
             self._observe(sum(each.size for each in batch))
             try:
                 results = self._work([each.job for each in batch])

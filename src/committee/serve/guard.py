@@ -148,10 +148,9 @@ class Guard:
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                     f"a body of at most {self.body:,} bytes is taken; send less at once",
                 )
+            await self.app(scope, receive, send_with_headers)
         except RefusedError as refused:
             await send_refused(refused, send_with_headers)
-        else:
-            await self.app(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - began
             path = scope["path"] if scope["path"] in self.paths else "other"

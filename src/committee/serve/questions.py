@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -232,18 +233,64 @@ def read(question: Question, classifier: Classifier, limits: ServeLimits) -> Rea
     Raises:
         RefusedError: an image has too many pixels (413).
     """
-    return ReadQuestion(
-        question,
-        tuple(_read(each, place, question.prepare, classifier, limits) for place, each in enumerate(question.images)),
-    )
+    found = read_together([question], classifier, limits)[0]
+    if isinstance(found, RefusedError):
+        raise found
+    return found
 
 
-def _read(given: Given, place: int, prepare: How, classifier: Classifier, limits: ServeLimits) -> Seen | DataError:
+def read_together(
+    questions: Sequence[Question], classifier: Classifier, limits: ServeLimits
+) -> list[ReadQuestion | RefusedError]:
+    """As `read`, for several questions: images of one size and depth are brought to their form together.
+
+    Returns:
+        for each question its images, or why it is refused.
+    """
+    found: list[list[Seen | DataError] | RefusedError] = []
+    alike: defaultdict[tuple[How, tuple[int, ...], np.dtype[Any]], list[tuple[int, int, Pixels]]] = defaultdict(list)
+    for number, question in enumerate(questions):
+        try:
+            pixels = [_pixels(each, place, classifier, limits) for place, each in enumerate(question.images)]
+        except RefusedError as refused:
+            found.append(refused)
+            continue
+        found.append([each if isinstance(each, DataError) else NOT_YET for each in pixels])
+        for place, each in enumerate(pixels):
+            if not isinstance(each, DataError):
+                alike[question.prepare, each.shape, each.dtype].append((number, place, each))
+    for (prepare, _, _), members in alike.items():
+        seen = _in_form([each for _, _, each in members], prepare, classifier)
+        for (number, place, _), image in zip(members, seen, strict=True):
+            images = found[number]
+            assert isinstance(images, list)
+            images[place] = image
+    return [
+        each if isinstance(each, RefusedError) else ReadQuestion(question, tuple(each))
+        for question, each in zip(questions, found, strict=True)
+    ]
+
+
+NOT_YET = DataError("the image is not read yet")
+
+
+def _pixels(given: Given, place: int, classifier: Classifier, limits: ServeLimits) -> Pixels | DataError:
+    """An image's pixels (1, height, width, channel), or why it cannot be read."""
     label = visible(given.name[:200]) if given.name else f"image {place}"
     try:
-        values = decoded(given.content, label, limits)
-        preparation = classifier.preparation(prepare)
-        pixels = preparation(as_pixels(values[None], label, classifier.pixel_range, classifier.value_range), label)
+        values = decoded(given.content, label, limits)[None]
+        return as_pixels(values, label, classifier.pixel_range, classifier.value_range)
     except DataError as error:
         return error
-    return Seen(pixels[0], preparation.originals[-1].prepared)
+
+
+def _in_form(images: Sequence[Pixels], prepare: How, classifier: Classifier) -> list[Seen | DataError]:
+    """Images (1, height, width, channel) of one size in the form of the training images, or why one has none."""
+    preparation = classifier.preparation(prepare)
+    try:
+        pixels = preparation(cast(Pixels, np.concatenate(images)), "the image")
+    except DataError as error:
+        if len(images) == 1:
+            return [error]
+        return [seen for image in images for seen in _in_form([image], prepare, classifier)]
+    return [Seen(each, original.prepared) for each, original in zip(pixels, preparation.originals, strict=True)]

@@ -20,7 +20,7 @@ from committee.serve.limits import ServeLimits
 from committee.serve.messages import ModelInfo, Near
 from committee.serve.model_info import model_info
 from committee.serve.problems import RefusedError, unusable
-from committee.serve.questions import Question, ReadQuestion, Seen, read
+from committee.serve.questions import Question, ReadQuestion, Seen, read_together
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Served:
 
         All images go through the committee together, and none of its answers depends on its company.
         """
-        known = [self._read(each) for each in questions]
+        known = self._read(questions)
         seen = [
             image.pixels
             for each in known
@@ -58,24 +58,19 @@ class Served:
         results: list[bytes | Exception] = []
         start = 0
         for each in known:
-            if isinstance(each, Exception):
-                results.append(each)
+            if isinstance(each, Exception) or answers is None:
+                results.append(each if isinstance(each, Exception) else _unreadable(each))
                 continue
-            count = sum(isinstance(image, Seen) for image in each.images)
-            results.append(self._answered(each, _part(answers, start, start + count)) if answers else _unreadable(each))
-            start += count
+            end = start + sum(isinstance(image, Seen) for image in each.images)
+            results.append(self._answered(each, _part(answers, start, end)) if end > start else _unreadable(each))
+            start = end
         return results
 
-    def _read(self, question: Question | ReadQuestion) -> ReadQuestion | Exception:
-        """A question with its images; one that no image of can be read is refused."""
-        if isinstance(question, ReadQuestion):
-            found = question
-        else:
-            try:
-                found = read(question, self.classifier, self.limits)
-            except RefusedError as refused:
-                return refused
-        return found if any(isinstance(each, Seen) for each in found.images) else _unreadable(found)
+    def _read(self, questions: Sequence[Question | ReadQuestion]) -> list[ReadQuestion | RefusedError]:
+        """The questions with their images, read together where they are not read yet."""
+        unread = [each for each in questions if isinstance(each, Question)]
+        read = iter(read_together(unread, self.classifier, self.limits))
+        return [next(read) if isinstance(each, Question) else each for each in questions]
 
     def _answered(self, read: ReadQuestion, answers: Answers) -> bytes:
         rows = iter(range(len(answers.probabilities)))
