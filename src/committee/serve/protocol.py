@@ -92,6 +92,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether a whole request is being answered."""
         return self.awaited == "answer"
 
+    def has_idled(self, seconds: float) -> bool:
+        """Whether nothing is under way, and nothing has come for so long."""
+        return self.awaited != "answer" and time.monotonic() - self.since > seconds
+
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
         if self.awaited == "nothing":

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from committee.serve.protocol import SWEEP, BoundedProtocol, bounded
 from committee.serve.served import open_served
 
 GRACE = 0.3
-"""Seconds in which idle connections are still answered once the server is to end: a request may be on its way."""
+"""Seconds for which a connection must have been idle to be closed once the server is to end."""
 
 SPARE_FILES = 128
 """Files that the process may need beside its connections."""
@@ -89,9 +90,10 @@ async def _serve(
     limits = options.limits
     state = State(limits)
     app = make_app(state, options.access, page_files(), log)
+    protocol = bounded(limits, room_for(limits.connections))
     config = uvicorn.Config(
         app,
-        http=bounded(limits, room_for(limits.connections)),
+        http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -102,7 +104,7 @@ async def _serve(
         timeout_keep_alive=max(1, round(limits.keep_alive)),
         timeout_graceful_shutdown=max(1, round(limits.end_seconds)),
     )
-    server = Server(config, state)
+    server = Server(config, protocol, state, listener)
     started(*listener.getsockname()[:2])
 
     async def load() -> None:
@@ -117,7 +119,7 @@ async def _serve(
     loading.add_done_callback(lambda task: server.stop() if not task.cancelled() and task.exception() else None)
     sweeping = asyncio.create_task(server.sweep())
     try:
-        await server.serve([listener])
+        await server.serve([listener.dup()])
     finally:
         sweeping.cancel()
         if state.batcher:
@@ -140,9 +142,11 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 class Server(uvicorn.Server):
     """Uvicorn's server, which takes what the kernel has accepted before it stops to listen."""
 
-    def __init__(self, config: uvicorn.Config, state: State) -> None:
+    def __init__(
+        self, config: uvicorn.Config, protocol: type[BoundedProtocol], state: State, listener: socket.socket
+    ) -> None:
         super().__init__(config)
-        self.state = state
+        self.protocol, self.state, self.listener = protocol, state, listener
 
     def stop(self) -> None:
         """End as after a signal, without one."""
@@ -150,34 +154,45 @@ class Server(uvicorn.Server):
 
     async def sweep(self) -> None:
         """Close connections whose clients are too slow, for ever."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP)
-            now = loop.time()  # time.monotonic, as in the connections
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, BoundedProtocol):
-                    connection.sweep(now)
+            for connection in self._connections():
+                connection.sweep(time.monotonic())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was accepted, then close everything.
 
-        Connections wait in the kernel until they are taken: a last turn of the event loop takes all of them before the
-        socket is closed. Idle connections get a moment for a request that is on its way; each answer is now the last.
+        Closing a socket resets the connections that wait in the kernel for being taken: so they are taken first. Then
+        each answer is its connection's last, and one that idles gets a moment for a request that is on its way.
         """
-        self.state.ending = True
-        for connection in self.server_state.connections:
-            if isinstance(connection, BoundedProtocol):
-                connection.end()
-        config_class = self.config.http_protocol_class
-        if isinstance(config_class, type) and issubclass(config_class, BoundedProtocol):
-            config_class.ending = True
-        await asyncio.sleep(GRACE)
+        self.state.ending = self.protocol.ending = True
+        for connection in self._connections():
+            connection.end()
         for server in self.servers:
-            server.close()
-        for each in sockets or ():
-            each.close()
-        await asyncio.sleep(0)
-        await super().shutdown(None)
+            server.close()  # takes no more; `listener` is the same queue, and still open
+        for each in taken_from(self.listener):
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, each)
+        end = time.monotonic() + self.state.limits.end_seconds
+        while time.monotonic() < end and any(not each.has_idled(GRACE) for each in self._connections()):
+            await asyncio.sleep(GRACE / 10)
+        await super().shutdown(sockets)
+
+    def _connections(self) -> list[BoundedProtocol]:
+        return [each for each in self.server_state.connections if isinstance(each, BoundedProtocol)]
+
+    def _protocol(self) -> BoundedProtocol:
+        return self.protocol(self.config, self.server_state, {})
+
+
+def taken_from(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait in the kernel; there will be no others, since the socket is closed at once."""
+    taken = []
+    listener.setblocking(False)
+    with contextlib.suppress(OSError):  # BlockingIOError: there are no more
+        while True:
+            taken.append(listener.accept()[0])
+    listener.close()
+    return taken
 
 
 class _Lines(logging.Handler):

@@ -1,0 +1,201 @@
+"""Slow clients, huge uploads, restarts and crowds: good clients get right answers, in time, and memory stays bounded.
+
+The long forms (`make soak`) are those of the figures in docs/serve.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clients import SLOW_HEAD, Outcome, allow_files, ask_until, crowd, dawdle, request
+from server_process import Server, serving
+
+import committee
+
+Asked = Sequence[tuple[bytes, object]]
+
+MEGABYTES = 100
+
+
+@pytest.fixture(scope="session")
+def asked(run: Path, images: np.ndarray) -> Asked:
+    """Requests of one to three images, and the probabilities that `predict` gives for them, bit for bit."""
+    members = committee.load(run)
+    groups = [images[start : start + 1 + start % 3] for start in range(60)]
+    return [
+        (request(group.tolist()), members.predict_proba(np.ascontiguousarray(group[..., None])).tolist())
+        for group in groups
+    ]
+
+
+def report(name: str, text: str) -> None:
+    """A figure for whoever runs the long forms."""
+    print(f"\n{name}: {text}")
+
+
+# --- slow clients -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("slow", "places", "seconds"),
+    [
+        (150, 100, 4.0),
+        pytest.param(1000, 2000, 60.0, marks=pytest.mark.soak),
+        pytest.param(1000, 500, 60.0, marks=pytest.mark.soak),
+    ],
+)
+def test_slow_clients_keep_nobody_from_being_answered(
+    slow: int, places: int, seconds: float, run: Path, asked: Asked
+) -> None:
+    async def attack(port: int) -> tuple[Outcome, int]:
+        end = time.monotonic() + seconds
+        slow_ones = [asyncio.create_task(dawdle(port, number % 4, end)) for number in range(slow)]
+        await asyncio.sleep(0.5)
+        good = Outcome()
+        await asyncio.gather(*(ask_until(end, port, asked, number, good, pause=0.02) for number in range(8)))
+        return good, sum(await asyncio.gather(*slow_ones))
+
+    allow_files()
+    options = ("--read-timeout", "2s", "--max-connections", str(places), "--no-corrections")
+    with serving(run, *options) as server:
+        good, closed = asyncio.run(attack(server.port))
+        assert server.stop() == 143
+    report("slow clients", f"{slow} of them, {places} places: {good.text()}; {closed} were closed")
+    total = sum(good.counts.values())
+    assert total > 20 * seconds
+    assert good.counts["200"] >= 0.99 * total
+    assert good.percentile(0.99) < 1.0
+    assert not good.wrong[: total // 100]
+    assert closed > 0.5 * slow  # those that send nothing, and those that do so slowly
+
+
+def test_a_connection_ends_whose_client_does_not_go_on(server: Server) -> None:
+    beginnings = {
+        "nothing": b"",
+        "headers": SLOW_HEAD,
+        "a body": SLOW_HEAD + b"Content-Length: 100\r\n\r\n{",
+        "a chunk": SLOW_HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+    }
+    sockets = {name: server.connect() for name in beginnings}
+    for name, each in sockets.items():
+        each.sendall(beginnings[name])
+    began = time.monotonic()
+    for name, each in sockets.items():
+        each.settimeout(8)
+        assert each.recv(100).startswith(b"HTTP/1.1 408"), name
+        assert each.recv(100) == b""
+        each.close()
+    assert 1.5 < time.monotonic() - began < 4
+    endless = server.connect()
+    with pytest.raises(OSError), endless:
+        for _ in range(10_000):
+            endless.sendall(b"x" * 1000)
+            time.sleep(0.0005)
+
+
+# --- huge uploads -----------------------------------------------------------------------------------------------------
+
+
+def upload(server: Server, chunked: bool, size: int, heads: list[bytes]) -> None:
+    """Send a body of so many bytes, or as much of it as the server takes."""
+    block = b"x" * 2**20
+    with server.connect() as connection:
+        try:
+            if chunked:
+                connection.sendall(SLOW_HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+                block = b"%x\r\n%b\r\n" % (len(block), block)
+            else:
+                connection.sendall(SLOW_HEAD + b"Content-Length: %d\r\n\r\n" % size)
+            for _ in range(size // 2**20):
+                connection.sendall(block)
+        except OSError:
+            pass
+        connection.settimeout(5)
+        try:
+            heads.append(connection.recv(12))
+        except OSError:
+            heads.append(b"")
+
+
+@pytest.mark.parametrize("uploads", [8, pytest.param(50, marks=pytest.mark.soak)])
+def test_huge_uploads_take_no_memory(uploads: int, run: Path, asked: Asked) -> None:
+    with serving(run, "--no-corrections") as server:
+        asyncio.run(crowd(server.port, 8, 0.5, asked))
+        before, heads = server.memory(), list[bytes]()
+        threads = [
+            threading.Thread(target=upload, args=(server, number % 2 == 0, 2**30, heads)) for number in range(uploads)
+        ]
+        for each in threads:
+            each.start()
+        good = asyncio.run(crowd(server.port, 2, 2, asked))
+        for each in threads:
+            each.join()
+        grown = server.memory() - before
+        metrics = server.client().get("/metrics").text
+        assert server.stop() == 143
+    report("uploads of 1 GiB", f"{uploads} of them: {grown:.0f} MB more, answered {set(heads)}; others {good.text()}")
+    assert grown < MEGABYTES
+    assert set(heads) <= {b"HTTP/1.1 413", b"HTTP/1.1 503", b""}
+    assert b"HTTP/1.1 413" in heads
+    assert set(good.counts) == {"200"}
+    assert "committee_buffered_bytes 0" in metrics
+
+
+# --- restarts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("restarts", [2, pytest.param(100, marks=pytest.mark.soak)])
+def test_restarts_under_load_lose_no_accepted_request(restarts: int, run: Path, asked: Asked) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    outcome, done = Outcome(), threading.Event()
+
+    def load() -> None:
+        async def clients() -> None:
+            async def one(number: int) -> None:
+                while not done.is_set():
+                    await ask_until(time.monotonic() + 0.5, port, asked, number, outcome)
+
+            await asyncio.gather(*map(one, range(16)))
+
+        asyncio.run(clients())
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        for _ in range(restarts):
+            with serving(run, "--port", str(port), "--no-corrections") as server:
+                time.sleep(0.7)
+                assert server.stop() == 143
+    finally:
+        done.set()
+        thread.join()
+    report("restarts", f"{restarts} of them: {outcome.text()}")
+    assert outcome.counts["200"] > 50 * restarts
+    assert outcome.counts["lost"] == 0, outcome.wrong[:3]
+    assert not outcome.wrong
+    assert set(outcome.counts) <= {"200", "503", "refused", "reset"}
+
+
+# --- a crowd ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clients", "seconds"), [(100, 1.5), pytest.param(1000, 30.0, marks=pytest.mark.soak)])
+def test_a_crowd_gets_right_answers_or_is_told_to_come_again(
+    clients: int, seconds: float, run: Path, asked: Asked
+) -> None:
+    allow_files()
+    with serving(run, "--max-queue", str(clients), "--no-corrections") as server:
+        outcome = asyncio.run(crowd(server.port, clients, seconds, asked))
+        assert server.stop() == 143
+    report("a crowd", f"{clients} clients for {seconds:g} s: {outcome.text()}")
+    assert not outcome.wrong
+    assert set(outcome.counts) <= {"200", "503"}
+    assert outcome.counts["200"] > 100 * seconds
