@@ -43,17 +43,6 @@ T = TypeVar("T")
 
 JSON = "application/json"
 
-FORM = {
-    "type": "object",
-    "required": ["files"],
-    "additionalProperties": False,
-    "properties": {
-        "files": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}},
-        "prepare": {"enum": ["auto", "as-is", "digits"]},
-        "details": {"type": "array", "items": {"enum": ["members", "pixels", "nearest"]}},
-    },
-}
-
 MEANINGS = {
     400: "No HTTP, or a body that ended early.",
     401: "The token is missing or wrong.",
@@ -154,7 +143,7 @@ def make_app(
         "/v1/predict",
         response_model=PredictResponse,
         responses=_problems(400, 401, 403, 413, 415, 421, 422, 503),
-        openapi_extra=_body(PredictRequest, {"multipart/form-data": {"schema": FORM}}),
+        openapi_extra=_predict_body(state.limits),
     )
     async def predict(request: Request) -> Response:
         """Classify images: files of a form, or arrays and base64 in JSON."""
@@ -183,7 +172,7 @@ def make_app(
         status_code=HTTPStatus.CREATED,
         response_model=CorrectionResponse,
         responses=_problems(400, 401, 403, 404, 413, 415, 421, 422, 503),
-        openapi_extra=_body(CorrectionRequest),
+        openapi_extra=_body({JSON: CorrectionRequest.model_json_schema()}),
     )
     async def correct(request: Request) -> Response:
         """Store what an image really is, for later training."""
@@ -305,9 +294,21 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": MEANINGS[code]} for code in codes}
 
 
-def _body(
-    model: type[PredictRequest] | type[CorrectionRequest], more: dict[str, object] | None = None
-) -> dict[str, Any]:
-    """The part of the OpenAPI document about a body that the function reads itself."""
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}, **(more or {})}}}
+def _predict_body(limits: ServeLimits) -> dict[str, Any]:
+    """What the OpenAPI document says of the body of a prediction's request."""
+    most = {"minItems": 1, "maxItems": limits.images}
+    as_json, of_form = PredictRequest.model_json_schema(), PredictRequest.model_json_schema()["properties"]
+    as_json["properties"]["images"] |= most
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}, **most}
+    form = {
+        "type": "object",
+        "required": ["files"],
+        "additionalProperties": False,
+        "properties": {"files": files, "prepare": of_form["prepare"], "details": of_form["details"]},
+    }
+    return _body({JSON: as_json, "multipart/form-data": form})
+
+
+def _body(schemas: dict[str, Any]) -> dict[str, Any]:
+    """What the document says of a body that its function reads itself: its schema by media type."""
+    return {"requestBody": {"required": True, "content": {kind: {"schema": each} for kind, each in schemas.items()}}}
