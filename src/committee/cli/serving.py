@@ -56,7 +56,7 @@ def size(context: click.Context, parameter: click.Parameter, value: str) -> int:
 @click.option("--max-body", default="16M", show_default=True, callback=size, metavar="SIZE", help="Bytes of a request.")
 @click.option(
     "--max-memory",
-    default="48M",
+    default="32M",
     show_default=True,
     callback=size,
     metavar="SIZE",

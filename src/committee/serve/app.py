@@ -261,20 +261,23 @@ async def _with_body(state: State, request: Request, use: Callable[[bytes], Awai
     Raises:
         RefusedError: the body is too large (413), all of them together are (503), or it ended early (400).
     """
-    body, limits = bytearray(), state.limits
+    chunks, size, limits = list[bytes](), 0, state.limits
     try:
         async for chunk in request.stream():
-            if len(body) + len(chunk) > limits.body:
+            if size + len(chunk) > limits.body:
                 raise too_large(f"a body of at most {limits.body:,} bytes is taken; send less at once")
             if state.buffered + len(chunk) > limits.memory:
                 raise busy("other requests fill the memory that there is for bodies")
-            body += chunk
+            chunks.append(chunk)
+            size += len(chunk)
             state.buffered += len(chunk)
-        return await use(bytes(body))
+        body = b"".join(chunks)
+        chunks.clear()
+        return await use(body)
     except ClientDisconnect:
         raise RefusedError(HTTPStatus.BAD_REQUEST, "the body ended early; send all of it") from None
     finally:
-        state.buffered -= len(body)
+        state.buffered -= size
 
 
 async def _in_thread(state: State, function: Callable[[], T]) -> T:

@@ -27,7 +27,7 @@ class ServeLimits:
     """
 
     body: int = 16 * 2**20
-    memory: int = 48 * 2**20
+    memory: int = 32 * 2**20
     pixels: int = 16_000_000
     images: int = 64
     queue: int = 1024

@@ -22,6 +22,9 @@ SWEEP = 0.25
 LINGER = 2.0
 """Seconds in which a client may still send what nobody reads, or has to take what it was sent, before it is cut off."""
 
+REST_BYTES = 2**20
+"""The most of a body that is read only to be thrown away, so that a client that is nearly done hears why."""
+
 HEADER_BYTES = 2**16
 """The most bytes of a request's line and headers, as far as they do not come at once."""
 
@@ -104,6 +107,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.awaited == "headers" and self.received > HEADER_BYTES:
             self._end(TOO_LONG)
+        elif self.awaited == "rest" and self.received > REST_BYTES:
+            self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
         """The first bytes of a request."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,8 +146,8 @@ def _of_form(body: bytes, content_type: str, limits: ServeLimits) -> Question:
         got = f"a field {visible(min(strange)[:100])!r}" if strange else "none"
         raise unusable(f"images as files in the fields 'files' are expected, got {got}; see /openapi.json")
     prepare = [value for field, value in fields if field == "prepare"]
-    details = [part for field, value in fields if field == "details" for part in re.split(r"[,\s]+", value) if part]
-    for value, known in ((prepare[-1:], get_args(How)), (details, get_args(Detail))):
+    details = [value for field, value in fields if field == "details"]
+    for value, known in ((prepare, get_args(How)), (details, get_args(Detail))):
         if unknown := set(value) - set(known):
             raise unusable(f"{', '.join(known)} is expected, got {visible(min(unknown)[:100])!r}; correct it")
     return Question(images, cast(How, prepare[-1] if prepare else "auto"), frozenset(cast(list[Detail], details)))
