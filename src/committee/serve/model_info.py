@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from committee.ensemble.classifier import Classifier, is_exported
-from committee.folders.folder import kind_of
-from committee.folders.run_folder import RunFolder
-from committee.metrics.results import Scores
+from committee.ensemble.classifier import Classifier
+from committee.ensemble.onnx_committee import OnnxCommittee
+from committee.folders.records import ScoreSummary
 from committee.serve.messages import Accuracy, ModelInfo
 from committee.version import version
 
@@ -37,22 +35,39 @@ def model_info(path: Path, classifier: Classifier, *, corrections: bool) -> Mode
         engine="committee",
         version=version,
     )
-    return common.model_copy(update=_of_onnx(path) if is_exported(path) else _of_run(path))
+    of_its_own = _of_onnx(classifier) if isinstance(classifier, OnnxCommittee) else _of_run(path)
+    return common.model_copy(update=of_its_own)
 
 
 def _of_run(path: Path) -> dict[str, object]:
+    from committee.folders.folder import kind_of  # these need torch, which an .onnx file does not
+    from committee.folders.run_folder import RunFolder
+
     folder = RunFolder.at(path)
-    has_results = kind_of(folder.path) == "run"
+    summary = folder.manifest if kind_of(folder.path) == "run" else None  # a study's model has none of its own
     return {
         "digest": folder.contents_digest(),
         "members": len(folder.committee.members),
         "recipe": folder.recipe.name,
         "data": folder.data.name,
-        "accuracy": _accuracy(folder.results.test, folder.results.out_of_fold) if has_results else None,
+        "accuracy": summary and _accuracy(summary.test, summary.out_of_fold),
     }
 
 
-def _accuracy(test: Scores | None, out_of_fold: Scores | None) -> Accuracy | None:
+def _of_onnx(committee: OnnxCommittee) -> dict[str, object]:
+    record = committee.record
+    return {
+        "name": record.name,
+        "digest": committee.digest,
+        "members": record.members,
+        "recipe": record.recipe,
+        "data": record.data,
+        "accuracy": _accuracy(record.test, record.out_of_fold),
+        "engine": "onnx",
+    }
+
+
+def _accuracy(test: ScoreSummary | None, out_of_fold: ScoreSummary | None) -> Accuracy | None:
     """On the test images, where these are open; else out of fold."""
     scores = test or out_of_fold
     if scores is None:
@@ -60,11 +75,6 @@ def _accuracy(test: Scores | None, out_of_fold: Scores | None) -> Accuracy | Non
     return Accuracy(
         of="test" if test else "out of fold",
         accuracy=scores.accuracy,
-        interval=(scores.accuracy_interval.low, scores.accuracy_interval.high),
+        interval=scores.interval,
         images=scores.images,
     )
-
-
-def _of_onnx(path: Path) -> dict[str, object]:
-    with path.open("rb") as file:
-        return {"digest": hashlib.file_digest(file, "sha256").hexdigest(), "engine": "onnx"}
