@@ -1,4 +1,7 @@
-"""BentoML with an exported committee: MODEL=... THREADS=... BATCH=... bentoml serve bentoml_peer:Committee --port PORT."""
+"""BentoML with an exported committee.
+
+MODEL=M.onnx THREADS=1 BATCH=64 WORKERS=1 bentoml serve bentoml_peer:Committee --port PORT
+"""
 
 from __future__ import annotations
 
