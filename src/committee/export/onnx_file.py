@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from committee import disk
-from committee.data.dataset import ImageDataset
+from committee.data.dataset import ImageDataset, Pixels
 from committee.ensemble.committee import Committee, committee_of
 from committee.ensemble.export_record import KEY, ExportRecord, Proof
 from committee.ensemble.onnx_committee import from_bytes
@@ -61,7 +61,9 @@ def export(folder: RunFolder, dataset: ImageDataset, progress: Callable[[int], N
     require("onnxruntime", extra="export", purpose="The proof of an export")
     trained = committee_of(folder, folder.committee.members, "cpu")
     reference = in_float32(trained)
-    return proven(onnx_bytes(reference), record_of(folder, reference), reference, trained, dataset, progress)
+    return proven(
+        onnx_bytes(reference), record_of(folder, reference), reference, trained, dataset.train.pixels, progress
+    )
 
 
 def proven(
@@ -69,13 +71,13 @@ def proven(
     record: ExportRecord,
     reference: Committee,
     trained: Committee | None,
-    dataset: ImageDataset,
+    pixels: Pixels,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Exported:
     """A graph with its record, once it has been proven; see `committee.export.proof.prove`."""
     exported = from_bytes(with_record(graph, record), "the export")
     other = trained if trained is not None and trained.precision != "float32" else None
-    proof = prove(exported, graph, reference.answer, other.answer if other else None, dataset.train.pixels, progress)
+    proof = prove(exported, graph, reference.answer, other.answer if other else None, pixels, progress)
     record = record.model_copy(update={"proof": proof})
     return Exported(with_record(graph, record), record)
 

@@ -27,7 +27,7 @@ from committee.export.corners import corners
 from committee.rng import numpy_generator
 
 TOLERANCE = 1e-4
-TOLERANCE_FAMILIAR = 0.03  # shares have steps of 1/401, over which a rounding carries a value; eleven of them make it
+TOLERANCE_FAMILIAR = 0.03  # its shares have steps of 1/401, over which a rounding of the members' doubt may carry one
 MARGIN = 2e-4
 CHUNK = 2048  # images that both answer before their answers are compared
 ALONE = 100  # images that are asked by themselves
