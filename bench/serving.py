@@ -110,7 +110,7 @@ async def load(port: int, path: str, clients: int, seconds: float) -> dict[str, 
     await asyncio.gather(*(client(began + seconds, latencies) for _ in range(clients)))
     took = time.perf_counter() - began
     if failed:
-        raise SystemExit(f"{len(failed)} of {len(latencies)} requests failed: {failed[0]!r}")
+        raise RuntimeError(f"{len(failed)} of {len(latencies)} requests failed: {failed[0]!r}")
     latencies.sort()
     middle, late = latencies[len(latencies) // 2], latencies[int(0.99 * len(latencies))]
     return {"requests_per_second": len(latencies) / took, "p50_ms": 1000 * middle, "p99_ms": 1000 * late}
@@ -137,13 +137,13 @@ def running(tool: Tool, run: Path, model: Path, python: str) -> Iterator[int]:
                 try:
                     asyncio.run(asyncio.wait_for(load(port, tool.path, 1, 0.05), 5))
                     break
-                except (OSError, TimeoutError, SystemExit, asyncio.IncompleteReadError, ValueError):
+                except (OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError, ValueError):
                     if process.poll() is not None:
                         said.seek(0)
-                        raise SystemExit(f"{tool.name} ended: {said.read().decode()[-2000:]}") from None
+                        raise RuntimeError(f"{tool.name} ended: {said.read().decode()[-2000:]}") from None
                     time.sleep(0.25)
             else:
-                raise SystemExit(f"{tool.name} does not answer")
+                raise RuntimeError(f"{tool.name} does not answer")
             yield port
         finally:
             os.killpg(process.pid, signal.SIGTERM)
@@ -213,7 +213,7 @@ def main() -> None:
                 for tool in tools():
                     try:
                         speed = measure(tool, run, model, python, [most], 2.0)[most]["requests_per_second"]
-                    except (SystemExit, subprocess.CalledProcessError) as error:
+                    except (RuntimeError, subprocess.CalledProcessError) as error:
                         print(f"survey  {tool.name:24} {tool.setting:36} {error}", flush=True)
                         continue
                     print(f"survey  {tool.name:24} {tool.setting:36} {speed:8,.0f} requests/s", flush=True)

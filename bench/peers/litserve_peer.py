@@ -1,7 +1,5 @@
 """LitServe with an exported committee: python litserve_peer.py MODEL PORT BATCH WORKERS THREADS."""
 
-from __future__ import annotations
-
 import base64
 import io
 import sys
@@ -23,7 +21,7 @@ class Committee(litserve.LitAPI):
         options.intra_op_num_threads = THREADS
         self.session = onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
 
-    def decode_request(self, request: dict[str, Any]) -> np.ndarray:
+    def decode_request(self, request):  # LitServe asks for types by annotations: none means any JSON
         images = [Image.open(io.BytesIO(base64.b64decode(each))) for each in request["images"]]
         return np.stack([np.asarray(each)[..., None] for each in images])
 
@@ -39,7 +37,7 @@ class Committee(litserve.LitAPI):
     def unbatch(self, output: list[np.ndarray]) -> list[np.ndarray]:
         return output
 
-    def encode_response(self, output: np.ndarray) -> dict[str, Any]:
+    def encode_response(self, output):
         return {"answers": [{"label": int(row.argmax()), "probabilities": row.tolist()} for row in output]}
 
 
