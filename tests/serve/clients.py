@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 SLOW_HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
@@ -57,6 +59,7 @@ async def ask_until(
     start: int,
     outcome: Outcome,
     pause: float = 0.0,
+    tolerance: float = 0.0,
 ) -> None:
     """One client, on one connection as long as it stays: asks until a time, and compares what it gets.
 
@@ -67,6 +70,7 @@ async def ask_until(
         start: of these the first one.
         outcome: where it is counted.
         pause: seconds between an answer and the next question.
+        tolerance: of a probability.
     """
     writer: asyncio.StreamWriter | None = None
     while time.monotonic() < end:
@@ -93,7 +97,7 @@ async def ask_until(
         outcome.seconds.append(time.monotonic() - began)
         if status == 200:
             got = [list(each["probabilities"].values()) for each in json.loads(content)["answers"]]
-            if got != expected:
+            if got != expected and not (tolerance and np.abs(np.subtract(got, expected)).max() < tolerance):
                 outcome.wrong.append(f"{got} is not {expected}")
         else:
             await asyncio.sleep(0.05)

@@ -12,6 +12,8 @@ from server_process import Server, serving
 import committee
 from committee.config import recipe_parsing as recipes
 from committee.data.dataset import ImageDataset
+from committee.export.onnx_file import export
+from committee.folders.run_folder import RunFolder
 
 CHANGES = ["training.epochs=2", "committee.members=2", "holdout.folds=2", "network.widths=[16,16,16]"]
 
@@ -21,6 +23,14 @@ def run(digits: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run of two members."""
     path = tmp_path_factory.mktemp("serve") / "digits"
     committee.train(digits, recipes.load("standard", CHANGES), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(run: Path, digits: ImageDataset) -> Path:
+    """The run as an .onnx file, whose server starts without torch, in a second."""
+    path = run.with_name("exported.onnx")
+    export(RunFolder.finished(run), digits).write(path)
     return path
 
 

@@ -146,12 +146,23 @@ def test_corrections_are_stored_and_told(server: Server, run: Path, images: np.n
     assert json.loads(told.output)["corrections"] == [{"label": "7", "answer": answer["label"], "images": 1}]
 
 
-def test_beyond_this_machine_a_token_is_needed(run: Path, tmp_path: Path) -> None:
-    refused = CliRunner().invoke(main, ["serve", str(run), "--host", "0.0.0.0"])
+def test_an_exported_committee_is_served_without_torch(model: Path, images: np.ndarray) -> None:
+    with serving(model, "--no-corrections") as server, server.client() as client:
+        answers = client.post("/v1/predict", json={"images": images[:2].tolist()}).json()["answers"]
+        assert client.get("/v1/model").json()["engine"] == "onnx"
+        assert client.get("/v1/run").status_code == 404
+        assert client.post("/v1/corrections", json={}).status_code == 404
+        assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+    expected = committee.load(model).predict_proba(images[:2, ..., None])
+    assert [list(each["probabilities"].values()) for each in answers] == pytest.approx(expected, abs=1e-6)
+
+
+def test_beyond_this_machine_a_token_is_needed(model: Path, tmp_path: Path) -> None:
+    refused = CliRunner().invoke(main, ["serve", str(model), "--host", "0.0.0.0"])
     assert refused.exit_code == 2
     assert "--token-file" in refused.output
     file = tmp_path / "token"
-    with serving(run, "--host", "0.0.0.0", "--token-file", str(file)) as server, server.client() as client:
+    with serving(model, "--host", "0.0.0.0", "--token-file", str(file)) as server, server.client() as client:
         token = file.read_text().strip()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert client.get("/v1/model").status_code == 401
@@ -161,7 +172,7 @@ def test_beyond_this_machine_a_token_is_needed(run: Path, tmp_path: Path) -> Non
         assert server.stop() == 143
 
 
-def test_ctrl_c_ends_it_and_what_cannot_be_served_is_said(run: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_and_what_cannot_be_served_is_said(run: Path, model: Path, tmp_path: Path) -> None:
     with serving(run, "--no-corrections", ready=False) as server:
         with server.client() as client:
             status = client.get("/readyz").json()["status"]
@@ -172,8 +183,8 @@ def test_ctrl_c_ends_it_and_what_cannot_be_served_is_said(run: Path, tmp_path: P
     (tmp_path / "empty").mkdir()
     with pytest.raises(AssertionError, match="Error: "), serving(tmp_path / "empty"):
         pass
-    with serving(run) as server:
-        taken = CliRunner().invoke(main, ["serve", str(run), "--port", str(server.port)])
+    with serving(model) as server:
+        taken = CliRunner().invoke(main, ["serve", str(model), "--port", str(server.port)])
         assert f"port {server.port} cannot be listened on" in taken.output
     with pytest.raises(httpx.ConnectError), server.client() as client:
         client.get("/healthz")
