@@ -31,7 +31,18 @@ def test_every_request_gets_an_answer_that_the_document_describes(
     with serving(model, "--corrections", str(tmp_path / "corrections"), "--max-images", "8") as server:
         (tmp_path / "schemathesis.toml").write_text(CONFIG)
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--no-color"]
-        command += ["--max-examples", str(examples), "--checks", CHECKS, "--seed", "19", "--workers", "2"]
+        command += [
+            "--max-examples",
+            str(examples),
+            "--checks",
+            CHECKS,
+            "--seed",
+            "19",
+            "--workers",
+            "2",
+            "--generation-database",
+            "none",
+        ]
         hooks = {"SCHEMATHESIS_HOOKS": "schema_hooks", "PYTHONPATH": str(Path(__file__).parent)}
         ran = subprocess.run(
             command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **hooks}, check=False
@@ -51,5 +62,5 @@ def test_every_request_gets_an_answer_that_the_document_describes(
     assert generated is not None
     assert int(generated[1].replace(",", "")) >= least
     assert not [code for _, code in requests if code.startswith("5")]
-    assert requests["/v1/predict", "200"] > least // 20
+    assert requests["/v1/predict", "200"] > least // 50
     assert requests["/v1/corrections", "422"] > least // 20
