@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from committee.cli.main import main
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Recipe
 from committee.config.study import load as load_study
@@ -26,6 +28,7 @@ from committee.export.corners import corners
 from committee.export.graph import exportable, onnx_bytes
 from committee.export.onnx_file import Exported, export, in_float32, proven, record_of, with_record
 from committee.export.proof import prove
+from committee.export.proof_file import packed, unpacked
 from committee.folders.records import ImagesRecord
 from committee.folders.run_folder import RunFolder
 from committee.metrics import familiarity
@@ -198,11 +201,31 @@ def test_the_file_is_one_classifier_like_the_run(
     assert theirs.class_names == ours.class_names
     assert np.abs(theirs.predict_proba(pixels) - ours.predict_proba(pixels)).max() < 0.05  # the run's are of bfloat16
     assert theirs.predict(pixels[:0]) == []
-    assert json.loads(path.with_suffix(".proof.json").read_text()) == file.proof.model_dump(mode="json")
+    assert json.loads(path.with_suffix(".proof.json").read_text())["proof"] == file.proof.model_dump(mode="json")
     assert file.record.out_of_fold == run.manifest.out_of_fold
     assert file.record.train_digest == run.data.train_digest
     with pytest.raises(DataError, match="images must be an array"):
         theirs.predict(np.zeros((1, 9, 9, 1), np.uint8))
+
+
+def test_verify_repeats_the_proof_elsewhere(exported: tuple[Path, Exported], run: RunFolder, tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(exported[0].read_bytes())
+    proof = exported[0].with_suffix(".proof.json").read_text()
+    path.with_suffix(".proof.json").write_text(proof)
+    verify = CliRunner().invoke
+    done = verify(main, ["verify", str(path), "digits"])
+    assert done.exit_code == 0, done.output
+    assert "1,438 training images and 1,000 corners, 0 labels differ" in done.output
+    assert "holds others" in verify(main, ["verify", str(path), "mnist-5k"]).output
+    stored = json.loads(proof)
+    answers = unpacked(stored["training_images"], 1438, 10)
+    path.with_suffix(".proof.json").write_text(json.dumps(stored | {"training_images": packed(answers[::-1])}))
+    assert "does not, on training images" in verify(main, ["verify", str(path), "digits"]).output
+    path.with_suffix(".proof.json").write_text(json.dumps(stored | {"training_images": packed(answers[1:])}))
+    assert "is damaged" in verify(main, ["verify", str(path), "digits"]).output
+    path.with_suffix(".proof.json").write_text(json.dumps(stored | {"file": "0" * 64}))
+    assert "is not the file" in verify(main, ["verify", str(path), "digits"]).output
 
 
 def test_files_that_are_no_export_are_told_so(exported: tuple[Path, Exported], tmp_path: Path) -> None:
@@ -221,7 +244,7 @@ def test_files_that_are_no_export_are_told_so(exported: tuple[Path, Exported], t
         (tmp_path / "x.onnx").write_bytes(content)
         with pytest.raises(RunError, match=sentence):
             load(tmp_path / "x.onnx")
-    with pytest.raises(RunError, match="none.onnx"):
+    with pytest.raises(RunError, match=r"none\.onnx"):
         load(tmp_path / "none.onnx")
 
 

@@ -13,10 +13,10 @@ from committee.ensemble.export_record import KEY, ExportRecord, Proof
 from committee.ensemble.onnx_committee import from_bytes
 from committee.errors import require
 from committee.export.graph import OPSET, onnx_bytes
-from committee.export.proof import prove
+from committee.export.proof import Proven, prove
+from committee.export.proof_file import write_proof
 from committee.folders.folder import kind_of
 from committee.folders.run_folder import RunFolder
-from committee.names import json_text
 from committee.version import version
 
 
@@ -27,23 +27,22 @@ class Exported:
     Attributes:
         content: the file's bytes.
         record: what it says of itself, the proof included.
+        proven: its proof, with the answers that it rests on.
     """
 
     content: bytes
     record: ExportRecord
+    proven: Proven
 
     @property
     def proof(self) -> Proof:
         """That it answers as the trained committee."""
-        assert self.record.proof is not None
-        return self.record.proof
+        return self.proven.proof
 
     def write(self, path: Path) -> Path:
         """Write the file, and its proof beside it, whose path is returned."""
-        proof = path.with_suffix(".proof.json")
         disk.write(path, self.content)
-        disk.write(proof, (json_text(self.proof.model_dump(mode="json"), indent=1) + "\n").encode())
-        return proof
+        return write_proof(path, self.proven)
 
 
 def export(folder: RunFolder, dataset: ImageDataset, progress: Callable[[int], None] = lambda done: None) -> Exported:
@@ -77,9 +76,9 @@ def proven(
     """A graph with its record, once it has been proven; see `committee.export.proof.prove`."""
     exported = from_bytes(with_record(graph, record), "the export")
     other = trained if trained is not None and trained.precision != "float32" else None
-    proof = prove(exported, graph, reference.answer, other.answer if other else None, pixels, progress)
-    record = record.model_copy(update={"proof": proof})
-    return Exported(with_record(graph, record), record)
+    found = prove(exported, graph, reference.answer, other.answer if other else None, pixels, progress)
+    record = record.model_copy(update={"proof": found.proof})
+    return Exported(with_record(graph, record), record, found)
 
 
 def in_float32(committee: Committee) -> Committee:
