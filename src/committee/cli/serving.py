@@ -167,8 +167,8 @@ def serve(
 
     if not is_exported(run):
         ends.note_missing_members(run)
-    options = ServeOptions(run, host, port, Access(hosts, token), limits, folder, device)
-    run_server(options, started, ready, (lambda line: say(line, err=True)) if verbose else None)
+    options = ServeOptions(run, host, port, Access(hosts, token), limits, folder, device, verbose)
+    run_server(options, started, ready, lambda line: say(line, err=True))
 
 
 def token_of(file: Path | None) -> str | None:

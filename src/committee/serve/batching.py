@@ -105,7 +105,10 @@ class Batcher(Generic[J, R]):
                 results = self._work([each.job for each in batch])
             except Exception as error:  # of no job in particular: all of them get it
                 results = [error] * len(batch)
-            self._loop.call_soon_threadsafe(_hand_out, batch, results)
+            try:
+                self._loop.call_soon_threadsafe(_hand_out, batch, results)
+            except RuntimeError:  # the loop is closed: the server ended without waiting any longer
+                return
 
     def _next(self, expected: int) -> list[_Entry[J, R]]:
         """The next batch, without jobs whose time is over; empty where the worker is to end."""

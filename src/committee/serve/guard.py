@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -87,8 +88,14 @@ class Access:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        machine = socket.gethostname().lower()
-        return name in ("localhost", machine, f"{machine}.local", *self.hosts) or is_address(name)
+        return name in ("localhost", *machine_names(), *self.hosts) or is_address(name)
+
+
+@cache
+def machine_names() -> tuple[str, str]:
+    """This machine's name, and the one by which its neighbours find it."""
+    name = socket.gethostname().lower()
+    return name, f"{name}.local"
 
 
 def is_address(name: str) -> bool:
@@ -130,7 +137,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, code = time.perf_counter(), 0
+        began = time.perf_counter()
+        code: int = 0
 
         async def send_with_headers(message: Message) -> None:
             nonlocal code
@@ -151,16 +159,19 @@ class Guard:
             await self.app(scope, receive, send_with_headers)
         except RefusedError as refused:
             await send_refused(refused, send_with_headers)
+        except Exception:
+            code = code or HTTPStatus.INTERNAL_SERVER_ERROR  # which uvicorn sends
+            raise
         finally:
             seconds = time.perf_counter() - began
             path = scope["path"] if scope["path"] in self.paths else "other"
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
-            self.metrics.requests[method, path, code] += 1
+            self.metrics.requests[method, path, int(code)] += 1
             if path == "/v1/predict":
                 self.metrics.seconds.observe(seconds)
             if self.log:
                 client = (scope.get("client") or ("?", 0))[0]
-                self.log(f"{client} {scope['method']} {scope['path']} {code} {1000 * seconds:.1f} ms")
+                self.log(f"{client} {scope['method']} {scope['path']} {int(code)} {1000 * seconds:.1f} ms")
 
 
 async def send_refused(refused: RefusedError, send: Send) -> None:

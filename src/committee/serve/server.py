@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class ServeOptions:
         limits: its bounds.
         corrections: the folder for corrections; None for none.
         device: where a run's committee predicts.
+        verbose: whether each request is reported.
     """
 
     model: Path
@@ -54,13 +56,14 @@ class ServeOptions:
     limits: ServeLimits
     corrections: Path | None
     device: str
+    verbose: bool
 
 
 def serve(
     options: ServeOptions,
     started: Callable[[str, int], None],
     ready: Callable[[State], None],
-    log: Callable[[str], None] | None,
+    report: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or Ctrl-C comes, which is raised as in any command once all accepted requests are answered.
 
@@ -68,13 +71,13 @@ def serve(
         options: what and where.
         started: is told the address and the port as soon as it listens.
         ready: is called once what answers is loaded.
-        log: is told a line for each request.
+        report: is told of exceptions that nobody expected, and with `verbose` of each request, line by line.
 
     Raises:
         CommitteeError: the address cannot be had, or what is to be served cannot be loaded.
     """
     with listening(options.host, options.port) as listener, asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_serve(options, listener, started, ready, log))
+        runner.run(_serve(options, listener, started, ready, report))
 
 
 async def _serve(
@@ -82,14 +85,14 @@ async def _serve(
     listener: socket.socket,
     started: Callable[[str, int], None],
     ready: Callable[[State], None],
-    log: Callable[[str], None] | None,
+    report: Callable[[str], None],
 ) -> None:
     warnings.simplefilter("ignore")  # Pillow's remarks about odd but readable files; not per thread, so once for all
-    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler() if log is None else _Lines(log))
+    logging.getLogger("uvicorn.error").addHandler(_Lines(report, logging.WARNING if options.verbose else logging.ERROR))
     sys.setswitchinterval(SWITCH)
     limits = options.limits
     state = State(limits)
-    app = make_app(state, options.access, page_files(), log)
+    app = make_app(state, options.access, page_files(), report if options.verbose else None)
     protocol = bounded(limits, room_for(limits.connections))
     config = uvicorn.Config(
         app,
@@ -173,7 +176,11 @@ class Server(uvicorn.Server):
         for each in taken_from(self.listener):
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, each)
         end = time.monotonic() + self.state.limits.end_seconds
-        while time.monotonic() < end and any(not each.has_idled(GRACE) for each in self._connections()):
+        while (
+            time.monotonic() < end
+            and not self.force_exit
+            and any(not each.has_idled(GRACE) for each in self._connections())
+        ):
             await asyncio.sleep(GRACE / 10)
         await super().shutdown(sockets)
 
@@ -196,15 +203,19 @@ def taken_from(listener: socket.socket) -> list[socket.socket]:
 
 
 class _Lines(logging.Handler):
-    """Uvicorn's remarks, a line each."""
+    """Uvicorn's remarks, a line each, and the traceback of an exception that nobody expected."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
-        super().__init__()
-        self.log = log
+    def __init__(self, report: Callable[[str], None], level: int) -> None:
+        super().__init__(level)
+        self.report = report
 
     def emit(self, record: logging.LogRecord) -> None:
         """A remark."""
-        self.log(record.getMessage())
+        lines = [record.getMessage().rstrip()]
+        if record.exc_info:
+            lines += "".join(traceback.format_exception(record.exc_info[1])).splitlines()
+        for line in lines:
+            self.report(line)
 
 
 @contextlib.contextmanager
