@@ -30,6 +30,7 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/inference.py
+	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/growth.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/reading.py

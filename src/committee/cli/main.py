@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import ends, export, inspect, studies, using
+from committee.cli import ends, export, inspect, serving, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -49,6 +49,7 @@ for command in (
     *(using.predict, using.evaluate, using.compare, using.bundle, using.verify, using.report),
     *(inspect.data, inspect.recipes, inspect.models),
     export.export,
+    serving.serve,
 ):
     main.add_command(command)
 

@@ -130,7 +130,7 @@ folder_type = click.Path(path_type=Path, file_okay=False)
 
 def seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
     """An option's length of time, such as 10m, in seconds."""
-    from committee.runs.budget import seconds_of
+    from committee.metrics.formatting import seconds_of
 
     try:
         return None if value is None else seconds_of(value)

@@ -101,6 +101,7 @@ def from_bytes(content: bytes, place: str, *, threads: int = 0) -> OnnxCommittee
     runtime = require("onnxruntime", extra="onnx", purpose="Answering with an exported committee")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it takes cores from whoever else works
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own kinds, which it exports from a private module
