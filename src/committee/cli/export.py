@@ -1,0 +1,57 @@
+"""The command export: a run -> a file that runs elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from committee.cli import ends
+from committee.cli.options import data_dir_option, example, run_argument
+from committee.errors import CommitteeError, counted
+from committee.terminal import say
+
+
+@click.command()
+@run_argument
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("data", required=False)
+@data_dir_option
+@example("committee export runs/mnist-5k-standard-seed0 digits.onnx")
+def export(run: Path, out: Path, data: str | None, data_dir: Path | None) -> None:
+    """Export RUN, or a study's model, to OUT, one file that answers without this program, and prove that it does.
+
+    OUT is NAME.onnx: raw pixels in, probabilities, every member's vote and familiar out; scaling, members, combination
+    and temperature are inside. The trained committee and the file answer for every training image and for 1,000 images
+    at the corners of the input space, and nothing is written where they disagree. The proof is part of the file, and
+    stands in NAME.proof.json beside it.
+
+    DATA says where the data set is now, if it was moved. predict takes the file in place of RUN.
+    """
+    from committee.export.onnx_file import export as exported
+    from committee.folders.run_folder import RunFolder
+    from committee.runs.reloading import dataset_of
+
+    if out.suffix.lower() != ".onnx":
+        raise CommitteeError(f"an export is a file NAME.onnx, got {out}; give such a name")
+    folder = RunFolder.finished(run, or_model=True)
+    dataset = dataset_of(folder, data, data_dir)
+    say(f"Exporting, and comparing the answers for {counted(len(dataset.train), 'training image')} ...", err=True)
+    file = exported(folder, dataset)
+    path = file.write(out)
+    proof = file.proof
+    say(f"{out}: {counted(file.record.members, 'member')}, {len(file.content):,} bytes.")
+    say(
+        f"Proven on {proof.training_images.images:,} training images and {proof.corners.images:,} corners: "
+        f"{counted(proof.training_images.labels + proof.corners.labels, 'label')} differ, probabilities by at most "
+        f"{max(proof.training_images.probabilities, proof.corners.probabilities):.1e}; alone or in company by at most "
+        f"{proof.alone.probabilities:.1e}."
+    )
+    if (precision := proof.training_precision) is not None:
+        say(
+            f"The run itself answers in bfloat16, the file in float32: {counted(precision.labels, 'label')} of "
+            f"{precision.images:,} training images differ between these, probabilities by at most "
+            f"{precision.probabilities:.2g}."
+        )
+    say(f"Proof: {path}")
+    ends.note_missing_members(run)

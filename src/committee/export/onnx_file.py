@@ -1,0 +1,126 @@
+"""A run folder -> one ONNX file that anything with an ONNX runtime can use, and the proof that it answers the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from committee import disk
+from committee.data.dataset import ImageDataset
+from committee.ensemble.committee import Committee, committee_of
+from committee.ensemble.export_record import KEY, ExportRecord, Proof
+from committee.ensemble.onnx_committee import from_bytes
+from committee.errors import require
+from committee.export.graph import OPSET, onnx_bytes
+from committee.export.proof import prove
+from committee.folders.folder import kind_of
+from committee.folders.run_folder import RunFolder
+from committee.names import json_text
+from committee.version import version
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A proven export.
+
+    Attributes:
+        content: the file's bytes.
+        record: what it says of itself, the proof included.
+    """
+
+    content: bytes
+    record: ExportRecord
+
+    @property
+    def proof(self) -> Proof:
+        """That it answers as the trained committee."""
+        assert self.record.proof is not None
+        return self.record.proof
+
+    def write(self, path: Path) -> Path:
+        """Write the file, and its proof beside it, whose path is returned."""
+        proof = path.with_suffix(".proof.json")
+        disk.write(path, self.content)
+        disk.write(proof, (json_text(self.proof.model_dump(mode="json"), indent=1) + "\n").encode())
+        return proof
+
+
+def export(folder: RunFolder, dataset: ImageDataset, progress: Callable[[int], None] = lambda done: None) -> Exported:
+    """Export a finished run and prove it on all of its training images.
+
+    Args:
+        folder: of the run, or of a study's model.
+        dataset: its data; the test images stay sealed.
+        progress: is told how many training images are done.
+
+    Raises:
+        RunError: the export answers otherwise than the trained committee.
+        MissingExtraError: what exporting needs is not installed.
+    """
+    require("onnxruntime", extra="export", purpose="The proof of an export")
+    trained = committee_of(folder, folder.committee.members, "cpu")
+    reference = in_float32(trained)
+    return proven(onnx_bytes(reference), record_of(folder, reference), reference, trained, dataset, progress)
+
+
+def proven(
+    graph: bytes,
+    record: ExportRecord,
+    reference: Committee,
+    trained: Committee | None,
+    dataset: ImageDataset,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Exported:
+    """A graph with its record, once it has been proven; see `committee.export.proof.prove`."""
+    exported = from_bytes(with_record(graph, record), "the export")
+    other = trained if trained is not None and trained.precision != "float32" else None
+    proof = prove(exported, graph, reference.answer, other.answer if other else None, dataset.train.pixels, progress)
+    record = record.model_copy(update={"proof": proof})
+    return Exported(with_record(graph, record), record)
+
+
+def in_float32(committee: Committee) -> Committee:
+    """The same members, computed in float32 by torch."""
+    return replace(committee, precision="float32")
+
+
+def record_of(folder: RunFolder, committee: Committee) -> ExportRecord:
+    """What an exported committee says of itself, without a proof."""
+    data = folder.data
+    manifest = folder.manifest if kind_of(folder.path) == "run" else None
+    return ExportRecord(
+        name=folder.path.resolve().name,
+        class_names=committee.class_names,
+        image_shape=committee.image_shape,
+        pixel_range=committee.pixel_range,
+        value_range=committee.value_range,
+        members=len(committee.networks),
+        combination=committee.rule.how,
+        weights=committee.rule.weights,
+        temperature=committee.rule.temperature,
+        tta=committee.tta,
+        images=committee.images,
+        data=data.name,
+        recipe=folder.recipe.name,
+        recipe_digest=folder.recipe.digest(),
+        train_digest=data.train_digest,
+        test_digest=data.test_digest,
+        weights_digest=folder.weights_digest(),
+        test=manifest.test if manifest else None,
+        out_of_fold=manifest.out_of_fold if manifest else None,
+        test_openings=manifest.test_openings if manifest else 0,
+        opset=OPSET,
+        committee=version,
+    )
+
+
+def with_record(graph: bytes, record: ExportRecord) -> bytes:
+    """A graph's bytes with the record in its metadata."""
+    onnx = require("onnx", extra="export", purpose="Exporting to ONNX")
+    model = onnx.load_model_from_string(graph)
+    del model.metadata_props[:]
+    model.metadata_props.add(key=KEY, value=record.model_dump_json())
+    model.producer_name, model.producer_version = "committee", record.committee
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
