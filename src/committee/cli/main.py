@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import ends, export, inspect, studies, using
+from committee.cli import card, ends, export, inspect, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -50,6 +50,7 @@ for command in (
     *(using.predict, using.evaluate, using.compare, using.bundle, using.verify, using.report),
     *(inspect.data, inspect.recipes, inspect.models),
     export.export,
+    card.card,
 ):
     main.add_command(command)
 
