@@ -30,7 +30,7 @@ WRITTEN = {
     "model.onnx": "the committee: 8- or 16-bit images in, probabilities out",
     "model.proof.json": "the proof that it answers as the trained committee does",
     "example.py": "classifies images with it",
-    "recipe.toml": "how it was trained",
+    "training.toml": "how it was trained",
     "croissant.json": "what it was trained on, for programs",
     "run.committee": "the run itself, to go on from: weights, histories, figures and some training images",
     "figures/confusion.png": "which classes it confuses",
@@ -72,7 +72,7 @@ def write_card(
     model.write(folder / "model.onnx")
     contents = {
         "example.py": resources.files("committee.export").joinpath("example.py").read_bytes(),
-        "recipe.toml": source.recipe.to_toml().encode(),
+        "training.toml": source.recipe.to_toml().encode(),
         "croissant.json": croissant(source.data, published=published(source)).encode(),
         **figures(source.results, source.data.class_names),
     }

@@ -350,13 +350,13 @@ def training(card: Card) -> Iterable[str]:
     """Recipe, seed, machine."""
     environment, results = card.environment, card.results
     yield (
-        f"Recipe {markdown(card.recipe.name)}, all of it in `recipe.toml` (digest `{card.recipe.digest()[:16]}`): "
+        f"Recipe {markdown(card.recipe.name)}, all of it in `training.toml` (digest `{card.recipe.digest()[:16]}`): "
         f"{card.recipe.committee.members} member{'s' * (card.recipe.committee.members > 1)} of at most "
         f"{card.recipe.training.epochs} epochs, from the seed {card.identity.seed}. Training took "
         f"{duration(results.seconds_training)} on {environment.cores} cores of {markdown(environment.processor)} "
         f"(device {markdown(environment.device)}, {markdown(environment.precision)})."
     )
-    yield f"```\ncommittee train DATA --recipe recipe.toml --seed {card.identity.seed}\n```"
+    yield f"```\ncommittee train DATA --recipe training.toml --seed {card.identity.seed}\n```"
     rows = {
         "committee": environment.committee,
         "torch": environment.torch,
