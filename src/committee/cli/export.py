@@ -55,3 +55,18 @@ def export(run: Path, out: Path, data: str | None, data_dir: Path | None) -> Non
         )
     say(f"Proof: {path}")
     ends.note_missing_members(run)
+
+
+def verify_export(path: Path, data: str | None, data_dir: Path | None) -> None:
+    """Repeat the proof of an exported file."""
+    from committee.data.catalog import load_dataset
+    from committee.export.proof_file import verify
+
+    if data is None:
+        raise CommitteeError(f"the proof of {path} is repeated on the images of its training; give their DATA, too")
+    at_corners, on_training = verify(path, load_dataset(data, data_dir=data_dir))
+    say(
+        f"{path} answers here as the trained committee: {on_training.images:,} training images and "
+        f"{at_corners.images:,} corners, {counted(on_training.labels + at_corners.labels, 'label')} differ, "
+        f"probabilities by at most {max(on_training.probabilities, at_corners.probabilities):.1e}."
+    )

@@ -12,6 +12,7 @@ import click
 
 from committee import disk
 from committee.cli import ends
+from committee.cli.export import verify_export
 from committee.cli.options import data_dir_option, device_option, example, json_option, key_type, run_argument, run_type
 from committee.errors import CommitteeError, counted
 from committee.terminal import console, say
@@ -209,14 +210,27 @@ def bundle(run: Path, out: Path | None, private_key: Path | None) -> None:
 
 @click.command()
 @run_argument
+@click.argument("data", required=False)
 @click.option("--key", "public_key", type=key_type, help="Check the signature beside a bundle with this public key.")
-@example("committee verify runs/mnist-5k-standard-seed0\ncommittee verify digits.committee --key public.pem")
-def verify(run: Path, public_key: Path | None) -> None:
+@data_dir_option
+@example(
+    "committee verify runs/mnist-5k-standard-seed0\ncommittee verify digits.committee --key public.pem\n"
+    "committee verify digits.onnx mnist-5k"
+)
+def verify(run: Path, data: str | None, public_key: Path | None, data_dir: Path | None) -> None:
     """Compare every file of RUN, of a study's folder or of a bundle, with what was written.
 
     Every other command compares the files that it reads; this one looks at all of them, the page and its figures, too.
     With --key, it is the bundle's author who wrote them.
+
+    For an .onnx file of committee export, with its .proof.json beside it and the training's DATA, the proof that it
+    answers as the trained committee is repeated on this machine; PyTorch is not needed for that.
     """
+    from committee.ensemble.classifier import is_exported
+
+    if is_exported(run):
+        verify_export(run, data, data_dir)
+        return
     from committee.folders import signature
     from committee.folders.folder import Folder, kind_of
     from committee.folders.run_folder import RunFolder

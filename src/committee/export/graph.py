@@ -11,7 +11,6 @@ both agree is not argued here but measured, for every export: `committee.export.
 from __future__ import annotations
 
 import copy
-import io
 import logging
 import warnings
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from committee.ensemble.committee import Committee
 from committee.errors import require
-from committee.metrics.familiarity import TAIL, Distribution, Familiarity
+from committee.metrics.familiarity import FIXED, TAIL, Distribution, Familiarity, fixed
 
 OPSET = 20
 INPUT = "images"
@@ -44,11 +43,10 @@ class ExportedCommittee(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The committee's answers."""
-        pixels = images.to(torch.float32)
-        members = self.members(pixels)
+        members = self.members(images.to(torch.float32))
         probabilities = self.combine(members)
         unknown = torch.full_like(probabilities[:, 0], torch.nan)
-        familiar = self.familiar(pixels, members) if self.familiar else unknown
+        familiar = self.familiar(images, members) if self.familiar else unknown
         return probabilities, members, familiar, probabilities.argmax(1)
 
     def members(self, pixels: Tensor) -> Tensor:
@@ -102,6 +100,11 @@ class Combination(nn.Module):
         return (combined.clamp(SMALLEST, 1.0).log() / self.temperature).softmax(1)
 
 
+def double(value: float) -> Tensor:
+    """A constant in float64; torch 2.13.0's exporter rounds a Python number beside such values to float32."""
+    return torch.tensor(value, dtype=torch.float64)
+
+
 class LogShare(nn.Module):
     """The logarithm of the share of training images beyond a value; `committee.metrics.familiarity.Distribution`."""
 
@@ -109,23 +112,23 @@ class LogShare(nn.Module):
 
     def __init__(self, known: Distribution, *, above: bool) -> None:
         super().__init__()
-        quantiles = np.array(known.quantiles) if above else -np.array(known.quantiles)[::-1]
+        quantiles = fixed(np.array(known.quantiles) if above else -np.array(known.quantiles)[::-1])
         self.sign = 1.0 if above else -1.0
         self.excess = known.excess[1 if above else 0]
         self.end = float(quantiles[round((1 - TAIL) * (len(quantiles) - 1))])
-        self.register_buffer("quantiles", torch.tensor(quantiles.copy(), dtype=torch.float32))
+        self.register_buffer("quantiles", torch.tensor(quantiles, dtype=torch.float64))
 
     def forward(self, values: Tensor) -> Tensor:
-        """(image,) -> (image,)."""
-        values = values * self.sign
-        smaller = (self.quantiles < values[:, None]).to(torch.float32).mean(1)
-        beyond = (values - self.end) / self.excess
-        tail = float(np.log(TAIL)) - beyond.clamp(min=0.0)
-        return torch.where(beyond > 0, tail, (1 - smaller).clamp(min=TAIL).log())
+        """(image,) -> (image,), float64."""
+        values = (values * double(self.sign * FIXED)).round()
+        smaller = (self.quantiles < values[:, None]).to(torch.float64).sum(1) / double(len(self.quantiles))
+        beyond = torch.relu((values - double(self.end)) / double(self.excess * FIXED))
+        tail = double(np.log(TAIL)) - beyond
+        return torch.where(beyond > 0, tail, torch.maximum(1 - smaller, double(TAIL)).log())
 
 
 class Familiar(nn.Module):
-    """Pixels (image, height, width, channel) float32 and members' probabilities -> familiar (image,)."""
+    """Pixels (image, height, width, channel) and members' probabilities -> familiar (image,)."""
 
     def __init__(self, known: Familiarity, pixel_range: int) -> None:
         super().__init__()
@@ -140,26 +143,29 @@ class Familiar(nn.Module):
         """The share of training images that surprise at least as much."""
         measures = self.measures(pixels, members)
         sides = [side[name](measures[name]) for side in (self.above, self.below) for name in side]
-        return self.surprise(-torch.stack(sides).amin(0)).exp()  # type: ignore[no-any-return]
+        return self.surprise(-torch.stack(sides).amin(0)).exp().to(torch.float32)  # type: ignore[no-any-return]
 
     def measures(self, pixels: Tensor, members: Tensor) -> Mapping[str, Tensor]:
-        """Each (image,); `committee.metrics.familiarity.measured`."""
-        colours = pixels[..., : 3 if pixels.shape[3] >= 3 else 1] / self.pixel_range
-        grey = colours.mean(3)
+        """Each (image,) float64; `committee.metrics.familiarity.measured`, operation by operation."""
+        colours = pixels[..., : 3 if pixels.shape[3] >= 3 else 1].to(torch.float64)
+        grey = colours.sum(3)
         height, width = grey.shape[1:]
-        border = torch.cat([grey[:, 0], grey[:, -1], grey[:, 1:-1, 0], grey[:, 1:-1, -1]], 1).mean(1)
-        none = torch.zeros_like(border)
-        down = (grey[:, 1:] - grey[:, :-1]).abs().mean((1, 2)) if height > 1 else none
-        across = (grey[:, :, 1:] - grey[:, :, :-1]).abs().mean((1, 2)) if width > 1 else none
-        brightness = grey.mean((1, 2))
-        contrast = (grey - brightness[:, None, None]).square().mean((1, 2)).sqrt()
+        count, largest = height * width, float(self.pixel_range)
+        white = colours.shape[3] * largest
+        border = torch.cat([grey[:, 0], grey[:, -1], grey[:, 1:-1, 0], grey[:, 1:-1, -1]], 1)
+        total, squares = grey.sum((1, 2)), (grey * grey).sum((1, 2))
+        detail = torch.zeros_like(total)
+        for steps in (grey[:, 1:] - grey[:, :-1], grey[:, :, 1:] - grey[:, :, :-1]):
+            if size := steps.shape[1] * steps.shape[2]:
+                detail = detail + steps.abs().sum((1, 2)) / double(size * white)
+        certainty = torch.maximum(members.amax(2).to(torch.float64), double(SMALLEST))
         return {
-            "border": border,
-            "brightness": brightness,
-            "contrast": contrast,
-            "detail": down + across,
-            "colour": (colours.amax(3) - colours.amin(3)).mean((1, 2)),
-            "doubt": -members.amax(2).clamp(min=SMALLEST).log().mean(0),
+            "border": border.sum(1) / double(border.shape[1] * white),
+            "brightness": total / double(count * white),
+            "contrast": torch.relu(double(count) * squares - total * total).sqrt() / double(count * white),
+            "detail": detail,
+            "colour": (colours.amax(3) - colours.amin(3)).sum((1, 2)) / double(count * largest),
+            "doubt": -certainty.log().mean(0),
         }
 
 
@@ -185,15 +191,15 @@ def onnx_bytes(committee: Committee) -> bytes:
             external_data=False,
             verbose=False,
         )
-        content = io.BytesIO()
-        program.save(content)  # type: ignore[union-attr]
-    return content.getvalue()
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString(deterministic=True)
+    return content
 
 
 class _quietly(warnings.catch_warnings):  # noqa: N801
     """The exporter's remarks on packages that nothing here needs are not for users."""
 
-    def __enter__(self) -> None:  # type: ignore[override]
+    def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from committee import disk
-from committee.data.dataset import ImageDataset
+from committee.data.dataset import ImageDataset, Pixels
 from committee.ensemble.committee import Committee, committee_of
 from committee.ensemble.export_record import KEY, ExportRecord, Proof
 from committee.ensemble.onnx_committee import from_bytes
 from committee.errors import require
 from committee.export.graph import OPSET, onnx_bytes
-from committee.export.proof import prove
+from committee.export.proof import Proven, prove
+from committee.export.proof_file import write_proof
 from committee.folders.folder import kind_of
 from committee.folders.run_folder import RunFolder
-from committee.names import json_text
 from committee.version import version
 
 
@@ -27,23 +27,22 @@ class Exported:
     Attributes:
         content: the file's bytes.
         record: what it says of itself, the proof included.
+        proven: its proof, with the answers that it rests on.
     """
 
     content: bytes
     record: ExportRecord
+    proven: Proven
 
     @property
     def proof(self) -> Proof:
         """That it answers as the trained committee."""
-        assert self.record.proof is not None
-        return self.record.proof
+        return self.proven.proof
 
     def write(self, path: Path) -> Path:
         """Write the file, and its proof beside it, whose path is returned."""
-        proof = path.with_suffix(".proof.json")
         disk.write(path, self.content)
-        disk.write(proof, (json_text(self.proof.model_dump(mode="json"), indent=1) + "\n").encode())
-        return proof
+        return write_proof(path, self.proven)
 
 
 def export(folder: RunFolder, dataset: ImageDataset, progress: Callable[[int], None] = lambda done: None) -> Exported:
@@ -61,7 +60,9 @@ def export(folder: RunFolder, dataset: ImageDataset, progress: Callable[[int], N
     require("onnxruntime", extra="export", purpose="The proof of an export")
     trained = committee_of(folder, folder.committee.members, "cpu")
     reference = in_float32(trained)
-    return proven(onnx_bytes(reference), record_of(folder, reference), reference, trained, dataset, progress)
+    return proven(
+        onnx_bytes(reference), record_of(folder, reference), reference, trained, dataset.train.pixels, progress
+    )
 
 
 def proven(
@@ -69,15 +70,15 @@ def proven(
     record: ExportRecord,
     reference: Committee,
     trained: Committee | None,
-    dataset: ImageDataset,
+    pixels: Pixels,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Exported:
     """A graph with its record, once it has been proven; see `committee.export.proof.prove`."""
     exported = from_bytes(with_record(graph, record), "the export")
     other = trained if trained is not None and trained.precision != "float32" else None
-    proof = prove(exported, graph, reference.answer, other.answer if other else None, dataset.train.pixels, progress)
-    record = record.model_copy(update={"proof": proof})
-    return Exported(with_record(graph, record), record)
+    found = prove(exported, graph, reference.answer, other.answer if other else None, pixels, progress)
+    record = record.model_copy(update={"proof": found.proof})
+    return Exported(with_record(graph, record), record, found)
 
 
 def in_float32(committee: Committee) -> Committee:

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from committee.data.dataset import Pixels
 from committee.ensemble.classifier import Answers
-from committee.ensemble.export_record import Agreement, ExportRecord, Proof
+from committee.ensemble.export_record import Agreement, Proof
 from committee.ensemble.onnx_committee import OnnxCommittee
 from committee.errors import RunError, counted, require
 from committee.export.corners import corners
 from committee.rng import numpy_generator
 
 TOLERANCE = 1e-4
-TOLERANCE_FAMILIAR = 0.03  # shares have steps of 1/401, over which a rounding carries a value; eleven of them make it
+TOLERANCE_FAMILIAR = 0.03  # its shares have steps of 1/401, over which a rounding of the members' doubt may carry one
 MARGIN = 2e-4
 CHUNK = 2048  # images that both answer before their answers are compared
 ALONE = 100  # images that are asked by themselves
@@ -53,8 +53,8 @@ class Comparison:
     labels: int = 0
     forbidden: int = 0
 
-    def add(self, reference: Answers, found: Answers) -> None:
-        """Compare the answers about some images."""
+    def add(self, reference: Answers, found: Answers, margin: float = MARGIN) -> None:
+        """Compare the answers about some images; where the reference's margin is smaller, labels may differ."""
         self.images += len(reference.probabilities)
         self.probabilities = max(self.probabilities, _apart(reference.probabilities, found.probabilities))
         self.members = max(self.members, _apart(reference.members, found.members))
@@ -63,7 +63,7 @@ class Comparison:
         differ = reference.probabilities.argmax(1) != found.probabilities.argmax(1)
         largest = np.sort(reference.probabilities, axis=1)[:, -2:]
         self.labels += int(differ.sum())
-        self.forbidden += int((differ & (largest[:, 1] - largest[:, 0] >= MARGIN)).sum())
+        self.forbidden += int((differ & (largest[:, 1] - largest[:, 0] >= margin)).sum())
 
     def agreement(self) -> Agreement:
         """The figures."""
@@ -110,6 +110,19 @@ def _apart(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     return np.inf if np.isnan(difference) else difference
 
 
+@dataclass(frozen=True)
+class Proven:
+    """A proof, and the reference's answers that it rests on, to be compared with elsewhere.
+
+    Attributes:
+        corners, training_images: (image, class), the reference's probabilities.
+    """
+
+    proof: Proof
+    corners: NDArray[np.float64]
+    training_images: NDArray[np.float64]
+
+
 def prove(
     exported: OnnxCommittee,
     content: bytes,
@@ -117,7 +130,7 @@ def prove(
     trained: Answering | None,
     pixels: Pixels,
     progress: Callable[[int], None] = lambda done: None,
-) -> Proof:
+) -> Proven:
     """The proof of an export.
 
     Args:
@@ -135,17 +148,20 @@ def prove(
     name, record = exported.record.name, exported.record
     at_corners = Comparison("images at the corners of the input space")
     edge = corners(record.image_shape, record.pixel_range)
-    at_corners.add(reference(edge), exported.answer(edge))
+    edge_answers = reference(edge)
+    at_corners.add(edge_answers, exported.answer(edge))
     on_corners = at_corners.checked(name)
     on_training, precision = Comparison("training images"), Comparison("training images")
+    answers = [np.empty((0, len(record.class_names)))]
     for chunk in chunks(pixels):
         expected = reference(chunk)
         on_training.add(expected, exported.answer(chunk))
+        answers.append(expected.probabilities)
         if trained is not None:
             precision.add(trained(chunk), expected)
         progress(on_training.images)
     some = chosen(pixels, ALONE)
-    return Proof(
+    proof = Proof(
         training_images=on_training.checked(name),
         corners=on_corners,
         alone=alone(exported, some, edge).checked(name),
@@ -157,6 +173,7 @@ def prove(
         graph=hashlib.sha256(content).hexdigest(),
         versions=versions(),
     )
+    return Proven(proof, edge_answers.probabilities, np.concatenate(answers))
 
 
 def chunks(pixels: Pixels) -> Iterator[Pixels]:
@@ -219,8 +236,3 @@ def versions() -> dict[str, str]:
         except ImportError:
             continue
     return found
-
-
-def with_proof(record: ExportRecord, proof: Proof) -> ExportRecord:
-    """The record of a proven export."""
-    return record.model_copy(update={"proof": proof})
