@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import ends, export, inspect, serving, studies, using
+from committee.cli import card, ends, export, inspect, serving, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -50,6 +51,7 @@ for command in (
     *(inspect.data, inspect.recipes, inspect.models),
     export.export,
     serving.serve,
+    card.card,
 ):
     main.add_command(command)
 
@@ -72,6 +74,14 @@ for command in (
 )
 @click.option("--from", "continued", type=run_type, help="Continue from this finished run, for --epochs more epochs.")
 @click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
+@click.option(
+    "--log",
+    "trackers",
+    multiple=True,
+    type=click.Choice(["mlflow", "tensorboard", "trackio"]),
+    help="Tell a tracker of the training, too: parameters, epochs, results. It keeps them beside the run folder. "
+    "Changes no result; may be given more than once.",
+)
 @json_option
 @example(
     "committee train mnist-5k\n"
@@ -87,6 +97,7 @@ def train(
     out: Path | None,
     continued: Path | None,
     keep_sealed: bool,
+    trackers: Sequence[str],
     as_json: bool,
 ) -> None:
     """Train a committee on DATA: a data set's name or a path.
@@ -107,6 +118,7 @@ def train(
     from committee.cli import progress
     from committee.folders.run_folder import RunFolder, free_folder
     from committee.runs.run import train_plan
+    from committee.runs.trackers import tracked
     from committee.training.plan import plan_training
 
     began, before = time.monotonic(), None
@@ -143,11 +155,16 @@ def train(
         under_way = sum(folder.member(member).has_begun for member in unfinished)
         return ends.kept(members - len(unfinished), under_way, members, "members", folder.path)
 
+    def note(text: str) -> None:
+        say(f"Note: {text}", err=True)
+
     with (
         ends.told_how_to_go_on(kept),
+        tracked(trackers if missing or not finished else (), plan, folder, note) as tell,
         progress.monitor(work, may_stop_early=recipe.training.patience > 0) as monitor,
     ):
-        train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=monitor)
+        on_event = progress.to_all(monitor, tell)
+        train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=on_event)
     using.show(folder, as_json)
     if not folder.manifest.is_complete:
         raise SystemExit(ends.INCOMPLETE)
