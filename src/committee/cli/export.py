@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,10 +10,6 @@ from committee.cli import ends
 from committee.cli.options import data_dir_option, example, not_sure_options, run_argument
 from committee.errors import CommitteeError, counted
 from committee.terminal import say
-
-if TYPE_CHECKING:
-    from committee.ensemble.classifier import Classifier
-    from committee.metrics.conformal import NotSure
 
 
 @click.command()
@@ -76,43 +71,6 @@ def export(
         )
     say(f"Proof: {path}")
     ends.note_missing_members(run)
-
-
-def not_sure_of(
-    run: Path, committee: Classifier, coverage: float | None, precision: float | None, *, by_class: bool
-) -> NotSure | None:
-    """What a committee may say instead of one class; an exported one what it was exported with.
-
-    Raises:
-        CommitteeError: an exported committee was exported with something else.
-    """
-    from committee.ensemble.onnx_committee import OnnxCommittee
-
-    if isinstance(committee, OnnxCommittee):
-        held = committee.record.not_sure
-        sets, abstention = (held.sets, held.abstention) if held else (None, None)
-        there = (sets.coverage if sets else None, abstention.precision if abstention else None)
-        asked = (coverage or there[0], precision or there[1])
-        if there != asked or (by_class and sets and not sets.by_class):
-            raise CommitteeError(
-                f"{run} was exported with {_words(*there)} and was asked for {_words(*asked)}"
-                f"{' for every class' if by_class else ''}; ask for the former, or export again with these options"
-            )
-        return held
-    if coverage is None and precision is None:
-        return None
-    from committee.ensemble.not_sure import not_sure
-    from committee.folders.run_folder import RunFolder
-
-    return not_sure(RunFolder.finished(run, or_model=True), coverage, precision, by_class=by_class)
-
-
-def _words(coverage: float | None, precision: float | None) -> str:
-    parts = [
-        *([f"a coverage of {coverage:g}"] if coverage else []),
-        *([f"a precision of {precision:g}"] if precision else []),
-    ]
-    return " and ".join(parts) or "neither coverage nor precision"
 
 
 def verify_export(path: Path, data: str | None, data_dir: Path | None) -> None:

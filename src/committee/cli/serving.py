@@ -14,7 +14,7 @@ import click
 from committee import disk
 from committee.cli import ends
 from committee.cli.inspect import data
-from committee.cli.options import device_option, example, json_option, run_argument, seconds
+from committee.cli.options import device_option, example, json_option, not_sure_options, run_argument, seconds
 from committee.errors import CommitteeError, counted, require
 from committee.names import json_text, visible
 from committee.terminal import console, plain, say
@@ -85,6 +85,7 @@ def size(context: click.Context, parameter: click.Parameter, value: str) -> int:
     help="For a client to send its headers; and its body, beside a second for every 10,000 bytes.",
 )
 @device_option
+@not_sure_options
 @click.option("--verbose", is_flag=True, help="A line for each request, on standard error.")
 @example("committee serve runs/mnist-5k-standard-seed0\ncommittee serve digits.onnx --host 0.0.0.0 --token-file token")
 def serve(
@@ -104,6 +105,9 @@ def serve(
     timeout: float,
     read_timeout: float,
     device: str,
+    coverage: float | None,
+    precision: float | None,
+    by_class: bool,
     verbose: bool,
 ) -> None:
     """Answer programs by HTTP, and people by a page, with the committee of RUN.
@@ -119,6 +123,7 @@ def serve(
     from committee.ensemble.classifier import is_exported
     from committee.serve.guard import Access, is_loopback
     from committee.serve.limits import ServeLimits
+    from committee.serve.served import Asked
     from committee.serve.server import ServeOptions, corrections_folder
     from committee.serve.server import serve as run_server
 
@@ -167,7 +172,8 @@ def serve(
 
     if not is_exported(run):
         ends.note_missing_members(run)
-    options = ServeOptions(run, host, port, Access(hosts, token), limits, folder, device, verbose)
+    asked = Asked(coverage, precision, by_class)
+    options = ServeOptions(run, host, port, Access(hosts, token), limits, folder, device, verbose, asked)
     run_server(options, started, ready, lambda line: say(line, err=True))
 
 

@@ -12,7 +12,6 @@ import click
 
 from committee import disk
 from committee.cli import ends
-from committee.cli import export as exports
 from committee.cli.export import verify_export
 from committee.cli.options import (
     data_dir_option,
@@ -110,6 +109,7 @@ def predict(
     exit code is 3.
     """
     from committee.ensemble.classifier import is_exported, load
+    from committee.ensemble.not_sure import not_sure_of
     from committee.runs import predictions
 
     form = predictions.form_of(form, out)
@@ -120,7 +120,7 @@ def predict(
     images = committee.read_images(paths, preparation)
     for note in images.notes:
         say(f"Note: {note}", err=True)
-    unsure = exports.not_sure_of(run, committee, coverage, precision, by_class=by_class)
+    unsure = not_sure_of(run, committee, coverage, precision, by_class=by_class)
     answers = predictions.predict(committee, images.names, images.pixels, unsure)
     predictions.write(replace(answers, unreadable=images.unreadable), form, out)
     if not is_exported(run):

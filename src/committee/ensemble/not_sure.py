@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.ensemble.classifier import Classifier
+from committee.ensemble.onnx_committee import OnnxCommittee
 from committee.ensemble.temperature import temper
 from committee.errors import CommitteeError
-from committee.folders.run_folder import RunFolder
 from committee.metrics.conformal import NotSure, fit_abstention, fit_sets
+
+if TYPE_CHECKING:
+    from committee.folders.run_folder import RunFolder
 
 
 def not_sure(
@@ -59,3 +66,42 @@ def calibration(folder: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.int6
         if chosen.any() and fitted.temperature != 1.0:
             probabilities[chosen] = temper(probabilities[chosen], fitted.temperature)
     return probabilities[known], labels[known]
+
+
+def not_sure_of(
+    run: Path, committee: Classifier, coverage: float | None, precision: float | None, *, by_class: bool
+) -> NotSure | None:
+    """What a loaded committee may say instead of one class; an exported one what it was exported with.
+
+    Args:
+        run: where it was loaded from.
+        committee: what was loaded.
+        coverage, precision, by_class: as in `not_sure`; where None, an exported committee keeps its own.
+
+    Raises:
+        CommitteeError: an exported committee was exported with something else.
+    """
+    if isinstance(committee, OnnxCommittee):
+        held = committee.record.not_sure
+        sets, abstention = (held.sets, held.abstention) if held else (None, None)
+        there = (sets.coverage if sets else None, abstention.precision if abstention else None)
+        asked = (coverage or there[0], precision or there[1])
+        if there != asked or (by_class and sets and not sets.by_class):
+            raise CommitteeError(
+                f"{run} was exported with {_words(*there)} and was asked for {_words(*asked)}"
+                f"{' for every class' if by_class else ''}; ask for the former, or export again with these options"
+            )
+        return held
+    if coverage is None and precision is None:
+        return None
+    from committee.folders.run_folder import RunFolder  # which needs torch
+
+    return not_sure(RunFolder.finished(run, or_model=True), coverage, precision, by_class=by_class)
+
+
+def _words(coverage: float | None, precision: float | None) -> str:
+    parts = [
+        *([f"a coverage of {coverage:g}"] if coverage else []),
+        *([f"a precision of {precision:g}"] if precision else []),
+    ]
+    return " and ".join(parts) or "neither coverage nor precision"

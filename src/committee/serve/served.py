@@ -14,13 +14,27 @@ import numpy as np
 from committee.data.convert import png
 from committee.data.dataset import Pixels
 from committee.ensemble.classifier import Answers, Classifier, load
+from committee.ensemble.not_sure import not_sure_of
 from committee.errors import DataError
+from committee.metrics.conformal import NotSure
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.serve.limits import ServeLimits
 from committee.serve.messages import ModelInfo, Near
 from committee.serve.model_info import model_info
 from committee.serve.problems import RefusedError, unusable
 from committee.serve.questions import Question, ReadQuestion, Seen, read_together
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The share of prediction sets with the true class, and of answers that are right, that are asked for."""
+
+    coverage: float | None = None
+    precision: float | None = None
+    by_class: bool = False
+
+
+NOTHING_ASKED = Asked()
 
 
 @dataclass(frozen=True)
@@ -32,12 +46,14 @@ class Served:
         info: what `/v1/model` says.
         limits: of a request.
         run: what `/v1/run` says, as JSON, made when it is first asked for; None where only an .onnx file is served.
+        unsure: what it says instead of one class.
         nearest: an image (height, width, channel) -> the training images most like it; None where they are not there.
     """
 
     classifier: Classifier
     info: ModelInfo
     limits: ServeLimits
+    unsure: NotSure | None = None
     run: Callable[[], bytes] | None = None
     nearest: Callable[[Pixels], Sequence[Near]] | None = None
 
@@ -92,6 +108,8 @@ class Served:
         choice = int(answers.probabilities[row].argmax())
         familiar = float(answers.familiar[row])
         why = self._why_unlike(image.pixels, answers, row)
+        sets, abstention = (self.unsure.sets, self.unsure.abstention) if self.unsure else (None, None)
+        row_only = answers.probabilities[row : row + 1]
         said: dict[str, object] = {
             "image": name,
             "label": names[choice],
@@ -105,8 +123,8 @@ class Served:
             "familiar": None if np.isnan(familiar) else familiar,
             "unlike": why is not None,
             "why": why or "",
-            "abstain": False,
-            "set": None,
+            "abstain": bool(abstention.abstains(row_only)[0]) if abstention else False,
+            "set": [names[c] for c in np.argsort(-row_only[0]) if sets.sets(row_only)[0, c]] if sets else None,
             "prepared": image.prepared,
         }
         if "pixels" in details:
@@ -139,12 +157,15 @@ def data_uri(pixels: Pixels) -> str:
     return f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
 
 
-def open_served(path: Path, limits: ServeLimits, *, device: str, corrections: bool) -> Served:
+def open_served(
+    path: Path, limits: ServeLimits, asked: Asked = NOTHING_ASKED, *, device: str, corrections: bool
+) -> Served:
     """Load what is to be served.
 
     Args:
         path: a run folder, a bundle, or an .onnx file.
         limits: of its requests.
+        asked: what it shall say instead of one class.
         device: where a run's committee predicts.
         corrections: whether corrections are stored.
 
@@ -153,7 +174,11 @@ def open_served(path: Path, limits: ServeLimits, *, device: str, corrections: bo
         MissingExtraError: what computes is not installed.
     """
     classifier = load(path, device=device)
-    served = Served(classifier, model_info(path, classifier, corrections=corrections), limits)
+    unsure = not_sure_of(path, classifier, asked.coverage, asked.precision, by_class=asked.by_class)
+    info = model_info(path, classifier, corrections=corrections)
+    if unsure and unsure.sets:
+        info = info.model_copy(update={"coverage": unsure.sets.coverage})
+    served = Served(classifier, info, limits, unsure)
     blank = np.zeros((1, *classifier.image_shape), np.uint8 if classifier.pixel_range == 255 else np.uint16)
     for count in (1, limits.batch):  # what is compiled or prepared at the first call is there before the first request
         classifier.answer(np.repeat(blank, count, axis=0))

@@ -23,7 +23,7 @@ from committee.serve.guard import Access
 from committee.serve.limits import ServeLimits
 from committee.serve.page_files import page_files
 from committee.serve.protocol import SWEEP, BoundedProtocol, bounded
-from committee.serve.served import open_served
+from committee.serve.served import NOTHING_ASKED, Asked, open_served
 
 GRACE = 0.3
 """Seconds for which a connection must have been idle to be closed once the server is to end."""
@@ -47,6 +47,7 @@ class ServeOptions:
         corrections: the folder for corrections; None for none.
         device: where a run's committee predicts.
         verbose: whether each request is reported.
+        asked: what the committee shall say instead of one class.
     """
 
     model: Path
@@ -57,6 +58,7 @@ class ServeOptions:
     corrections: Path | None
     device: str
     verbose: bool
+    asked: Asked = NOTHING_ASKED
 
 
 def serve(
@@ -112,7 +114,12 @@ async def _serve(
 
     async def load() -> None:
         served = await asyncio.to_thread(
-            open_served, options.model, limits, device=options.device, corrections=options.corrections is not None
+            open_served,
+            options.model,
+            limits,
+            options.asked,
+            device=options.device,
+            corrections=options.corrections is not None,
         )
         folder = options.corrections
         state.start(served, Corrections(folder, served.info, limits) if folder else None)
