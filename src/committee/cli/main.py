@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import ends, inspect, studies, using
+from committee.cli import distil, ends, inspect, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -47,6 +47,7 @@ def main() -> None:
 for command in (
     *(studies.study, studies.grid, studies.pseudo_labels, studies.studies),
     *(using.predict, using.evaluate, using.compare, using.bundle, using.verify, using.report),
+    distil.distil,
     *(inspect.data, inspect.recipes, inspect.models),
 ):
     main.add_command(command)
