@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import card, ends, export, inspect, serving, studies, using
+from committee.cli import card, distil, ends, export, inspect, serving, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -48,6 +48,7 @@ def main() -> None:
 for command in (
     *(studies.study, studies.grid, studies.pseudo_labels, studies.studies),
     *(using.predict, using.evaluate, using.compare, using.bundle, using.verify, using.report),
+    distil.distil,
     *(inspect.data, inspect.recipes, inspect.models),
     export.export,
     serving.serve,

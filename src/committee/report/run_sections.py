@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from committee.metrics.error_analysis import ConfusedPair
-from committee.metrics.results import Agreement, Calibration, ClassRow, Interval, Scores, TestOpening
-from committee.report import references, sentences, tables
+from committee.metrics.results import (
+    Agreement,
+    Calibration,
+    ClassRow,
+    Distillation,
+    Interval,
+    Scores,
+    TestOpening,
+)
+from committee.report import references, sentences, student_table, tables
 from committee.report.formatting import Fields, Settings, fields, settings, shown_command
 from committee.report.page import Plot, Section
 from committee.report.page_images import Sample, TileGallery, samples, tile_gallery
@@ -255,6 +263,32 @@ class Disagreement(RunSection):
 
 
 @dataclass(frozen=True)
+class Student(RunSection):
+    """What a student reaches and costs beside its teacher.
+
+    Attributes:
+        where: which images the accuracies are on, as a phrase; "" where there are none.
+        headings, rows: of the table, as text.
+    """
+
+    key: ClassVar[str] = "student"
+    title: ClassVar[str] = "The student and its teacher"
+
+    distillation: Distillation
+    where: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, run: Run) -> Self | None:
+        """The comparison of a student with its teacher."""
+        found = run.results.distillation
+        if found is None:
+            return None
+        return cls(found, student_table.where(found), student_table.HEADINGS, student_table.cells(found))
+
+
+@dataclass(frozen=True)
 class Data(RunSection):
     """The data set.
 
@@ -327,11 +361,13 @@ class RunRecord(RunSection):
 def _references(run: Run) -> tuple[str, ...]:
     """The publications behind what the page shows."""
     scored = (references.WILSON, references.BRIER, references.GUO) if run.headline else ()
-    return (*scored, *([references.LAKSHMINARAYANAN] if len(run.finished) > 1 else []))
+    taught = (references.HINTON, references.BEYER, references.TANGO) if run.results.distillation else ()
+    return (*scored, *taught, *([references.LAKSHMINARAYANAN] if len(run.finished) > 1 else []))
 
 
 SECTIONS: tuple[type[RunSection], ...] = (
     Protocol,
+    Student,
     Members,
     Size,
     Errors,
