@@ -8,6 +8,7 @@ from committee.config.record import Record
 from committee.data.read_options import ValueRange
 from committee.folders.records import Combination, ImagesRecord, ScoreSummary
 from committee.metrics.conformal import NotSure
+from committee.metrics.results import Interval
 
 KEY = "committee"
 
@@ -83,7 +84,7 @@ class Quantization(Record):
     accuracy: float
     accuracy_float: float
     difference: float
-    difference_interval: tuple[float, float]
+    difference_interval: Interval
     labels_changed: int
     bytes: int
     bytes_float: int

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from committee import disk
-from committee.data.dataset import ImageDataset, Pixels
+from committee.data.dataset import ImageDataset, LabelledImages, Pixels
 from committee.ensemble.committee import Committee, committee_of
 from committee.ensemble.export_record import KEY, ExportRecord, Proof
 from committee.ensemble.onnx_committee import from_bytes
 from committee.errors import require
+from committee.export.corners import corners
 from committee.export.graph import OPSET, onnx_bytes
-from committee.export.proof import Proven, prove
+from committee.export.proof import ALONE, Proven, alone, chosen, chunks, prove
 from committee.export.proof_file import write_proof
+from committee.export.quantize import cost, quantized
 from committee.folders.folder import kind_of
 from committee.folders.run_folder import RunFolder
 from committee.metrics.conformal import NotSure
@@ -51,6 +55,8 @@ def export(
     dataset: ImageDataset,
     unsure: NotSure | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    int8: bool = False,
 ) -> Exported:
     """Export a finished run and prove it on all of its training images.
 
@@ -59,6 +65,7 @@ def export(
         dataset: its data; the test images stay sealed.
         unsure: its prediction sets and when it abstains.
         progress: is told how many training images are done.
+        int8: whether to give the 8-bit form of what was proven, with what it costs and saves.
 
     Raises:
         RunError: the export answers otherwise than the trained committee.
@@ -68,7 +75,28 @@ def export(
     trained = committee_of(folder, folder.committee.members, "cpu")
     reference = in_float32(trained)
     record = record_of(folder, reference).model_copy(update={"not_sure": unsure})
-    return proven(onnx_bytes(reference, unsure), record, reference, trained, dataset.train.pixels, progress)
+    graph = onnx_bytes(reference, unsure)
+    exported = proven(graph, record, reference, trained, dataset.train.pixels, progress)
+    return in_int8(graph, exported, dataset.train) if int8 else exported
+
+
+def in_int8(graph: bytes, exported: Exported, train: LabelledImages) -> Exported:
+    """The 8-bit form of a proven export.
+
+    Its proof is the one of the float32 form; its own answers are what `committee verify` compares with elsewhere.
+
+    Raises:
+        RunError: an image's answer depends on its company.
+    """
+    small = quantized(graph, train.pixels)
+    files = [from_bytes(with_record(each, exported.record), "the export", threads=1) for each in (small, graph)]
+    edge = corners(exported.record.image_shape, exported.record.pixel_range)
+    alone(files[0], chosen(train.pixels, ALONE), edge).checked(exported.record.name)
+    quantization = cost(files[0], files[1], (len(small), len(graph)), train.pixels, train.labels)
+    record = exported.record.model_copy(update={"quantization": quantization})
+    answers = [files[0].answer(chunk).probabilities for chunk in chunks(train.pixels)]
+    own = Proven(exported.proof, files[0].answer(edge).probabilities, np.concatenate(answers))
+    return Exported(with_record(small, record), record, own)
 
 
 def proven(

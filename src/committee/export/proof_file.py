@@ -24,7 +24,7 @@ from committee.ensemble.export_record import Agreement, Proof
 from committee.ensemble.onnx_committee import LARGEST
 from committee.errors import RunError
 from committee.export.corners import COUNT, corners
-from committee.export.proof import MARGIN, Comparison, Proven, chunks
+from committee.export.proof import TOLERANCE, TOLERANCE_INT8, Comparison, Proven, chunks
 from committee.folders import files
 from committee.names import json_text
 
@@ -110,16 +110,18 @@ def verify(path: Path, dataset: ImageDataset) -> tuple[Agreement, Agreement]:
             f"{dataset.source} holds others; give the data of the training"
         )
     edge, classes = corners(record.image_shape, record.pixel_range), len(record.class_names)
-    at_corners, on_training = Comparison("images at the corners of the input space"), Comparison("training images")
+    tolerance = (TOLERANCE_INT8 if record.quantization else TOLERANCE) + 1 / PARTS
+    at_corners = Comparison("images at the corners of the input space", tolerance)
+    on_training = Comparison("training images", tolerance)
     try:
         expected = [unpacked(stored.corners, COUNT, classes), unpacked(stored.training_images, len(pixels), classes)]
     except (ValueError, zlib.error) as error:
         raise RunError(f"{place} is damaged ({str(error)[:80]}); export again") from error
-    at_corners.add(*_both(expected[0], exported.answer(edge)), margin=MARGIN + 2 / PARTS)
+    at_corners.add(*_both(expected[0], exported.answer(edge)))
     start = 0
     for chunk in chunks(pixels):
         rows = expected[1][start : start + len(chunk)]
-        on_training.add(*_both(rows, exported.answer(chunk)), margin=MARGIN + 2 / PARTS)
+        on_training.add(*_both(rows, exported.answer(chunk)))
         start += len(chunk)
     return at_corners.checked(record.name), on_training.checked(record.name)
 
