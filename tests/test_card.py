@@ -177,7 +177,7 @@ def test_it_writes_over_itself_and_over_nothing_else(card: Path, run: Path, tmp_
 def test_a_run_that_kept_its_test_images_sealed_says_so(card: Path, run: Path) -> None:
     folder = RunFolder(run)
     folder.results = folder.results.model_copy(update={"test": None, "test_openings": ()})
-    proof = json.loads((card / "model.proof.json").read_text())
+    proof = json.loads((card / "model.proof.json").read_text())["proof"]
     from committee.ensemble.export_record import Proof
 
     text = card_text(folder, Proof.model_validate(proof), card, None)
