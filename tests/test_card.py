@@ -127,7 +127,7 @@ def test_what_it_says_to_run_gives_the_committees_answers(card: Path, run: Path,
     """Grey, colour, with a palette, with 16 bits, in other sizes; with three packages and nothing of this one."""
     digit = committee.load_dataset(data).train.pixels[3, ..., 0]
     large = Image.fromarray(digit).resize((21, 30), Image.Resampling.BICUBIC)
-    colours = Image.merge("RGB", [large, large.rotate(3), large.point(lambda value: value // 2)])
+    colours = Image.merge("RGB", [large, large.point(lambda value: 255 - value), large.rotate(90)])
     pictures = {
         "grey": Image.fromarray(digit),
         "large": large,
