@@ -127,7 +127,7 @@ def test_what_it_says_to_run_gives_the_committees_answers(card: Path, run: Path,
     """Grey, colour, with a palette, with 16 bits, in other sizes; with three packages and nothing of this one."""
     digit = committee.load_dataset(data).train.pixels[3, ..., 0]
     large = Image.fromarray(digit).resize((21, 30), Image.Resampling.BICUBIC)
-    colours = Image.merge("RGB", [large, large.rotate(3), large.point(lambda value: value // 2)])
+    colours = Image.merge("RGB", [large, large.point(lambda value: 255 - value), large.rotate(90)])
     pictures = {
         "grey": Image.fromarray(digit),
         "large": large,
@@ -177,7 +177,7 @@ def test_it_writes_over_itself_and_over_nothing_else(card: Path, run: Path, tmp_
 def test_a_run_that_kept_its_test_images_sealed_says_so(card: Path, run: Path) -> None:
     folder = RunFolder(run)
     folder.results = folder.results.model_copy(update={"test": None, "test_openings": ()})
-    proof = json.loads((card / "model.proof.json").read_text())
+    proof = json.loads((card / "model.proof.json").read_text())["proof"]
     from committee.ensemble.export_record import Proof
 
     text = card_text(folder, Proof.model_validate(proof), card, None)

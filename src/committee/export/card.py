@@ -28,7 +28,7 @@ from committee.report.style import as_png
 CARD = "README.md"
 WRITTEN = {
     "model.onnx": "the committee: 8- or 16-bit images in, probabilities out",
-    "model.proof.json": "the proof that it answers as the trained committee does",
+    "model.proof.json": "the proof that it answers as the trained committee does, and what repeats it",
     "example.py": "classifies images with it",
     "training.toml": "how it was trained",
     "croissant.json": "what it was trained on, for programs",
