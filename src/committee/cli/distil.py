@@ -52,7 +52,11 @@ if TYPE_CHECKING:
 )
 @training_options
 @click.option("--out", type=folder_type, help="The student's folder.  [default: RUN-student-seedS, beside RUN]")
-@click.option("--keep-sealed", is_flag=True, help="Do not open the test images; the same command without it can later.")
+@click.option(
+    "--keep-sealed",
+    is_flag=True,
+    help="Do not open the student's test images; committee evaluate can later, and the same command then compares.",
+)
 @json_option
 @example("committee distil runs/mnist-5k-standard-seed0\ncommittee distil RUN --set network.widths=[16,32,32]")
 def distil(
