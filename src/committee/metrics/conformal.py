@@ -22,11 +22,14 @@ from pydantic import Field
 
 from committee.config.record import Record
 from committee.errors import CommitteeError
+from committee.metrics.intervals import wilson
+from committee.metrics.results import Interval
 
 Floats = NDArray[np.floating[Any]]
 
 DOUBT = 0.05  # that the precision is lower than promised
 SHARES = 50  # shares answered that are tried
+FEWEST_ANSWERED = 10
 
 
 class PredictionSets(Record):
@@ -75,6 +78,20 @@ class Abstention(Record):
     def abstains(self, probabilities: Floats) -> NDArray[np.bool_]:
         """(image, class) probabilities -> (image,)."""
         return np.asarray(probabilities.max(axis=1) < self.least)
+
+
+class AnsweredShare(Record):
+    """Accuracy where a share of the images is answered, the most certain ones.
+
+    Attributes:
+        answered: how many.
+        interval: Wilson's, at 95 %.
+    """
+
+    share: float
+    answered: int
+    accuracy: float
+    interval: Interval
 
 
 class NotSure(Record):
@@ -151,6 +168,30 @@ def fit_abstention(probabilities: Floats, labels: NDArray[np.integer[Any]], prec
         f"a precision of {precision:g} cannot be promised on {len(order):,} out-of-fold images, where at most "
         f"{math.floor(best * 10_000) / 10_000:g} can; ask for less, or train with more images"
     )
+
+
+def answered_accuracy(probabilities: Floats, labels: NDArray[np.integer[Any]]) -> tuple[AnsweredShare, ...]:
+    """Accuracy where only the most certain images are answered, from few of them to all.
+
+    Args:
+        probabilities: (image, class), without NaN.
+        labels: (image,).
+
+    Returns:
+        One for each of `SHARES` shares with ten answers or more; images as certain as the last one are answered, too.
+    """
+    certainty, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    order = np.argsort(-certainty, kind="stable")
+    rights, found = np.cumsum(right[order]), list[AnsweredShare]()
+    for share in range(1, SHARES + 1):
+        count = int((certainty >= certainty[order[math.ceil(len(order) * share / SHARES) - 1]]).sum())
+        if count >= FEWEST_ANSWERED and (not found or count > found[-1].answered):
+            number = int(rights[count - 1])
+            interval = wilson(number, count)
+            found.append(
+                AnsweredShare(share=count / len(order), answered=count, accuracy=number / count, interval=interval)
+            )
+    return tuple(found)
 
 
 def precision_bound(right: int, answered: int, doubt: float) -> float:

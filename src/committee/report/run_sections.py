@@ -25,6 +25,9 @@ from committee.report.page import Plot, Section
 from committee.report.page_images import Sample, TileGallery, samples, tile_gallery
 from committee.report.run_content import Run, size_curves
 
+FEWEST_CALIBRATED = 100
+"""Out-of-fold images from which on limits are told."""
+
 MANY_CLASSES = 20
 """Classes whose figures the page shows at once; those of more are folded away."""
 
@@ -246,6 +249,40 @@ class Confidence(RunSection):
 
 
 @dataclass(frozen=True)
+class Unsure(RunSection):
+    """What the committee may say instead of one class, and what that costs.
+
+    Attributes:
+        images: out-of-fold images that all is calibrated on.
+        sets: a row for each coverage: promised, mean size of the sets, coverage seen on test images.
+        abstentions: a row for each precision: promised, share answered, precision seen on test images.
+        is_tested: whether the test images are open.
+    """
+
+    key: ClassVar[str] = "unsure"
+    title: ClassVar[str] = "When it should not say one class"
+
+    images: int
+    sets: tuple[tuple[str, str, str], ...]
+    abstentions: tuple[tuple[str, str, str], ...]
+    is_tested: bool
+    answered: Plot | None
+
+    @classmethod
+    def of(cls, run: Run) -> Self | None:
+        """The limits of a run with out-of-fold images."""
+        if run.calibration is None or len(run.calibration[1]) < FEWEST_CALIBRATED:
+            return None
+        return cls(
+            images=len(run.calibration[1]),
+            sets=tuple(tables.set_rows(run.calibration, run.test)),
+            abstentions=tuple(tables.abstention_rows(run.calibration, run.test)),
+            is_tested=run.test is not None,
+            answered=run.plots.get("answered"),
+        )
+
+
+@dataclass(frozen=True)
 class Disagreement(RunSection):
     """How often members predict different classes."""
 
@@ -373,6 +410,7 @@ SECTIONS: tuple[type[RunSection], ...] = (
     Errors,
     Galleries,
     Confidence,
+    Unsure,
     Disagreement,
     Data,
     RunRecord,
