@@ -13,8 +13,8 @@ import numpy as np
 
 from committee.data.convert import png
 from committee.data.dataset import Pixels
-from committee.ensemble.classifier import Answers, Classifier, load
-from committee.errors import DataError
+from committee.ensemble.classifier import Answers, Classifier, is_exported, load
+from committee.errors import CommitteeError, DataError
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.serve.limits import ServeLimits
 from committee.serve.messages import ModelInfo, Near
@@ -153,8 +153,37 @@ def open_served(path: Path, limits: ServeLimits, *, device: str, corrections: bo
         MissingExtraError: what computes is not installed.
     """
     classifier = load(path, device=device)
-    served = Served(classifier, model_info(path, classifier, corrections=corrections), limits)
+    info = model_info(path, classifier, corrections=corrections)
+    served = Served(classifier, info, limits, *(() if is_exported(path) else _of_run(path)))
     blank = np.zeros((1, *classifier.image_shape), np.uint8 if classifier.pixel_range == 255 else np.uint16)
     for count in (1, limits.batch):  # what is compiled or prepared at the first call is there before the first request
         classifier.answer(np.repeat(blank, count, axis=0))
     return served
+
+
+def _of_run(path: Path) -> tuple[Callable[[], bytes] | None, Callable[[Pixels], Sequence[Near]] | None]:
+    """What a run's folder has beside its committee: the page's record of it, and the nearest of its training images.
+
+    Neither is there for a study's model; the training images may be gone, or be others by now.
+    """
+    from committee.folders.folder import kind_of  # these need torch, which an .onnx file does not
+    from committee.folders.run_folder import RunFolder
+    from committee.runs.reloading import dataset_of
+    from committee.web.nearest import nearest_of
+    from committee.web.run_data import run_record
+
+    folder = RunFolder.at(path)
+    if kind_of(folder.path) != "run":
+        return None, None
+    record = run_record(folder)
+    content = record.model_dump_json().encode() if record else b"null"
+    try:
+        dataset = dataset_of(folder)
+    except CommitteeError:
+        return lambda: content, None
+    find = nearest_of(dataset.train.pixels, dataset.train.labels, dataset.class_names)
+
+    def near(pixels: Pixels) -> list[Near]:
+        return [Near(image=each.image, label=each.label, position=each.position) for each in find(pixels)]
+
+    return lambda: content, near
