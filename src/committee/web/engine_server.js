@@ -33,7 +33,8 @@
       said = `the server answered ${response.status}`;
     }
     if (response.status === 401) said += "; open this page with #token=... at the end of its address";
-    const error = new Error(said.charAt(0).toUpperCase() + said.slice(1).replace(/\.?$/, "."));
+    const isName = /^\S*[.:]/.test(said); // a sentence that begins with a file's name keeps it as it is
+    const error = new Error((isName ? said : said.charAt(0).toUpperCase() + said.slice(1)).replace(/\.?$/, "."));
     error.status = response.status;
     if (response.status === 503) error.retryAfter = Number(response.headers.get("retry-after")) || 1;
     throw error;
