@@ -178,8 +178,36 @@ def open_served(
     info = model_info(path, classifier, corrections=corrections)
     if unsure and unsure.sets:
         info = info.model_copy(update={"coverage": unsure.sets.coverage})
-    served = Served(classifier, info, limits, unsure)
+    served = Served(classifier, info, limits, unsure, *(() if is_exported(path) else _of_run(path)))
     blank = np.zeros((1, *classifier.image_shape), np.uint8 if classifier.pixel_range == 255 else np.uint16)
     for count in (1, limits.batch):  # what is compiled or prepared at the first call is there before the first request
         classifier.answer(np.repeat(blank, count, axis=0))
     return served
+
+
+def _of_run(path: Path) -> tuple[Callable[[], bytes] | None, Callable[[Pixels], Sequence[Near]] | None]:
+    """What a run's folder has beside its committee: the page's record of it, and the nearest of its training images.
+
+    Neither is there for a study's model; the training images may be gone, or be others by now.
+    """
+    from committee.folders.folder import kind_of  # these need torch, which an .onnx file does not
+    from committee.folders.run_folder import RunFolder
+    from committee.runs.reloading import dataset_of
+    from committee.web.nearest import nearest_of
+    from committee.web.run_data import run_record
+
+    folder = RunFolder.at(path)
+    if kind_of(folder.path) != "run":
+        return None, None
+    record = run_record(folder)
+    content = record.model_dump_json().encode() if record else b"null"
+    try:
+        dataset = dataset_of(folder)
+    except CommitteeError:
+        return lambda: content, None
+    find = nearest_of(dataset.train.pixels, dataset.train.labels, dataset.class_names)
+
+    def near(pixels: Pixels) -> list[Near]:
+        return [Near(image=each.image, label=each.label, position=each.position) for each in find(pixels)]
+
+    return lambda: content, near
