@@ -13,9 +13,9 @@ import numpy as np
 
 from committee.data.convert import png
 from committee.data.dataset import Pixels
-from committee.ensemble.classifier import Answers, Classifier, load
+from committee.ensemble.classifier import Answers, Classifier, is_exported, load
 from committee.ensemble.not_sure import not_sure_of
-from committee.errors import DataError
+from committee.errors import CommitteeError, DataError
 from committee.metrics.conformal import NotSure
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.serve.limits import ServeLimits
