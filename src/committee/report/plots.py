@@ -144,10 +144,12 @@ def answered(curves: Mapping[str, Sequence[AnsweredShare]]) -> Figure:
             shares, [p.interval.low for p in points], [p.interval.high for p in points], color=colour, alpha=0.15, lw=0
         )
         axes.plot(shares, [point.accuracy for point in points], color=colour, lw=1.8, label=name)
-    axes.set_xlabel("share of the images that are answered, the most certain ones first")
+    axes.set_xlabel("share of images answered, the most certain first")
     for axis in (axes.xaxis, axes.yaxis):
         percent_axis(axis, 6)
     axes.set_xlim(0, 1.012)
+    shown = [p.interval.low for points in curves.values() for p in points if p.share > 0.15 or p is points[-1]]
+    axes.set_ylim(min(shown) - 0.1 * (1 - min(shown)), 1.0 + 0.04 * (1 - min(shown)))  # few answers: wide intervals
     axes.legend(frameon=False, loc="lower left")
     return finish(figure)
 

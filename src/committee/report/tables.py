@@ -229,6 +229,11 @@ COVERAGES = (0.9, 0.95, 0.99, 0.999)
 PRECISIONS = (0.95, 0.99, 0.995, 0.999)
 
 
+def promised(share: float) -> str:
+    """A share that was asked for, with as many digits as it has."""
+    return f"{100 * share:g}\u00a0%"
+
+
 def set_rows(calibration: Predicted, test: Predicted | None) -> Iterator[tuple[str, str, str]]:
     """Of prediction sets with each coverage: it, their mean size, the share of test images' sets with the true class.
 
@@ -239,11 +244,11 @@ def set_rows(calibration: Predicted, test: Predicted | None) -> Iterator[tuple[s
     for coverage in COVERAGES:
         fitted = fit_sets(*calibration, coverage)
         if test is None or not len(test[1]):
-            yield f"{coverage:.1%}", f"{fitted.mean_size:.3f}", ""
+            yield promised(coverage), f"{fitted.mean_size:.3f}", ""
             continue
         sets = fitted.sets(test[0])
         covered = float(sets[np.arange(len(sets)), test[1]].mean())
-        yield f"{coverage:.1%}", f"{float(sets.sum(axis=1).mean()):.3f}", percent(covered)
+        yield promised(coverage), f"{float(sets.sum(axis=1).mean()):.3f}", percent(covered)
 
 
 def abstention_rows(calibration: Predicted, test: Predicted | None) -> Iterator[tuple[str, str, str]]:
@@ -255,11 +260,11 @@ def abstention_rows(calibration: Predicted, test: Predicted | None) -> Iterator[
         try:
             fitted = fit_abstention(*calibration, precision)
         except CommitteeError:
-            yield f"{precision:.1%}", "cannot be promised", ""
+            yield promised(precision), "cannot be promised", ""
             continue
         if test is None or not len(test[1]):
-            yield f"{precision:.1%}", percent(fitted.answered / fitted.images), ""
+            yield promised(precision), percent(fitted.answered / fitted.images), ""
             continue
         kept = ~fitted.abstains(test[0])
         right = test[0].argmax(axis=1)[kept] == test[1][kept]
-        yield f"{precision:.1%}", percent(float(kept.mean())), percent(float(right.mean())) if kept.any() else ""
+        yield promised(precision), percent(float(kept.mean())), percent(float(right.mean())) if kept.any() else ""
