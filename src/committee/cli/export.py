@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from committee import disk
 from committee.cli import ends
 from committee.cli.options import data_dir_option, example, not_sure_options, run_argument
 from committee.errors import CommitteeError, counted
@@ -19,6 +20,11 @@ from committee.terminal import say
 @data_dir_option
 @not_sure_options
 @click.option("--quantize", type=click.Choice(["int8"]), help="Whole numbers of 8 bits: a third of the size.")
+@click.option(
+    "--runtime",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="For a page: the file of npm's package onnxruntime-web, where npm is not at hand.",
+)
 @example(
     "committee export runs/mnist-5k-standard-seed0 digits.onnx\n"
     "committee export RUN digits.onnx --coverage .99 --precision .999"
@@ -32,6 +38,7 @@ def export(
     precision: float | None,
     by_class: bool,
     quantize: str | None,
+    runtime: Path | None,
 ) -> None:
     """Export RUN, or a study's model, to OUT, one file that answers without this program, and prove that it does.
 
@@ -39,6 +46,9 @@ def export(
     and temperature are inside. The trained committee and the file answer for every training image and for 1,000 images
     at the corners of the input space, and nothing is written where they disagree. The proof is part of the file, and
     stands in NAME.proof.json beside it.
+
+    OUT may also be NAME.html: the page of committee serve as one file, with the committee and ONNX Runtime for browsers
+    inside, which npm fetches once. It is opened from a disk and needs neither a server nor a network.
 
     With --coverage the file also gives a prediction set for each image, in_set, that has the true class as often as
     promised; with --precision also abstain, which says where there should be no answer.
@@ -50,18 +60,28 @@ def export(
     """
     from committee.ensemble.not_sure import not_sure
     from committee.export.onnx_file import export as exported
+    from committee.export.page import page
+    from committee.export.proof_file import write_proof
+    from committee.export.web_runtime import web_runtime
     from committee.folders.run_folder import RunFolder
     from committee.runs.reloading import dataset_of
 
-    if out.suffix.lower() != ".onnx":
-        raise CommitteeError(f"an export is a file NAME.onnx, got {out}; give such a name")
+    form = out.suffix.lower()
+    if form not in (".onnx", ".html"):
+        raise CommitteeError(f"an export is a file NAME.onnx or a page NAME.html, got {out}; give such a name")
+    web = web_runtime(runtime) if form == ".html" else None
     folder = RunFolder.finished(run, or_model=True)
     dataset = dataset_of(folder, data, data_dir)
     say(f"Exporting, and comparing the answers for {counted(len(dataset.train), 'training image')} ...", err=True)
     file = exported(folder, dataset, not_sure(folder, coverage, precision, by_class=by_class), int8=bool(quantize))
-    path = file.write(out)
+    if web is None:
+        path = file.write(out)
+    else:
+        content = page(folder, file, dataset, web)
+        disk.write(out, content)
+        path = write_proof(out, file.proven)
     proof = file.proof
-    say(f"{out}: {counted(file.record.members, 'member')}, {len(file.content):,} bytes.")
+    say(f"{out}: {counted(file.record.members, 'member')}, {out.stat().st_size:,} bytes.")
     say(
         f"Proven on {proof.training_images.images:,} training images and {proof.corners.images:,} corners: "
         f"{counted(proof.training_images.labels + proof.corners.labels, 'label')} differ, probabilities by at most "
