@@ -24,7 +24,7 @@ from committee.errors import CommitteeError
 from committee.export.corners import corners
 from committee.export.onnx_file import Exported
 from committee.export.proof import chosen
-from committee.export.web_runtime import VERSION, WebRuntime
+from committee.export.web_runtime import WebRuntime
 from committee.folders.folder import kind_of
 from committee.folders.run_folder import RunFolder
 from committee.metrics.familiarity import TAIL, UNFAMILIAR, WORDS, Familiarity
@@ -34,19 +34,35 @@ from committee.web.run_data import RunRecord, run_record
 LARGEST = 30 * 10**6  # bytes of the page
 CHECKED = 32  # training images that are asked again at each start, and as many corners
 TOLERANCE = 1e-3  # of their probabilities, in another runtime
+REPLACED = {"engine_server.js": ("planes.js", "ink.js", "prepare.js", "engine_local.js")}
+"""What stands in place of scripts of the served page."""
+
 NEAREST_FROM, NEAREST_BYTES = 2000, 4 * 2**20  # training images that the page carries, and their bytes before packing
 
-LICENCE = f"""ONNX Runtime Web {VERSION}:
-Copyright (c) Microsoft Corporation, MIT licence. Permission is hereby granted, free of charge, to any person
-obtaining a copy of this software and associated documentation files, to deal in the Software without restriction,
-including without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
-copies of the Software, and to permit persons to whom the Software is furnished to do so, subject to the following
-conditions: the above copyright notice and this permission notice shall be included in all copies or substantial
-portions of the Software. The Software is provided "as is", without warranty of any kind, express or implied,
-including but not limited to the warranties of merchantability, fitness for a particular purpose and
-noninfringement. In no event shall the authors or copyright holders be liable for any claim, damages or other
-liability, whether in an action of contract, tort or otherwise, arising from, out of or in connection with the
-Software or the use or other dealings in the Software."""
+LICENCE = """ONNX Runtime Web:
+
+MIT License
+
+Copyright (c) Microsoft Corporation
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""
 
 
 class Accuracy(Record):
@@ -201,10 +217,7 @@ def assembled(data: str, parts: dict[str, bytes], runtime: str) -> bytes:
     html = _web("index.html")
     style = _web("page.css")
     names = re.findall(r'<script src="/page/([\w.]+)"></script>', html)
-    names = [
-        each for name in names for each in (["prepare.js", "engine_local.js"] if name == "engine_server.js" else [name])
-    ]
-    scripts = [_web(name) for name in names]
+    scripts = [_web(each) for name in names for each in REPLACED.get(name, (name,))]
     hashes = " ".join(f"'sha256-{_hash(script)}'" for script in (runtime, *scripts))
     policy = (
         f"default-src 'none'; script-src {hashes} 'wasm-unsafe-eval'; style-src 'sha256-{_hash(style)}'; "

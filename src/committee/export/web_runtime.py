@@ -5,6 +5,7 @@ Only what runs on one thread is used: the module that loads it, with its glue in
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -81,19 +82,21 @@ def _read(path: Path) -> bytes:
 
 def _cached() -> bytes:
     place = platformdirs.user_cache_path("committee") / f"onnxruntime-web-{VERSION}.tgz"
-    if place.exists() and hashlib.sha256(content := place.read_bytes()).hexdigest() == SHA256:
-        return content
+    with contextlib.suppress(CommitteeError):
+        return _read(place)
     npm = shutil.which("npm")
     by_hand = f"fetch it elsewhere with: npm pack {PACKAGE}, and give the file with --runtime"
     if npm is None:
         raise CommitteeError(f"a page needs ONNX Runtime for browsers, which npm has, and there is no npm; {by_hand}")
     with temporary_folder(2 * SIZE, "ONNX Runtime for browsers") as folder:
-        done = subprocess.run(
-            [npm, "pack", PACKAGE, "--silent"], cwd=folder, capture_output=True, text=True, timeout=600, check=False
-        )
+        command = [npm, "pack", PACKAGE, "--loglevel=error"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+        except subprocess.TimeoutExpired:
+            raise CommitteeError(f"npm did not fetch {PACKAGE} within ten minutes; {by_hand}") from None
         found = list(folder.glob("*.tgz"))
         if done.returncode or not found:
-            said = " ".join(done.stderr.split())[-200:]
+            said = " ".join(done.stderr.split())[:200]
             raise CommitteeError(f"npm could not fetch {PACKAGE} ({said}); {by_hand}")
         content = _read(found[0])
     disk.make_folder(place.parent)

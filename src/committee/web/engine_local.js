@@ -46,7 +46,7 @@
     let source = image;
     if (image instanceof Blob) {
       try {
-        source = await createImageBitmap(image);
+        source = await createImageBitmap(image, { colorSpaceConversion: "none" }); // as Pillow reads it
       } catch {
         throw new Error("This browser cannot read the image; give a JPEG, PNG or WebP file.");
       }
@@ -255,14 +255,19 @@
     }
     const same = largest <= data.check.tolerance && labels === data.check.count;
     const text = same
-      ? `Checked on this device: ${labels} of ${data.check.count} images answered as by the trained committee, probabilities to within ${roundedUp(largest)}.`
-      : `Do not rely on this page here: this browser answers otherwise than the trained committee (${labels} of ${data.check.count} labels alike, probabilities up to ${largest.toFixed(4)} apart). Try another browser.`;
-    const shown = document.createElement("p");
-    shown.id = "check";
-    shown.className = same ? "small" : "notice";
-    if (!same) shown.setAttribute("role", "alert");
-    shown.textContent = text;
-    document.getElementById("footer").before(shown);
+      ? `Checked on this device: ${labels} of ${data.check.count} images answered as when this page was made, probabilities to within ${roundedUp(largest)}.`
+      : `Do not rely on this page here: this browser answers otherwise than when it was made (${labels} of ${data.check.count} labels alike, probabilities up to ${largest.toFixed(4)} apart). Try another browser.`;
+    return { same, text };
   }
-  check().catch(() => {});
+
+  check()
+    .catch((error) => ({ same: false, text: `Do not rely on this page here: it could not check its answers (${error.message}).` }))
+    .then(({ same, text }) => {
+      const shown = document.createElement("p");
+      shown.id = "check";
+      shown.className = same ? "small" : "notice";
+      if (!same) shown.setAttribute("role", "alert");
+      shown.textContent = text;
+      document.getElementById("main").append(shown);
+    });
 })();
