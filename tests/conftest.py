@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import committee
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Recipe
 from committee.data.catalog import load_dataset
 from committee.data.dataset import ImageDataset
+from committee.folders.run_folder import RunFolder
 from committee.kernels import binding
 
 
@@ -35,6 +39,43 @@ def _no_network() -> Iterator[None]:
 def digits() -> ImageDataset:
     """1,797 real digits of 8x8 pixels."""
     return load_dataset("digits")
+
+
+def made_once(place: Path, make: Callable[[Path], object]) -> Path:
+    """A file or folder that all processes of pytest-xdist read and the first of them to come has made."""
+    with Path(f"{place}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not Path(f"{place}.done").exists():
+            make(place)
+            Path(f"{place}.done").touch()
+    return place
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run that all of its processes see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+SMALL = ("training.epochs=2", "committee.members=2", "holdout.folds=2", "network.widths=[16,16,16]")
+
+
+@pytest.fixture(scope="session")
+def run(digits: ImageDataset, shared: Path) -> RunFolder:
+    """A run of two members of real digits, its test images opened; to be read, not changed."""
+    recipe = recipes.load("standard", list(SMALL))
+    setting = committee.Setting(workers=1)
+    return RunFolder.finished(made_once(shared / "digits", lambda path: committee.train(digits, recipe, path, setting)))
+
+
+@pytest.fixture(scope="session")
+def exported(run: RunFolder, digits: ImageDataset, shared: Path) -> Path:
+    """That run as an .onnx file, its proof beside it; to be read, not changed."""
+    pytest.importorskip("onnxscript")
+    from committee.export.onnx_file import export
+
+    return made_once(shared / "digits.onnx", lambda path: export(run, digits).write(path))
 
 
 COMPILED = [each for each in binding.PATHS if each != binding.TORCH]

@@ -10,12 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from committee.cli.main import main
-from committee.config import recipe_parsing as recipes
 from committee.data.dataset import ImageDataset
 from committee.errors import CommitteeError
+from committee.folders.run_folder import RunFolder
 from committee.metrics.conformal import fit_abstention, fit_sets, precision_bound
-from committee.runs.run import train
-from committee.training.setting import Setting
 
 Drawn = tuple[np.ndarray, np.ndarray]
 
@@ -86,10 +84,8 @@ def test_the_bound_is_clopper_and_pearsons(right: int, answered: int) -> None:
     assert precision_bound(right, answered, 0.05) == pytest.approx(expected, abs=1e-6)
 
 
-def test_predict_and_export_tell_sets_and_abstentions(digits: ImageDataset, tmp_path: Path) -> None:
+def test_predict_and_export_tell_sets_and_abstentions(run: RunFolder, digits: ImageDataset, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    small = ["training.epochs=4", "committee.members=2", "holdout.folds=2", "network.widths=[16,16,16]"]
-    train(digits, recipes.load("standard", small), tmp_path / "run", Setting(workers=1))
     np.save(tmp_path / "images.npy", digits.train.pixels[:30])
     options = ["--coverage", ".99", "--by-class", "--precision", ".9"]
 
@@ -99,8 +95,8 @@ def test_predict_and_export_tell_sets_and_abstentions(digits: ImageDataset, tmp_
         return done.stdout
 
     asked = [str(tmp_path / "images.npy"), "--format", "json"]
-    of_run = json.loads(invoked("predict", str(tmp_path / "run"), *asked, *options))
-    invoked("export", str(tmp_path / "run"), str(tmp_path / "a.onnx"), "digits", *options)
+    of_run = json.loads(invoked("predict", str(run.path), *asked, *options))
+    invoked("export", str(run.path), str(tmp_path / "a.onnx"), "digits", *options)
     of_file = json.loads(invoked("predict", str(tmp_path / "a.onnx"), *asked))
     alike = [a["set"] == b["set"] for a, b in zip(of_run, of_file, strict=True)]
     assert sum(alike) >= 25  # the run answers in bfloat16, so that a class at the limit may differ
@@ -114,4 +110,4 @@ def test_predict_and_export_tell_sets_and_abstentions(digits: ImageDataset, tmp_
     assert [each["abstain"] for each in of_file] == abstain.tolist()
     refused = CliRunner().invoke(main, ["predict", str(tmp_path / "a.onnx"), *asked, "--coverage", ".5"])
     assert "was exported with a coverage of 0.99 and a precision of 0.9" in refused.output
-    assert "set,abstain" in invoked("predict", str(tmp_path / "run"), *asked[:2], "csv", *options).splitlines()[0]
+    assert "set,abstain" in invoked("predict", str(run.path), *asked[:2], "csv", *options).splitlines()[0]

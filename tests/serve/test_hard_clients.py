@@ -22,6 +22,7 @@ from clients import SLOW_HEAD, Outcome, allow_files, ask_until, crowd, dawdle, r
 from server_process import Server, serving
 
 import committee
+from committee.folders.run_folder import RunFolder
 
 Asked = Sequence[tuple[bytes, object]]
 
@@ -40,8 +41,8 @@ def questions(path: Path, images: np.ndarray) -> Asked:
 
 
 @pytest.fixture(scope="session")
-def asked(model: Path, images: np.ndarray) -> Asked:
-    return questions(model, images)
+def asked(exported: Path, images: np.ndarray) -> Asked:
+    return questions(exported, images)
 
 
 def report(name: str, text: str) -> None:
@@ -61,7 +62,7 @@ def report(name: str, text: str) -> None:
     ],
 )
 def test_slow_clients_keep_nobody_from_being_answered(
-    slow: int, places: int, seconds: float, model: Path, asked: Asked
+    slow: int, places: int, seconds: float, exported: Path, asked: Asked
 ) -> None:
     async def attack(port: int) -> tuple[Outcome, int]:
         end = time.monotonic() + seconds
@@ -73,7 +74,7 @@ def test_slow_clients_keep_nobody_from_being_answered(
 
     allow_files()
     options = ("--read-timeout", "2s", "--max-connections", str(places), "--no-corrections")
-    with serving(model, *options) as server:
+    with serving(exported, *options) as server:
         good, closed = asyncio.run(attack(server.port))
         assert server.stop() == 143
     report("slow clients", f"{slow} of them, {places} places: {good.text()}; {closed} were closed")
@@ -122,8 +123,8 @@ def test_a_connection_ends_whose_client_does_not_go_on(server: Server) -> None:
 
 
 @pytest.mark.parametrize("uploads", [8, pytest.param(50, marks=pytest.mark.soak)])
-def test_huge_uploads_take_no_memory(uploads: int, model: Path, asked: Asked) -> None:
-    with serving(model, "--no-corrections") as server:
+def test_huge_uploads_take_no_memory(uploads: int, exported: Path, asked: Asked) -> None:
+    with serving(exported, "--no-corrections") as server:
         asyncio.run(crowd(server.port, 8, 0.3, asked))
         before = server.memory()
         command = [sys.executable, uploads_script.__file__, str(server.port), str(uploads)]
@@ -147,7 +148,7 @@ def test_huge_uploads_take_no_memory(uploads: int, model: Path, asked: Asked) ->
 
 
 @pytest.mark.parametrize("restarts", [2, pytest.param(100, marks=pytest.mark.soak)])
-def test_restarts_under_load_lose_no_accepted_request(restarts: int, model: Path, asked: Asked) -> None:
+def test_restarts_under_load_lose_no_accepted_request(restarts: int, exported: Path, asked: Asked) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     outcome, done = Outcome(), threading.Event()
@@ -166,7 +167,7 @@ def test_restarts_under_load_lose_no_accepted_request(restarts: int, model: Path
     thread.start()
     try:
         for _ in range(restarts):
-            with serving(model, "--port", str(port), "--no-corrections") as server:
+            with serving(exported, "--port", str(port), "--no-corrections") as server:
                 time.sleep(0.5)
                 assert server.stop() == 143
     finally:
@@ -184,11 +185,11 @@ def test_restarts_under_load_lose_no_accepted_request(restarts: int, model: Path
 
 @pytest.mark.parametrize(("clients", "seconds"), [(100, 1.0), pytest.param(1000, 30.0, marks=pytest.mark.soak)])
 def test_a_crowd_gets_right_answers_or_is_told_to_come_again(
-    clients: int, seconds: float, run: Path, images: np.ndarray
+    clients: int, seconds: float, run: RunFolder, images: np.ndarray
 ) -> None:
     allow_files()
-    asked = questions(run, images)  # of this project's engine: answers are right to the last bit
-    with serving(run, "--max-queue", str(clients), "--no-corrections") as server:
+    asked = questions(run.path, images)  # of this project's engine: answers are right to the last bit
+    with serving(run.path, "--max-queue", str(clients), "--no-corrections") as server:
         outcome = asyncio.run(crowd(server.port, clients, seconds, asked))
         assert server.stop() == 143
     report("a crowd", f"{clients} clients for {seconds:g} s: {outcome.text()}")

@@ -25,10 +25,10 @@ expected-statuses = [400, 401, 403, 404, 405, 413, 415, 421, 422]
 
 @pytest.mark.parametrize(("examples", "least"), [(60, 200), pytest.param(55_000, 100_000, marks=pytest.mark.soak)])
 def test_every_request_gets_an_answer_that_the_document_describes(
-    examples: int, least: int, model: Path, tmp_path: Path
+    examples: int, least: int, exported: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("schemathesis")
-    with serving(model, "--corrections", str(tmp_path / "corrections"), "--max-images", "8") as server:
+    with serving(exported, "--corrections", str(tmp_path / "corrections"), "--max-images", "8") as server:
         (tmp_path / "schemathesis.toml").write_text(CONFIG)
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--no-color"]
         command += [

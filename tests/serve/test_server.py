@@ -18,6 +18,7 @@ from server_process import Server, serving
 
 import committee
 from committee.cli.main import main
+from committee.folders.run_folder import RunFolder
 from committee.serve.messages import ModelInfo, PredictResponse
 
 
@@ -31,9 +32,11 @@ def in_base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def test_files_arrays_and_base64_get_the_committees_own_answers(server: Server, run: Path, images: np.ndarray) -> None:
+def test_files_arrays_and_base64_get_the_committees_own_answers(
+    server: Server, run: RunFolder, images: np.ndarray
+) -> None:
     few = images[:6]
-    members = committee.load(run)
+    members = committee.load(run.path)
     expected = members.answer(few[..., None])
     with server.client() as client:
         as_files = client.post("/v1/predict", files=[("files", (f"{i}.png", png(each))) for i, each in enumerate(few)])
@@ -110,7 +113,7 @@ def test_one_unreadable_image_among_others_is_named(server: Server, images: np.n
     assert "bad.png" in bad["error"]
 
 
-def test_the_other_paths_answer(server: Server, run: Path) -> None:
+def test_the_other_paths_answer(server: Server, run: RunFolder) -> None:
     with server.client() as client:
         model = ModelInfo.model_validate_json(client.get("/v1/model").content)
         measured = client.get("/metrics").text
@@ -126,8 +129,8 @@ def test_the_other_paths_answer(server: Server, run: Path) -> None:
     assert "access-control-allow-origin" not in headers
 
 
-def test_corrections_are_stored_and_told(server: Server, run: Path, images: np.ndarray) -> None:
-    content, folder = png(images[3]), run.with_name("digits-corrections")
+def test_corrections_are_stored_and_told(server: Server, run: RunFolder, images: np.ndarray) -> None:
+    content, folder = png(images[3]), run.path.with_name("digits-corrections")
     with server.client() as client:
         asked = {"images": [in_base64(content)], "details": ["pixels"]}
         answer = client.post("/v1/predict", json=asked).json()["answers"][0]
@@ -146,23 +149,23 @@ def test_corrections_are_stored_and_told(server: Server, run: Path, images: np.n
     assert json.loads(told.output)["corrections"] == [{"label": "7", "answer": answer["label"], "images": 1}]
 
 
-def test_an_exported_committee_is_served_without_torch(model: Path, images: np.ndarray) -> None:
-    with serving(model, "--no-corrections") as server, server.client() as client:
+def test_an_exported_committee_is_served_without_torch(exported: Path, images: np.ndarray) -> None:
+    with serving(exported, "--no-corrections") as server, server.client() as client:
         answers = client.post("/v1/predict", json={"images": images[:2].tolist()}).json()["answers"]
         assert client.get("/v1/model").json()["engine"] == "onnx"
         assert client.get("/v1/run").status_code == 404
         assert client.post("/v1/corrections", json={}).status_code == 404
         assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
-    expected = committee.load(model).predict_proba(images[:2, ..., None])
+    expected = committee.load(exported).predict_proba(images[:2, ..., None])
     assert [list(each["probabilities"].values()) for each in answers] == pytest.approx(expected, abs=1e-6)
 
 
-def test_beyond_this_machine_a_token_is_needed(model: Path, tmp_path: Path) -> None:
-    refused = CliRunner().invoke(main, ["serve", str(model), "--host", "0.0.0.0"])
+def test_beyond_this_machine_a_token_is_needed(exported: Path, tmp_path: Path) -> None:
+    refused = CliRunner().invoke(main, ["serve", str(exported), "--host", "0.0.0.0"])
     assert refused.exit_code == 2
     assert "--token-file" in refused.output
     file = tmp_path / "token"
-    with serving(model, "--host", "0.0.0.0", "--token-file", str(file)) as server, server.client() as client:
+    with serving(exported, "--host", "0.0.0.0", "--token-file", str(file)) as server, server.client() as client:
         token = file.read_text().strip()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert client.get("/v1/model").status_code == 401
@@ -172,8 +175,8 @@ def test_beyond_this_machine_a_token_is_needed(model: Path, tmp_path: Path) -> N
         assert server.stop() == 143
 
 
-def test_ctrl_c_ends_it_and_what_cannot_be_served_is_said(run: Path, model: Path, tmp_path: Path) -> None:
-    with serving(run, "--no-corrections", ready=False) as server:
+def test_ctrl_c_ends_it_and_what_cannot_be_served_is_said(run: RunFolder, exported: Path, tmp_path: Path) -> None:
+    with serving(run.path, "--no-corrections", ready=False) as server:
         with server.client() as client:
             status = client.get("/readyz").json()["status"]
             early = client.post("/v1/predict", json={"images": [[[1]]]})
@@ -183,8 +186,8 @@ def test_ctrl_c_ends_it_and_what_cannot_be_served_is_said(run: Path, model: Path
     (tmp_path / "empty").mkdir()
     with pytest.raises(AssertionError, match="Error: "), serving(tmp_path / "empty"):
         pass
-    with serving(model) as server:
-        taken = CliRunner().invoke(main, ["serve", str(model), "--port", str(server.port)])
+    with serving(exported) as server:
+        taken = CliRunner().invoke(main, ["serve", str(exported), "--port", str(server.port)])
         assert f"port {server.port} cannot be listened on" in taken.output
     with pytest.raises(httpx.ConnectError), server.client() as client:
         client.get("/healthz")
