@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import ends, inspect, studies, using
+from committee.cli import audit, ends, inspect, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -48,6 +48,7 @@ for command in (
     *(studies.study, studies.grid, studies.pseudo_labels, studies.studies),
     *(using.predict, using.evaluate, using.compare, using.bundle, using.verify, using.report),
     *(inspect.data, inspect.recipes, inspect.models),
+    audit.audit,
 ):
     main.add_command(command)
 
