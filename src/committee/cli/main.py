@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import card, distil, ends, export, inspect, serving, studies, using
+from committee.cli import audit, card, distil, ends, export, inspect, serving, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -53,6 +53,7 @@ for command in (
     export.export,
     serving.serve,
     card.card,
+    audit.audit,
 ):
     main.add_command(command)
 

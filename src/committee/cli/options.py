@@ -369,6 +369,12 @@ def read_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--skip-unreadable", is_flag=True, help="Leave out image files that cannot be read, instead of stopping."
         ),
+        click.option(
+            "--labels",
+            metavar="FILE",
+            help="Corrected labels of the training images, a table that committee audit --apply writes; images that it "
+            "does not list are left out.",
+        ),
     ]
     return together([*options, gathered(ReadOptions, "read_options")], function)
 

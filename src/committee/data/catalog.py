@@ -16,6 +16,7 @@ import numpy as np
 import platformdirs
 
 from committee.data import readers
+from committee.data.corrected_labels import with_corrected_labels
 from committee.data.dataset import ImageDataset, Labels, Pixels
 from committee.data.download import fetch
 from committee.data.formats import arrays, binaries, csv_numbers, emnist, idx, libsvm, matlab
@@ -89,6 +90,7 @@ def load_dataset(
     pixel_range: tuple[float, float] | None = None,
     groups: str | None = None,
     skip_unreadable: bool = False,
+    labels: str | Path | None = None,
 ) -> ImageDataset:
     """The data set with this name or at this path.
 
@@ -98,6 +100,8 @@ def load_dataset(
             them; the environment variable COMMITTEE_DATA does the same.
         image_size, shape, label, channels, pixel_range, groups, skip_unreadable: as in `committee.data.read_options`;
             all but image_size and channels are for paths.
+        labels: a table of corrected labels, which `committee audit --apply` writes; images that it does not list are
+            left out of the training images.
 
     Raises:
         DataError: this is neither a name nor a path, or the data are not usable.
@@ -105,22 +109,25 @@ def load_dataset(
         MissingExtraError: the package that contains the data set is not installed.
     """
     data = str(data.absolute()) if isinstance(data, Path) else data  # Path("./mnist") is Path("mnist")
-    data_dir = Path(data_dir) if data_dir else None
+    options = ReadOptions(
+        image_size=image_size,
+        shape=shape,
+        label=label,
+        channels=channels,
+        pixel_range=pixel_range,
+        groups=groups,
+        skip_unreadable=skip_unreadable,
+    )
+    dataset = _as_in_its_files(data, Path(data_dir) if data_dir else None, options)
+    return with_corrected_labels(dataset, Path(labels)) if labels is not None else dataset
+
+
+def _as_in_its_files(data: str, data_dir: Path | None, options: ReadOptions) -> ImageDataset:
+    """The data set with this name or at this path, with its own labels."""
     if data not in NAMES:
         path = Path(data)
         if path.exists():
-            return readers.read_dataset(
-                path,
-                ReadOptions(
-                    image_size=image_size,
-                    shape=shape,
-                    label=label,
-                    channels=channels,
-                    pixel_range=pixel_range,
-                    groups=groups,
-                    skip_unreadable=skip_unreadable,
-                ),
-            )
+            return readers.read_dataset(path, options)
         if data in _REFUSED:
             raise DataError(f"{data}: {_REFUSED[data]}")
         raise DataError(
@@ -131,7 +138,8 @@ def load_dataset(
         raw, source = _published(data, data_dir)
     else:
         raw, source = _mnist_5k() if data == "mnist-5k" else _digits()
-    return assemble(raw, name=data, source=source, options=ReadOptions(image_size=image_size, channels=channels))
+    own = ReadOptions(image_size=options.image_size, channels=options.channels)
+    return assemble(raw, name=data, source=source, options=own)
 
 
 def _mnist_5k() -> tuple[RawSet, str]:

@@ -33,6 +33,8 @@ class ReadOptions(Record):
         groups: what images belong together, such as those of one patient, writer or board, which every split keeps on
             one side: "path:1" for the first folder of an image's path, or a table (CSV) of images and groups.
         skip_unreadable: whether images that cannot be read are left out, with a note, instead of being an error.
+        labels: a table of corrected labels for the training images, of data with a name, too; images that it does not
+            list are left out. See `committee.data.corrected_labels`.
     """
 
     image_size: int | None = None
@@ -42,6 +44,7 @@ class ReadOptions(Record):
     pixel_range: tuple[float, float] | None = None
     groups: str | None = None
     skip_unreadable: bool = False
+    labels: str | None = None
 
 
 AS_IT_IS = ReadOptions()
