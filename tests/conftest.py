@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import committee
+from committee.cli.main import main
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Recipe
 from committee.data.catalog import load_dataset
@@ -69,13 +71,19 @@ def run(digits: ImageDataset, shared: Path) -> RunFolder:
     return RunFolder.finished(made_once(shared / "digits", lambda path: committee.train(digits, recipe, path, setting)))
 
 
-@pytest.fixture(scope="session")
-def exported(run: RunFolder, digits: ImageDataset, shared: Path) -> Path:
-    """That run as an .onnx file, its proof beside it; to be read, not changed."""
-    pytest.importorskip("onnxscript")
-    from committee.export.onnx_file import export
+UNSURE = ("--coverage", ".99", "--by-class", "--precision", ".9")
 
-    return made_once(shared / "digits.onnx", lambda path: export(run, digits).write(path))
+
+@pytest.fixture(scope="session")
+def exported(run: RunFolder, shared: Path) -> Path:
+    """That run as an .onnx file, by the command, with sets and abstentions; its proof beside it. To be read only."""
+    pytest.importorskip("onnxscript")
+
+    def export(path: Path) -> None:
+        done = CliRunner().invoke(main, ["export", str(run.path), str(path), "digits", *UNSURE])
+        assert done.exit_code == 0, done.output
+
+    return made_once(shared / "digits.onnx", export)
 
 
 COMPILED = [each for each in binding.PATHS if each != binding.TORCH]

@@ -14,6 +14,7 @@ from committee.data.dataset import ImageDataset
 from committee.errors import CommitteeError
 from committee.folders.run_folder import RunFolder
 from committee.metrics.conformal import fit_abstention, fit_sets, precision_bound
+from conftest import UNSURE
 
 Drawn = tuple[np.ndarray, np.ndarray]
 
@@ -84,10 +85,10 @@ def test_the_bound_is_clopper_and_pearsons(right: int, answered: int) -> None:
     assert precision_bound(right, answered, 0.05) == pytest.approx(expected, abs=1e-6)
 
 
-def test_predict_and_export_tell_sets_and_abstentions(run: RunFolder, digits: ImageDataset, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
+def test_predict_and_export_tell_sets_and_abstentions(
+    run: RunFolder, exported: Path, digits: ImageDataset, tmp_path: Path
+) -> None:
     np.save(tmp_path / "images.npy", digits.train.pixels[:30])
-    options = ["--coverage", ".99", "--by-class", "--precision", ".9"]
 
     def invoked(*arguments: str) -> str:
         done = CliRunner().invoke(main, [arguments[0], *arguments[1:]])
@@ -95,19 +96,18 @@ def test_predict_and_export_tell_sets_and_abstentions(run: RunFolder, digits: Im
         return done.stdout
 
     asked = [str(tmp_path / "images.npy"), "--format", "json"]
-    of_run = json.loads(invoked("predict", str(run.path), *asked, *options))
-    invoked("export", str(run.path), str(tmp_path / "a.onnx"), "digits", *options)
-    of_file = json.loads(invoked("predict", str(tmp_path / "a.onnx"), *asked))
+    of_run = json.loads(invoked("predict", str(run.path), *asked, *UNSURE))
+    of_file = json.loads(invoked("predict", str(exported), *asked))
     alike = [a["set"] == b["set"] for a, b in zip(of_run, of_file, strict=True)]
     assert sum(alike) >= 25  # the run answers in bfloat16, so that a class at the limit may differ
     assert all(each["prediction"] == each["set"][0] for each in of_run)
     assert {each["abstain"] for each in of_run} <= {True, False}
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    session = onnxruntime.InferenceSession(str(exported))
     in_set, abstain = session.run(["in_set", "abstain"], {"images": digits.train.pixels[:30]})
     assert [sorted(each["set"]) for each in of_file] == [[str(c) for c in np.flatnonzero(row)] for row in in_set]
     assert [each["abstain"] for each in of_file] == abstain.tolist()
-    refused = CliRunner().invoke(main, ["predict", str(tmp_path / "a.onnx"), *asked, "--coverage", ".5"])
+    refused = CliRunner().invoke(main, ["predict", str(exported), *asked, "--coverage", ".5"])
     assert "was exported with a coverage of 0.99 and a precision of 0.9" in refused.output
-    assert "set,abstain" in invoked("predict", str(run.path), *asked[:2], "csv", *options).splitlines()[0]
+    assert "set,abstain" in invoked("predict", str(run.path), *asked[:2], "csv", *UNSURE).splitlines()[0]

@@ -52,6 +52,8 @@ class Server:
 @contextmanager
 def serving(model: Path, *options: str, ready: bool = True, env: dict[str, str] | None = None) -> Iterator[Server]:
     """`committee serve` of a model on a free port, ready to answer."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background jobs do, and theirs after them
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [sys.executable, "-m", "committee", "serve", str(model), "--port", "0", *options]
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
