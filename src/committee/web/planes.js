@@ -1,6 +1,7 @@
 /* Numbers and planes as numpy and Pillow have them, below ink.js and prepare.js. It also runs in node.
 
-   A plane is a typed array of rows, one after the other. Resampling is Pillow's (Resample.c), to the bit for bytes. */
+   A plane is a typed array of rows, one after the other. Resampling is Pillow's (Resample.c), along rows first; to
+   the bit for bytes, but for some sizes Pillow 13 goes along columns first, whose values differ by at most 1. */
 (() => {
   "use strict";
   const page = (globalThis.committeePage = globalThis.committeePage || {});

@@ -151,7 +151,7 @@
 
      rgba: a canvas's pixels. shape, pixelRange: of the training images. writing: their measures, or null. how: "auto"
      prepares images that are unlike the training images, "as-is" none, "digits" all.
-     -> {pixels: row, column, channel; prepared: whether writing was looked for and found; isEmpty: for and not found} */
+     -> {pixels: row, column, channel; prepared: writing was looked for and found; isEmpty: it was not found} */
   page.prepare = (rgba, width, height, { shape, pixelRange = 255, writing = null, how = "auto" }) => {
     if (how === "digits" && !writing)
       throw new Error(
