@@ -88,6 +88,14 @@ def exportable(network: nn.Module) -> nn.Module:
     return copied  # type: ignore[no-any-return]
 
 
+def one_by_one(values: Tensor) -> Tensor:
+    """The sum over the first axis in its order: a runtime's own sum has another order for an image alone."""
+    total = values[0]
+    for number in range(1, values.shape[0]):
+        total = total + values[number]
+    return total
+
+
 class Combination(nn.Module):
     """Members' probabilities become one, as by `CombinationRule.predict`: (member, image, class) -> (image, class)."""
 
@@ -106,9 +114,9 @@ class Combination(nn.Module):
             classes = torch.arange(members.shape[2])
             members = (members.argmax(2, keepdim=True) == classes).to(torch.float32)
         if self.how == "geometric":
-            combined = (members.clamp(SMALLEST, 1.0).log() * self.shares).sum(0).softmax(1)
+            combined = one_by_one(members.clamp(SMALLEST, 1.0).log() * self.shares).softmax(1)
         else:
-            combined = (members * self.shares).sum(0)
+            combined = one_by_one(members * self.shares)
         if self.temperature == 1.0:
             return combined
         return (combined.clamp(SMALLEST, 1.0).log() / self.temperature).softmax(1)
@@ -179,7 +187,7 @@ class Familiar(nn.Module):
             "contrast": torch.relu(double(count) * squares - total * total).sqrt() / double(count * white),
             "detail": detail,
             "colour": (colours.amax(3) - colours.amin(3)).sum((1, 2)) / double(count * largest),
-            "doubt": -certainty.log().mean(0),
+            "doubt": -one_by_one(certainty.log()) / double(len(certainty)),
         }
 
 

@@ -230,8 +230,10 @@ def evaluated(content: bytes, exported: OnnxCommittee, pixels: Pixels) -> Compar
 
 def versions() -> dict[str, str]:
     """The packages that take part in a proof, and the machine."""
+    from committee.nn import devices  # needs torch, which repeating a proof does not
+
     packages = ("committee", "onnx", "onnxruntime", "onnxscript", "torch", "numpy")
-    found = {"python": platform.python_version(), "machine": platform.machine(), "cores": str(os.cpu_count())}
+    found = {"python": platform.python_version(), "processor": devices.processor(), "cores": str(os.cpu_count())}
     for package in packages:
         try:
             found[package] = version(package)

@@ -227,6 +227,11 @@ class RunFolder(Folder):
         self.images = images
 
     @property
+    def has_out_of_fold(self) -> bool:
+        """Whether the out-of-fold probabilities are there."""
+        return (self.path / "out_of_fold_probabilities.npy").exists()
+
+    @property
     def out_of_fold_probabilities(self) -> NDArray[np.float64]:
         """(image, class), of the training images; rows of NaN where all members trained on the image."""
         return files.read_probabilities(self.path / "out_of_fold_probabilities.npy")

@@ -69,7 +69,7 @@ class Run:
             histories=tuple(folder.member(row.member).history for row in results.members),
             pictures=folder.pictures,
             contents=contents,
-            calibration=calibration(folder) if results.out_of_fold else None,
+            calibration=calibration(folder) if results.out_of_fold and folder.has_out_of_fold else None,
             test=None if folder.is_sealed else (folder.test_probabilities, folder.test_labels),
         )
 
