@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 	$(BIN)/committee train mnist-5k --recipe standard
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile  # two processes, a file's tests in one of them
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench
@@ -30,6 +30,7 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/inference.py
+	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/growth.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/reading.py

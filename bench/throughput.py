@@ -205,7 +205,7 @@ def breakdown() -> dict[str, float]:
             spent.clear()
             binding.call, began = timed, time.perf_counter()
             generator = generators_at(epoch_start(task, epoch), network, "cpu").augmentation
-            for batch, target, _ in epoch_batches(images, targets, task, epoch, generator):
+            for batch, target, *_ in epoch_batches(images, targets, task, epoch, generator):
                 gradients(batch, partial(loop.loss_of, targets=target, training=recipe.training))
                 optimiser.step()
             whole = time.perf_counter() - began

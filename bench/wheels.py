@@ -72,7 +72,7 @@ def check(wheel: Path) -> None:
         programs = folder / "venv" / "bin"
         run(sys.executable, "-m", "venv", programs.parent)
         pip: list[str | Path] = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run(*pip, "--constraint", ROOT / "constraints.txt", f"{wheel}[samples]", environment=without_compiler)
+        run(*pip, "--constraint", ROOT / "constraints.txt", f"{wheel}[train,samples]", environment=without_compiler)
         demo = ("train", "mnist-5k", "--recipe", "standard", "--out", "run")
         run(programs / "committee", *demo, folder=folder, environment=without_compiler)
         kernels = json.loads((folder / "run" / "environment.json").read_text())["kernels"]

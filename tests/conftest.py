@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+import committee
+from committee.cli.main import main
 from committee.config import recipe_parsing as recipes
 from committee.config.recipe import Recipe
 from committee.data.catalog import load_dataset
 from committee.data.dataset import ImageDataset
+from committee.folders.run_folder import RunFolder
 from committee.kernels import binding
 
 
@@ -35,6 +41,49 @@ def _no_network() -> Iterator[None]:
 def digits() -> ImageDataset:
     """1,797 real digits of 8x8 pixels."""
     return load_dataset("digits")
+
+
+def made_once(place: Path, make: Callable[[Path], object]) -> Path:
+    """A file or folder that all processes of pytest-xdist read and the first of them to come has made."""
+    with Path(f"{place}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not Path(f"{place}.done").exists():
+            make(place)
+            Path(f"{place}.done").touch()
+    return place
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run that all of its processes see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+SMALL = ("training.epochs=2", "committee.members=2", "holdout.folds=2", "network.widths=[16,16,16]")
+
+
+@pytest.fixture(scope="session")
+def run(digits: ImageDataset, shared: Path) -> RunFolder:
+    """A run of two members of real digits, its test images opened; to be read, not changed."""
+    recipe = recipes.load("standard", list(SMALL))
+    setting = committee.Setting(workers=1)
+    return RunFolder.finished(made_once(shared / "digits", lambda path: committee.train(digits, recipe, path, setting)))
+
+
+UNSURE = ("--coverage", ".99", "--by-class", "--precision", ".9")
+
+
+@pytest.fixture(scope="session")
+def exported(run: RunFolder, shared: Path) -> Path:
+    """That run as an .onnx file, by the command, with sets and abstentions; its proof beside it. To be read only."""
+    pytest.importorskip("onnxscript")
+
+    def export(path: Path) -> None:
+        done = CliRunner().invoke(main, ["export", str(run.path), str(path), "digits", *UNSURE])
+        assert done.exit_code == 0, done.output
+
+    return made_once(shared / "digits.onnx", export)
 
 
 COMPILED = [each for each in binding.PATHS if each != binding.TORCH]

@@ -13,6 +13,7 @@ from committee.config.recipe import Optimiser, Recipe
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError
 from committee.folders.run_folder import RunFolder
+from committee.metrics import formatting
 from committee.runs import budget, run
 from committee.runs.budget import Speed
 from committee.training.setting import Setting
@@ -20,13 +21,13 @@ from committee.training.setting import Setting
 
 @pytest.mark.parametrize(("spelling", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400)])
 def test_times_are_read_as_people_write_them(spelling: str, seconds: float) -> None:
-    assert budget.seconds_of(spelling) == seconds
+    assert formatting.seconds_of(spelling) == seconds
 
 
 @pytest.mark.parametrize("spelling", ["10", "m", "0s", "ten minutes", "10 m", "-5m", "5m!"])
 def test_other_spellings_are_refused(spelling: str) -> None:
     with pytest.raises(ValueError, match="such as 90s, 10m"):
-        budget.seconds_of(spelling)
+        formatting.seconds_of(spelling)
 
 
 def test_more_time_buys_fewer_foretold_errors_and_never_more_than_fits(

@@ -76,7 +76,7 @@ def test_others_find_images_and_class_names_where_the_hub_has_them(
 ) -> None:
     np.savez(tmp_path / "a.npz", X=digits[0], y=digits[1])
     dataset = read_dataset(tmp_path / "a.npz")
-    train, _ = to_parquet(dataset, tmp_path / "b")
+    train, *_ = to_parquet(dataset, tmp_path / "b")
     table = pq.read_table(train)
     features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
     assert features["label"] == {"names": list("0123456789"), "_type": "ClassLabel"}

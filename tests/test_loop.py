@@ -372,7 +372,7 @@ def test_a_fraction_of_every_batch_is_pseudo_labelled(digits: ImageDataset) -> N
     images, labels = torch.from_numpy(digits.train.pixels), torch.from_numpy(digits.train.labels)
     found = list(batches.epoch_batches(images, labels, plain, 1, torch_generator("unused")))
     assert len(found) == -(-200 // 12)  # one pass over the labelled images, 12 and 4 in a batch
-    for pixels, classes, _ in found[:-1]:
+    for pixels, classes, *_ in found[:-1]:
         is_pseudo = (pixels == 255).all((1, 2, 3))
         assert int(is_pseudo.sum()) == 4
         assert (classes[is_pseudo] == 3).all()

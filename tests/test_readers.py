@@ -324,7 +324,7 @@ COLOUR = Image.fromarray(ramp(6, 5, 3))
         (GREY_PALETTE, ".png", (6, 5, 1), 8),
         (COLOUR.convert("P"), ".png", (6, 5, 3), 8),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "mode", value),
 )
 def test_image_files_keep_their_channels_depth_and_pixels(
     picture: bytes | Image.Image, suffix: str, shape: tuple[int, int, int], bits: int, tmp_path: Path

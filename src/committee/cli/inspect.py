@@ -89,7 +89,8 @@ def data_convert(name_or_path: str, out: Path, data_dir: Path | None, read_optio
     """Write DATA as it was read into OUT, a folder of train.parquet and test.parquet in the Hugging Face hub's layout.
 
     Images are kept as PNG, in the size in which they were read, classes by their names. What is read back is the same
-    data set, with the same digest, and its test images are sealed again.
+    data set, with the same digest, and its test images are sealed again. Beside them is croissant.json, which tells
+    every program that reads Croissant metadata what they hold.
     """
     from committee.data.catalog import load_dataset
     from committee.data.convert import to_parquet
@@ -97,7 +98,7 @@ def data_convert(name_or_path: str, out: Path, data_dir: Path | None, read_optio
     dataset = load_dataset(name_or_path, data_dir=data_dir, **dict(read_options))
     for note in dataset.notes:
         say(f"Note: {note}", err=True)
-    for file in to_parquet(dataset, out):
+    for file in to_parquet(dataset, out, known_as=name_or_path):
         say(f"Written: {file}")
     say(f"Digest: {dataset.digest()}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import audit, ends, inspect, studies, using
+from committee.cli import audit, card, distil, ends, export, inspect, serving, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -47,7 +48,11 @@ def main() -> None:
 for command in (
     *(studies.study, studies.grid, studies.pseudo_labels, studies.studies),
     *(using.predict, using.evaluate, using.compare, using.bundle, using.verify, using.report),
+    distil.distil,
     *(inspect.data, inspect.recipes, inspect.models),
+    export.export,
+    serving.serve,
+    card.card,
     audit.audit,
 ):
     main.add_command(command)
@@ -71,6 +76,14 @@ for command in (
 )
 @click.option("--from", "continued", type=run_type, help="Continue from this finished run, for --epochs more epochs.")
 @click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
+@click.option(
+    "--log",
+    "trackers",
+    multiple=True,
+    type=click.Choice(["mlflow", "tensorboard", "trackio"]),
+    help="Tell a tracker of the training, too: parameters, epochs, results. It keeps them beside the run folder. "
+    "Changes no result; may be given more than once.",
+)
 @json_option
 @example(
     "committee train mnist-5k\n"
@@ -86,6 +99,7 @@ def train(
     out: Path | None,
     continued: Path | None,
     keep_sealed: bool,
+    trackers: Sequence[str],
     as_json: bool,
 ) -> None:
     """Train a committee on DATA: a data set's name or a path.
@@ -97,12 +111,16 @@ def train(
     With --budget, the first seconds measure this machine's speed; members and epochs are chosen so that everything, the
     report included, is done in that time. A member that would be late because the machine became slower is left out.
 
+    The environment variable COMMITTEE_CPU=avx2 (or avx512, avx512bf16, amx, neon, neonbf16, torch) chooses among the
+    kernels that the processor has; without it the fastest are taken.
+
     Where a member is left out, the exit code is 3. One whose process was killed three times is trained by the same
     command, which then opens the test images; until then they stay sealed.
     """
     from committee.cli import progress
     from committee.folders.run_folder import RunFolder, free_folder
     from committee.runs.run import train_plan
+    from committee.runs.trackers import tracked
     from committee.training.plan import plan_training
 
     began, before = time.monotonic(), None
@@ -139,11 +157,16 @@ def train(
         under_way = sum(folder.member(member).has_begun for member in unfinished)
         return ends.kept(members - len(unfinished), under_way, members, "members", folder.path)
 
+    def note(text: str) -> None:
+        say(f"Note: {text}", err=True)
+
     with (
         ends.told_how_to_go_on(kept),
+        tracked(trackers if missing or not finished else (), plan, folder, note) as tell,
         progress.monitor(work, may_stop_early=recipe.training.patience > 0) as monitor,
     ):
-        train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=monitor)
+        on_event = progress.to_all(monitor, tell)
+        train_plan(plan, folder, keep_sealed=keep_sealed, deadline=deadline, on_event=on_event)
     using.show(folder, as_json)
     if not folder.manifest.is_complete:
         raise SystemExit(ends.INCOMPLETE)

@@ -114,12 +114,23 @@ def example(text: str) -> Decorator:
     return add
 
 
+def not_sure_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options --coverage, --by-class and --precision."""
+    share = click.FloatRange(0, 1, min_open=True, max_open=True)
+    options: list[Decorator] = [
+        click.option("--coverage", type=share, help="Prediction sets with the true class this often, such as .95."),
+        click.option("--by-class", is_flag=True, help="Promise the coverage for the images of every class by itself."),
+        click.option("--precision", type=share, help="No answer where the others would not be right this often."),
+    ]
+    return together(options, function)
+
+
 folder_type = click.Path(path_type=Path, file_okay=False)
 
 
 def seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
     """An option's length of time, such as 10m, in seconds."""
-    from committee.runs.budget import seconds_of
+    from committee.metrics.formatting import seconds_of
 
     try:
         return None if value is None else seconds_of(value)

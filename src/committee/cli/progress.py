@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
@@ -38,6 +38,16 @@ def monitor(work: Work, *, may_stop_early: bool, whole: str = "committee") -> Mo
     """Bars on a terminal, plain lines elsewhere; `whole` is the name of the bar for all members."""
     clock = Clock(work, may_stop_early)
     return Bars(clock, whole) if sys.stderr.isatty() else Lines(clock)
+
+
+def to_all(*listeners: Callable[[Event], None]) -> Callable[[Event], None]:
+    """What hands every event to each of several, in order."""
+
+    def hand_on(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return hand_on
 
 
 def member_name(event: Event) -> str:

@@ -10,11 +10,13 @@ from rich.table import Table
 
 from committee.errors import counted
 from committee.folders.records import SelfTrainingResults
-from committee.metrics.formatting import NOTHING, duration, p_value, percent, points
-from committee.metrics.results import GridResult, Results, RowResult, Scores, StudyResults, TestOpening
+from committee.metrics.formatting import NOTHING, duration, interval_text, p_value, percent, points
+from committee.metrics.results import Distillation, GridResult, Results, RowResult, Scores, StudyResults, TestOpening
 from committee.nn.architectures import PlannedLayer
 from committee.nn.summary import shape_text, totals
 from committee.report import sentences
+from committee.report.student_table import cells as student_cells
+from committee.report.student_table import where
 from committee.report.study_table import published, spread, verdict
 from committee.report.tables import (
     SummaryRow,
@@ -63,6 +65,28 @@ def members_table(results: Results) -> Table:
         table.add_row(*map(plain, [LABELS.get(row.label, row.label), *cells]), style=STYLES.get(row.kind, ""))
         previous = row
     return table
+
+
+def student_table(distillation: Distillation) -> Table:
+    """A student beside its teacher."""
+    table = Table(show_edge=False, **FRAME)
+    for name in ("", "accuracy", "size", "multiply-\nadds", "one\nimage", "images/s"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for who, accuracy, _, _, *costs in student_cells(distillation):
+        table.add_row(*map(plain, (who, accuracy, *costs)))
+    return table
+
+
+def student_lines(distillation: Distillation) -> list[str]:
+    """The differences to the committee with their intervals, and what the table's figures are."""
+    found = where(distillation)
+    nothing = "No accuracies: the test images are sealed, and the student held nothing out."
+    lines = [f"Accuracies on {found}." if found else nothing]
+    for row in distillation.rows:
+        if row.score and row.score.difference is not None and row.score.difference_interval is not None:
+            interval = f"95 % interval {interval_text(row.score.difference_interval, points)}"
+            lines.append(f"{row.who.capitalize()} minus committee: {points(row.score.difference)} points ({interval})")
+    return [*lines, "Times of this machine, measured in turns; images/s on one core."]
 
 
 def units(results: Results) -> str:

@@ -12,7 +12,17 @@ import click
 
 from committee import disk
 from committee.cli import ends
-from committee.cli.options import data_dir_option, device_option, example, json_option, key_type, run_argument, run_type
+from committee.cli.export import verify_export
+from committee.cli.options import (
+    data_dir_option,
+    device_option,
+    example,
+    json_option,
+    key_type,
+    not_sure_options,
+    run_argument,
+    run_type,
+)
 from committee.errors import CommitteeError, counted
 from committee.terminal import console, say
 
@@ -64,8 +74,23 @@ def show(folder: RunFolder, as_json: bool) -> None:
     "resizes.",
 )
 @device_option
-@example("committee predict runs/mnist-5k-standard-seed0 digit.png\ncommittee predict RUN images/ --out answers.csv")
-def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None, prepare: How, device: str) -> None:
+@not_sure_options
+@example(
+    "committee predict runs/mnist-5k-standard-seed0 digit.png\n"
+    "committee predict RUN images/ --out answers.csv\n"
+    "committee predict RUN images/ --coverage .99 --precision .999"
+)
+def predict(
+    run: Path,
+    paths: Sequence[Path],
+    form: str | None,
+    out: Path | None,
+    prepare: How,
+    device: str,
+    coverage: float | None,
+    precision: float | None,
+    by_class: bool,
+) -> None:
     """Classify images with the committee of RUN.
 
     PATHS are image files, folders (with all below them), .npy or .npz arrays, CSV, Parquet, IDX or other files of the
@@ -76,10 +101,15 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     predicted out of fold, that were at least as unusual. It is spread evenly from 0 to 1 for images of that kind, and
     near 0 for others.
 
+    With --coverage, each image gets a set of classes that has the true one as often as promised; with --precision,
+    answers that are not certain enough are marked as none. Both are calibrated on the out-of-fold images of RUN; an
+    exported committee has those that committee export was asked for.
+
     Images that cannot be read are listed on standard error and at the end of files; the others are classified, and the
     exit code is 3.
     """
     from committee.ensemble.classifier import is_exported, load
+    from committee.ensemble.not_sure import not_sure_of
     from committee.runs import predictions
 
     form = predictions.form_of(form, out)
@@ -90,7 +120,8 @@ def predict(run: Path, paths: Sequence[Path], form: str | None, out: Path | None
     images = committee.read_images(paths, preparation)
     for note in images.notes:
         say(f"Note: {note}", err=True)
-    answers = predictions.predict(committee, images.names, images.pixels)
+    unsure = not_sure_of(run, committee, coverage, precision, by_class=by_class)
+    answers = predictions.predict(committee, images.names, images.pixels, unsure)
     predictions.write(replace(answers, unreadable=images.unreadable), form, out)
     if not is_exported(run):
         ends.note_missing_members(run)
@@ -209,14 +240,27 @@ def bundle(run: Path, out: Path | None, private_key: Path | None) -> None:
 
 @click.command()
 @run_argument
+@click.argument("data", required=False)
 @click.option("--key", "public_key", type=key_type, help="Check the signature beside a bundle with this public key.")
-@example("committee verify runs/mnist-5k-standard-seed0\ncommittee verify digits.committee --key public.pem")
-def verify(run: Path, public_key: Path | None) -> None:
+@data_dir_option
+@example(
+    "committee verify runs/mnist-5k-standard-seed0\ncommittee verify digits.committee --key public.pem\n"
+    "committee verify digits.onnx mnist-5k"
+)
+def verify(run: Path, data: str | None, public_key: Path | None, data_dir: Path | None) -> None:
     """Compare every file of RUN, of a study's folder or of a bundle, with what was written.
 
     Every other command compares the files that it reads; this one looks at all of them, the page and its figures, too.
     With --key, it is the bundle's author who wrote them.
+
+    For an .onnx file of committee export, with its .proof.json beside it and the training's DATA, the proof that it
+    answers as the trained committee is repeated on this machine; PyTorch is not needed for that.
     """
+    from committee.ensemble.classifier import is_exported
+
+    if is_exported(run):
+        verify_export(run, data, data_dir)
+        return
     from committee.folders import signature
     from committee.folders.folder import Folder, kind_of
     from committee.folders.run_folder import RunFolder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -14,24 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from committee.data.croissant import ParquetFile, croissant
 from committee.data.dataset import ImageDataset, LabelledImages, Pixels, open_test
 from committee.data.formats.arrow_tables import GROUPS_KEY
+from committee.data.published import PUBLISHED
+from committee.data.summary import describe
 from committee.errors import DataError, require
 
+METADATA = "croissant.json"
 _ROWS = 1000
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
-def to_parquet(dataset: ImageDataset, folder: Path) -> list[Path]:
+def to_parquet(dataset: ImageDataset, folder: Path, known_as: str = "") -> list[Path]:
     """Write a data set as ``train.parquet`` and ``test.parquet`` in a new folder.
 
     Columns: `image`, a struct of PNG bytes and a path, and `label`, a ClassLabel with the class names; `group`, where
-    images belong together. The folder appears once it is complete. Its hidden test record says that the test images
-    were written.
+    images belong together. ``croissant.json`` describes them to other programs. The folder appears once it is complete.
+    Its hidden test record says that the test images were written.
 
     Args:
         dataset: with its test part, which stays sealed in what is read back.
         folder: where to; it must not exist.
+        known_as: the name of a published data set, whose licence and citation ``croissant.json`` then gives.
 
     Raises:
         DataError: the folder exists or cannot be written, or the images are grey with alpha in 16 bits.
@@ -54,12 +60,22 @@ def to_parquet(dataset: ImageDataset, folder: Path) -> list[Path]:
             parts["test"] = open_test(dataset, unfinished / ".test_record.jsonl", f"written to {folder}")
         for part, images in parts.items():
             _write(images, dataset.class_names, unfinished / f"{part}.parquet")
+        written = [_described(unfinished / f"{part}.parquet") for part in parts]
+        grouped = dataset.train.groups is not None
+        metadata = croissant(describe(dataset), written, published=PUBLISHED.get(known_as), grouped=grouped)
+        (unfinished / METADATA).write_text(metadata, "utf-8")
         unfinished.rename(folder)
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be written ({error}); free some space or give another") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return [folder / f"{part}.parquet" for part in parts]
+    return [*(folder / f"{part}.parquet" for part in parts), folder / METADATA]
+
+
+def _described(file: Path) -> ParquetFile:
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    return ParquetFile(file.stem, file.stat().st_size, sha256)
 
 
 def _write(images: LabelledImages, class_names: tuple[str, ...], file: Path) -> None:

@@ -36,6 +36,7 @@ class Published:
         unpacked: the names of the files that are needed from an archive (.tar.gz); without, those in `sums` are.
         folders: what a folder with these files is also called, by other programs.
         licence: in a few words.
+        citation: the publication that describes it.
     """
 
     class_names: tuple[str, ...]
@@ -51,6 +52,7 @@ class Published:
     unpacked: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     licence: str = ""
+    citation: str = ""
 
 
 def _idx_sums(*sums: str) -> dict[str, str]:
@@ -69,9 +71,12 @@ def _emnist(name: str) -> Published:
         transposed=True,
         first_label=first_label,
         licence="no licence stated; from the public NIST Special Database 19",
+        citation='Cohen, Afshar, Tapson & van Schaik 2017, "EMNIST: an extension of MNIST to handwritten letters", '
+        "arXiv 1702.05373",
     )
 
 
+_KUZUSHIJI = 'Clanuwat et al. 2018, "Deep learning for classical Japanese literature", arXiv 1812.01718'
 _KANA = """
 a i u e o ka ki ku ke ko sa shi su se so ta chi tsu te to na ni nu ne no ha hi fu he ho ma mi mu me mo ya yu yo
 ra ri ru re ro wa wi we wo n iteration
@@ -177,12 +182,16 @@ def _medmnist(name: str, md5: str, class_names: tuple[str, ...], licence: str) -
         form="npz",
         folders=("medmnist",),
         licence=licence,
+        citation='Yang et al. 2023, "MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical image '
+        'classification", Scientific Data 10, 41',
     )
 
 
 PUBLISHED = {
     "mnist": Published(
         class_names=DIGITS,
+        citation='LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition", '
+        "Proceedings of the IEEE 86, 2278-2324",
         sums=_idx_sums(
             "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
             "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -199,6 +208,8 @@ PUBLISHED = {
     ),
     "fashion-mnist": Published(
         class_names=("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"),
+        citation='Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST: a novel image dataset for benchmarking machine learning '
+        'algorithms", arXiv 1708.07747',
         sums=_idx_sums(
             "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
             "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
@@ -225,6 +236,7 @@ PUBLISHED = {
         mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/", "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
         cache="kmnist",
         licence="CC BY-SA 4.0",
+        citation=_KUZUSHIJI,
     ),
     **{
         name: _emnist(name)
@@ -243,6 +255,7 @@ PUBLISHED = {
         form="npz",
         folders=("k49", "K49", "Kuzushiji49"),
         licence="CC BY-SA 4.0",
+        citation=_KUZUSHIJI,
     ),
     "qmnist": Published(
         class_names=DIGITS,
@@ -259,6 +272,7 @@ PUBLISHED = {
         cache="qmnist",
         idx_prefix="qmnist-",
         licence="BSD, as its authors say",
+        citation='Yadav & Bottou 2019, "Cold case: the lost MNIST digits", arXiv 1905.10498',
     ),
     "svhn": Published(
         class_names=DIGITS,
@@ -270,6 +284,7 @@ PUBLISHED = {
         cache="svhn",
         form="mat",
         licence="for non-commercial use only",
+        citation='Netzer et al. 2011, "Reading digits in natural images with unsupervised feature learning"',
     ),
     "usps": Published(
         class_names=DIGITS,
@@ -284,6 +299,8 @@ PUBLISHED = {
         cache="usps",
         form="libsvm",
         licence="none stated",
+        citation='Hull 1994, "A database for handwritten text recognition research", IEEE Transactions on Pattern '
+        "Analysis and Machine Intelligence 16, 550-554",
     ),
     "cifar-10": Published(
         class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -297,6 +314,7 @@ PUBLISHED = {
         unpacked=(*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"),
         folders=("cifar-10-batches-bin",),
         licence="none stated",
+        citation='Krizhevsky 2009, "Learning multiple layers of features from tiny images"',
     ),
     **{name: _medmnist(name, *entry) for name, entry in _MEDMNIST.items()},
 }

@@ -137,7 +137,9 @@ def load(model: str | Path, *, device: str = "auto") -> Classifier:
         MissingExtraError: ONNX Runtime is needed and not installed.
     """
     if is_exported(Path(model)):
-        raise NotImplementedError  # helper ONNX
+        from committee.ensemble import onnx_committee
+
+        return onnx_committee.load(model)
     from committee.ensemble import committee
 
     return committee.load(model, device=device)

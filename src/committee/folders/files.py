@@ -77,7 +77,7 @@ def read_bytes(path: Path, largest: int = parsing.LARGEST_TEXT) -> bytes:
     with opened(path) as (file, size):
         if size > largest:
             raise parsing.damaged(path, f"{size:,} bytes, at most {largest:,} are expected")
-        return file.read(largest)
+        return file.read(size)
 
 
 def digest(path: Path, size: int) -> str:

@@ -82,6 +82,22 @@ class MemberRecord(Record):
     validation: PartScore | None = None
 
 
+class DistilledFrom(Record):
+    """What a student was distilled from, and how.
+
+    Attributes:
+        teacher: digest of the teacher's weights, as `committee verify` prints it.
+        temperature: that soft answers and the student's are softened with in the loss.
+        weight: of the soft answers in the loss; the labels have the rest.
+        calibration: the temperature that the teacher's answers were calibrated with first.
+    """
+
+    teacher: str
+    temperature: float
+    weight: float
+    calibration: float = 1.0
+
+
 class RunIdentity(Record):
     """`identity.json` of a run: with the same identity, the same weights.
 
@@ -93,6 +109,7 @@ class RunIdentity(Record):
         continued_from: digest of the weights that training went on from.
         pseudo_labels: digest of the pseudo-labelled images.
         groups: digest of which training images belong together.
+        distilled: the teacher of a student, None for a run that learnt from labels alone.
     """
 
     names_of_0_4: ClassVar[Mapping[str, str]] = {
@@ -114,6 +131,7 @@ class RunIdentity(Record):
     continued_from: str | None = None
     pseudo_labels: str | None = None
     groups: str | None = None
+    distilled: DistilledFrom | None = None
 
     @field_validator("recipe")
     @classmethod

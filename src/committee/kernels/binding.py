@@ -158,9 +158,10 @@ def path() -> Path:
     if not name:
         return next(each for each in PATHS if each.supported and each.preferred)
     if name not in runnable_paths():
+        offered = [each for each in runnable_paths() if not each.endswith("-emulated")]  # those are for tests
         raise CommitteeError(
             f"{VARIABLE} must be unset or name a path that this machine and this installation have "
-            f"({', '.join(runnable_paths())}); got {name!r}"
+            f"({', '.join(offered)}); got {name!r}"
         )
     return next(each for each in PATHS if each.name == name)
 

@@ -29,6 +29,7 @@ FEWEST = 20  # and at least
 TAIL = 0.025  # of the values on each side are extrapolated
 QUANTILES = 401
 CHUNK = 256  # images that are measured at once
+FIXED = 2.0**30  # parts of 1 that values are rounded to before they are compared
 
 ABOVE_ONLY = ("doubt",)
 """Measures whose small values are not unusual: members may be certain."""
@@ -68,10 +69,19 @@ class Distribution(Record):
 
     @staticmethod
     def _log_share(values: Floats, quantiles: Floats, excess: float) -> Floats:
+        values, quantiles = fixed(values), fixed(quantiles)
         body = 1 - np.searchsorted(quantiles, values, side="left") / len(quantiles)
-        beyond = (values - quantiles[round((1 - TAIL) * (len(quantiles) - 1))]) / excess
+        beyond = (values - quantiles[round((1 - TAIL) * (len(quantiles) - 1))]) / (excess * FIXED)
         tail = math.log(TAIL) - np.maximum(beyond, 0)
         return cast(Floats, np.where(beyond > 0, tail, np.log(np.maximum(body, TAIL))))
+
+
+def fixed(values: Floats) -> Floats:
+    """Values as multiples of 2**-30: equal ones stay equal where another machine's logarithm has another last bit.
+
+    Many images have the same surprise, so that one bit would decide about all of them.
+    """
+    return np.rint(np.asarray(values, np.float64) * FIXED)
 
 
 def distribution(values: Floats, least_excess: float = 0.01) -> Distribution:
@@ -201,14 +211,29 @@ def measured(
 
 
 def _columns(pixels: Pixels) -> Floats:
-    """(image, measure) of a few images, from 0 to 1."""
-    colours = pixels[..., : 3 if pixels.shape[3] >= 3 else 1].astype(np.float32) / np.iinfo(pixels.dtype).max
-    grey = colours.mean(axis=3)
+    """(image, measure) of a few images, from 0 to 1.
+
+    Sums of whole numbers come first, which are exact in any order, and then a division: an exported committee, which
+    computes the same in another runtime (`committee.export.graph`), gets the same last bit, and so the same share.
+    """
+    colours = pixels[..., : 3 if pixels.shape[3] >= 3 else 1].astype(np.float64)
+    grey = colours.sum(axis=3)
+    count, largest = grey[0].size, float(np.iinfo(pixels.dtype).max)
+    white = colours.shape[3] * largest
     border = np.concatenate([grey[:, 0], grey[:, -1], grey[:, 1:-1, 0], grey[:, 1:-1, -1]], axis=1)
-    steps = [np.abs(np.diff(grey, axis=axis)).mean(axis=(1, 2)) if grey.shape[axis] > 1 else 0 for axis in (1, 2)]
-    colour = (colours.max(axis=3) - colours.min(axis=3)).mean(axis=(1, 2))
-    columns = [border.mean(axis=1), grey.mean(axis=(1, 2)), grey.std(axis=(1, 2)), steps[0] + steps[1], colour]
-    return np.stack(np.broadcast_arrays(*columns), axis=1).astype(np.float64)
+    total, squares = grey.sum(axis=(1, 2)), np.square(grey).sum(axis=(1, 2))
+    detail = np.zeros(len(grey))
+    for axis in (1, 2):
+        steps = np.abs(np.diff(grey, axis=axis))
+        detail += steps.sum(axis=(1, 2)) / (max(steps[0].size, 1) * white)
+    columns = (
+        border.sum(axis=1) / (border.shape[1] * white),
+        total / (count * white),
+        np.sqrt(np.maximum(count * squares - total * total, 0)) / (count * white),
+        detail,
+        (colours.max(axis=3) - colours.min(axis=3)).sum(axis=(1, 2)) / (count * largest),
+    )
+    return np.stack(columns, axis=1)
 
 
 def doubt_of(probabilities: Floats) -> Floats:

@@ -1,10 +1,13 @@
-"""Numbers as people read them; the one place where numbers become text."""
+"""Numbers as people read them; the one place where numbers become text, and lengths of time numbers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from committee.metrics.results import Interval
+
+UNITS = {"h": 3600, "m": 60, "s": 1}
 
 NOTHING = "–"
 """What is shown where there is no figure."""
@@ -57,3 +60,16 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def seconds_of(spelling: str) -> float:
+    """A length of time such as 90s, 10m, 1h30m or 2h, in seconds.
+
+    Raises:
+        ValueError: it is not one, or nothing.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", spelling)
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != spelling or not seconds:
+        raise ValueError(f"expected a time such as 90s, 10m, 1h30m or 2h, got {spelling!r}")
+    return seconds

@@ -8,7 +8,7 @@ members that did not train on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
@@ -181,6 +181,63 @@ class TestOpening(Record):
     images: int
 
 
+class Classified(Record):
+    """How well one classifier does on images that the teacher predicts, too.
+
+    Attributes:
+        images: that both predict.
+        difference: of the accuracies, the classifier's minus the committee's on the same images, with Tango's paired
+            interval; None for the committee itself.
+        log_loss: in nats.
+    """
+
+    images: int
+    accuracy: float
+    interval: Interval
+    log_loss: float
+    difference: float | None = None
+    difference_interval: Interval | None = None
+
+
+class Contender(Record):
+    """A row of a student's table: what a classifier reaches and what it costs.
+
+    Attributes:
+        who: such as "committee".
+        score: None where there is no image that it may be scored on.
+        bytes: of the members' weights on disk.
+        multiply_adds: of all members for one image.
+        milliseconds: to answer for one image alone, the median; the members as they are computed together.
+        images_per_second: of many images on one core, the fastest of the rounds.
+    """
+
+    who: Literal["committee", "best member", "student"]
+    members: int
+    score: Classified | None
+    bytes: int
+    multiply_adds: int
+    milliseconds: float
+    images_per_second: float
+
+
+class Distillation(Record):
+    """What a student was distilled from, and how it compares.
+
+    Attributes:
+        teacher: digest of the teacher's weights.
+        temperature, weight: of its soft answers in the loss.
+        best_member: the teacher's member of the highest validation accuracy.
+        on: the images of the scores: "test" or "out of fold"; "" where there are none.
+    """
+
+    teacher: str
+    temperature: float
+    weight: float
+    best_member: int
+    on: str
+    rows: tuple[Contender, ...]
+
+
 class Results(Record):
     """Every figure of a run."""
 
@@ -204,6 +261,7 @@ class Results(Record):
     test_openings: tuple[TestOpening, ...]
     seconds_training: float  # wall time from the first member's start to the last one's end
     seconds_total: float
+    distillation: Distillation | None = None  # of a student
 
     @property
     def planned(self) -> int:

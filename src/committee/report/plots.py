@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from committee.folders.records import EpochRecord
+from committee.metrics.conformal import AnsweredShare
 from committee.metrics.error_analysis import ConfusedPair
 from committee.metrics.formatting import percent
 from committee.metrics.results import ClassRow, Interval, ReliabilityBin, SizePoint
@@ -131,6 +132,25 @@ def size_loss(curves: Mapping[str, Sequence[SizePoint]]) -> Figure:
     plain_axis(axes.yaxis, 6)
     count_axis(axes, "members in the committee")
     legend(axes)
+    return finish(figure)
+
+
+def answered(curves: Mapping[str, Sequence[AnsweredShare]]) -> Figure:
+    """Accuracy, with its interval, against the share of images that are answered, the most certain ones."""
+    figure, axes = new_figure(4.8, 3.4, "Accuracy of the answers")
+    for colour, (name, points) in zip((BLUE, MUTED), curves.items(), strict=False):
+        shares = [point.share for point in points]
+        axes.fill_between(
+            shares, [p.interval.low for p in points], [p.interval.high for p in points], color=colour, alpha=0.15, lw=0
+        )
+        axes.plot(shares, [point.accuracy for point in points], color=colour, lw=1.8, label=name)
+    axes.set_xlabel("share of images answered, the most certain first")
+    for axis in (axes.xaxis, axes.yaxis):
+        percent_axis(axis, 6)
+    axes.set_xlim(0, 1.012)
+    shown = [p.interval.low for points in curves.values() for p in points if p.share > 0.15 or p is points[-1]]
+    axes.set_ylim(min(shown) - 0.1 * (1 - min(shown)), 1.0 + 0.04 * (1 - min(shown)))  # few answers: wide intervals
+    axes.legend(frameon=False, loc="lower left")
     return finish(figure)
 
 

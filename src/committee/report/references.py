@@ -30,3 +30,11 @@ LAKSHMINARAYANAN = (
     "B. Lakshminarayanan, A. Pritzel and C. Blundell, “Simple and scalable predictive uncertainty estimation using "
     "deep ensembles”, NIPS 2017, arXiv 1612.01474: committees of independently trained networks."
 )
+HINTON = (
+    "G. Hinton, O. Vinyals and J. Dean, “Distilling the knowledge in a neural network”, 2015, arXiv 1503.02531: "
+    "students of soft answers."
+)
+BEYER = (
+    "L. Beyer, X. Zhai, A. Royer, L. Markeeva, R. Anil and A. Kolesnikov, “Knowledge distillation: a good teacher is "
+    "patient and consistent”, CVPR 2022, arXiv 2106.05237: teacher and student see the same random changes."
+)

@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
+from committee.ensemble.not_sure import calibration
 from committee.folders.records import Environment, EpochRecord, RunData
 from committee.folders.run_folder import RunFolder
+from committee.metrics.conformal import answered_accuracy
 from committee.metrics.results import MemberResult, Results, Scores, SizePoint
 from committee.report import image_plots, plots, tables
 from committee.report.page import Plot
 from committee.report.page_images import ImageUris, Pictures
 from committee.training.optim import lr_curves
+
+Predicted = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 FEWEST_IN_MATRIX = 4
 """Members from which on a matrix of their agreement says more than a sentence."""
@@ -31,6 +37,8 @@ class Run:
         plots: the figures inside the page by name; those without anything to show are missing.
         uris: the images inside the page.
         contents: the digest of what the folder holds; "" where it is not known.
+        calibration: probabilities and labels of the out-of-fold images, `not_sure.calibration`; None without any.
+        test: the same of the test images; None while they are sealed.
     """
 
     results: Results
@@ -44,6 +52,8 @@ class Run:
     plots: dict[str, Plot] = field(default_factory=dict)
     uris: ImageUris = field(default_factory=lambda: ImageUris((), (), {}))
     contents: str = ""
+    calibration: Predicted | None = None
+    test: Predicted | None = None
 
     @classmethod
     def read(cls, folder: RunFolder, contents: str = "") -> Self:
@@ -59,6 +69,8 @@ class Run:
             histories=tuple(folder.member(row.member).history for row in results.members),
             pictures=folder.pictures,
             contents=contents,
+            calibration=calibration(folder) if results.out_of_fold else None,
+            test=None if folder.is_sealed else (folder.test_probabilities, folder.test_labels),
         )
 
     @property
@@ -90,7 +102,16 @@ def page_figures(run: Run) -> dict[str, Figure]:
         **size_figures(run.results),
         **(score_figures(run, *run.headline) if run.headline else {}),
         **agreement_figure(run.results),
+        **answered_figure(run),
     }
+
+
+def answered_figure(run: Run) -> dict[str, Figure]:
+    """Accuracy against the share of images that are answered, the most certain ones."""
+    parts = {"test": run.test, "out of fold": run.calibration}
+    curves = {name: answered_accuracy(*part) for name, part in parts.items() if part is not None and len(part[1])}
+    drawn = {name: curve for name, curve in curves.items() if len(curve) > 1}
+    return {"answered": plots.answered(drawn)} if drawn else {}
 
 
 def learning_figures(results: Results, histories: Sequence[Sequence[EpochRecord]]) -> dict[str, Figure]:

@@ -10,12 +10,23 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from committee.metrics.error_analysis import ConfusedPair
-from committee.metrics.results import Agreement, Calibration, ClassRow, Interval, Scores, TestOpening
-from committee.report import references, sentences, tables
+from committee.metrics.results import (
+    Agreement,
+    Calibration,
+    ClassRow,
+    Distillation,
+    Interval,
+    Scores,
+    TestOpening,
+)
+from committee.report import references, sentences, student_table, tables
 from committee.report.formatting import Fields, Settings, fields, settings, shown_command
 from committee.report.page import Plot, Section
 from committee.report.page_images import Sample, TileGallery, samples, tile_gallery
 from committee.report.run_content import Run, size_curves
+
+FEWEST_CALIBRATED = 100
+"""Out-of-fold images from which on limits are told."""
 
 MANY_CLASSES = 20
 """Classes whose figures the page shows at once; those of more are folded away."""
@@ -238,6 +249,40 @@ class Confidence(RunSection):
 
 
 @dataclass(frozen=True)
+class Unsure(RunSection):
+    """What the committee may say instead of one class, and what that costs.
+
+    Attributes:
+        images: out-of-fold images that all is calibrated on.
+        sets: a row for each coverage: promised, mean size of the sets, coverage seen on test images.
+        abstentions: a row for each precision: promised, share answered, precision seen on test images.
+        is_tested: whether the test images are open.
+    """
+
+    key: ClassVar[str] = "unsure"
+    title: ClassVar[str] = "When it should not say one class"
+
+    images: int
+    sets: tuple[tuple[str, str, str], ...]
+    abstentions: tuple[tuple[str, str, str], ...]
+    is_tested: bool
+    answered: Plot | None
+
+    @classmethod
+    def of(cls, run: Run) -> Self | None:
+        """The limits of a run with out-of-fold images."""
+        if run.calibration is None or len(run.calibration[1]) < FEWEST_CALIBRATED:
+            return None
+        return cls(
+            images=len(run.calibration[1]),
+            sets=tuple(tables.set_rows(run.calibration, run.test)),
+            abstentions=tuple(tables.abstention_rows(run.calibration, run.test)),
+            is_tested=run.test is not None,
+            answered=run.plots.get("answered"),
+        )
+
+
+@dataclass(frozen=True)
 class Disagreement(RunSection):
     """How often members predict different classes."""
 
@@ -252,6 +297,32 @@ class Disagreement(RunSection):
         """The agreement of a run's members, where at least two may predict the same images."""
         agreement = run.results.agreement
         return cls(agreement, run.plots.get("agreement")) if agreement else None
+
+
+@dataclass(frozen=True)
+class Student(RunSection):
+    """What a student reaches and costs beside its teacher.
+
+    Attributes:
+        where: which images the accuracies are on, as a phrase; "" where there are none.
+        headings, rows: of the table, as text.
+    """
+
+    key: ClassVar[str] = "student"
+    title: ClassVar[str] = "The student and its teacher"
+
+    distillation: Distillation
+    where: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, run: Run) -> Self | None:
+        """The comparison of a student with its teacher."""
+        found = run.results.distillation
+        if found is None:
+            return None
+        return cls(found, student_table.where(found), student_table.HEADINGS, student_table.cells(found))
 
 
 @dataclass(frozen=True)
@@ -327,16 +398,19 @@ class RunRecord(RunSection):
 def _references(run: Run) -> tuple[str, ...]:
     """The publications behind what the page shows."""
     scored = (references.WILSON, references.BRIER, references.GUO) if run.headline else ()
-    return (*scored, *([references.LAKSHMINARAYANAN] if len(run.finished) > 1 else []))
+    taught = (references.HINTON, references.BEYER, references.TANGO) if run.results.distillation else ()
+    return (*scored, *taught, *([references.LAKSHMINARAYANAN] if len(run.finished) > 1 else []))
 
 
 SECTIONS: tuple[type[RunSection], ...] = (
     Protocol,
+    Student,
     Members,
     Size,
     Errors,
     Galleries,
     Confidence,
+    Unsure,
     Disagreement,
     Data,
     RunRecord,

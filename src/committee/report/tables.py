@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.errors import CommitteeError
+from committee.metrics.conformal import fit_abstention, fit_sets
 from committee.metrics.error_analysis import ConfusedPair, most_confused_pairs
 from committee.metrics.formatting import NOTHING, percent
 from committee.metrics.intervals import mean_and_spread, wilson
@@ -217,3 +222,49 @@ def agreement_labels(results: Results) -> list[str]:
     every = [str(member.member) for member in results.members]
     finished = [str(member.member) for member in results.members if member.status == "finished"]
     return next((names for names in (finished, every) if len(names) == wanted), [str(i) for i in range(wanted)])
+
+
+Predicted = tuple[NDArray[np.float64], NDArray[np.int64]]
+COVERAGES = (0.9, 0.95, 0.99, 0.999)
+PRECISIONS = (0.95, 0.99, 0.995, 0.999)
+
+
+def promised(share: float) -> str:
+    """A share that was asked for, with as many digits as it has."""
+    return f"{100 * share:g}\u00a0%"
+
+
+def set_rows(calibration: Predicted, test: Predicted | None) -> Iterator[tuple[str, str, str]]:
+    """Of prediction sets with each coverage: it, their mean size, the share of test images' sets with the true class.
+
+    Args:
+        calibration: probabilities (image, class) and labels of the out-of-fold images.
+        test: the same of the test images, where they are open; the size is on these then.
+    """
+    for coverage in COVERAGES:
+        fitted = fit_sets(*calibration, coverage)
+        if test is None or not len(test[1]):
+            yield promised(coverage), f"{fitted.mean_size:.3f}", ""
+            continue
+        sets = fitted.sets(test[0])
+        covered = float(sets[np.arange(len(sets)), test[1]].mean())
+        yield promised(coverage), f"{float(sets.sum(axis=1).mean()):.3f}", percent(covered)
+
+
+def abstention_rows(calibration: Predicted, test: Predicted | None) -> Iterator[tuple[str, str, str]]:
+    """Of answers with each precision: it, the share of images that are answered, the precision on test images.
+
+    The arguments are those of `set_rows`.
+    """
+    for precision in PRECISIONS:
+        try:
+            fitted = fit_abstention(*calibration, precision)
+        except CommitteeError:
+            yield promised(precision), "cannot be promised", ""
+            continue
+        if test is None or not len(test[1]):
+            yield promised(precision), percent(fitted.answered / fitted.images), ""
+            continue
+        kept = ~fitted.abstains(test[0])
+        right = test[0].argmax(axis=1)[kept] == test[1][kept]
+        yield promised(precision), percent(float(kept.mean())), percent(float(right.mean())) if kept.any() else ""

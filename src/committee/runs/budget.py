@@ -10,7 +10,6 @@ deadline.
 from __future__ import annotations
 
 import math
-import re
 import time
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -28,7 +27,6 @@ from committee.training.plan import TrainingPlan
 from committee.training.setting import Setting
 from committee.training.shared_images import shared
 
-UNITS = {"h": 3600, "m": 60, "s": 1}
 TRIAL_STEPS = 20  # of each of the trial's two epochs
 PLANNED_SHARE = 0.9  # of the budget; the rest is for a machine that becomes slower than in the trial
 START_SECONDS = 3.0  # of a process that loads torch: the workers of the trial, then those of the run
@@ -51,19 +49,6 @@ class Speed:
 
     images_per_second: float
     at_once: int
-
-
-def seconds_of(spelling: str) -> float:
-    """A length of time such as 90s, 10m, 1h30m or 2h, in seconds.
-
-    Raises:
-        ValueError: it is not one, or nothing.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", spelling)
-    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != spelling or not seconds:
-        raise ValueError(f"expected a time such as 90s, 10m, 1h30m or 2h, got {spelling!r}")
-    return seconds
 
 
 def plan_budget(

@@ -19,6 +19,7 @@ from committee.data.dataset import Pixels
 from committee.data.prepare import Preparation
 from committee.ensemble.classifier import Answers, Classifier
 from committee.errors import CommitteeError, counted, require
+from committee.metrics.conformal import NotSure
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.metrics.formatting import percent
 from committee.names import csv_cell, csv_text, json_text, unicode_text, visible
@@ -42,6 +43,8 @@ class PredictionRecord(Record):
     probability: float
     disagreement: float | None
     familiar: float | None = None
+    set: tuple[str, ...] | None = None
+    abstain: bool | None = None
     probabilities: dict[str, float]
 
 
@@ -58,6 +61,8 @@ class Predictions:
             fold; NaN where the run does not know its training images. See `committee.metrics.familiarity`.
         unlike: positions of the images that are unlike the training images.
         reason: why most of these are.
+        sets: (image, class), whether the class belongs to the image's prediction set; None where none was asked for.
+        abstain: (image,), whether there should be no answer; None where that was not asked for.
         unreadable: the name of each image that could not be read, and why; they come last in files.
     """
 
@@ -69,6 +74,15 @@ class Predictions:
     unlike: NDArray[np.int64]
     reason: str = ""
     unreadable: Sequence[tuple[str, str]] = ()
+    sets: NDArray[np.bool_] | None = None
+    abstain: NDArray[np.bool_] | None = None
+
+    def set_of(self, position: int) -> tuple[str, ...] | None:
+        """The prediction set of an image, the most probable class first."""
+        if self.sets is None:
+            return None
+        order = np.argsort(-self.probabilities[position], kind="stable")
+        return tuple(self.class_names[c] for c in order if self.sets[position, c])
 
     def records(self) -> list[PredictionRecord]:
         """One record for each image."""
@@ -79,21 +93,26 @@ class Predictions:
                 probability=float(row.max()),
                 disagreement=None if np.isnan(disagreement) else float(disagreement),
                 familiar=None if np.isnan(familiar) else float(f"{familiar:.3g}"),
+                set=self.set_of(position),
+                abstain=None if self.abstain is None else bool(self.abstain[position]),
                 probabilities={c: float(p) for c, p in zip(self.class_names, row, strict=True)},
             )
-            for name, row, disagreement, familiar in zip(
-                self.names, self.probabilities, self.disagreement, self.familiar, strict=True
+            for position, (name, row, disagreement, familiar) in enumerate(
+                zip(self.names, self.probabilities, self.disagreement, self.familiar, strict=True)
             )
         ]
 
 
-def predict(committee: Classifier, names: Sequence[str], pixels: Pixels) -> Predictions:
-    """Predict images (image, height, width, channel)."""
-    return of_answers(committee, names, pixels, committee.answer(pixels))
+def predict(committee: Classifier, names: Sequence[str], pixels: Pixels, unsure: NotSure | None = None) -> Predictions:
+    """Predict images (image, height, width, channel), with the sets and the threshold to abstain of `unsure`."""
+    return of_answers(committee, names, pixels, committee.answer(pixels), unsure)
 
 
-def of_answers(committee: Classifier, names: Sequence[str], pixels: Pixels, answers: Answers) -> Predictions:
+def of_answers(
+    committee: Classifier, names: Sequence[str], pixels: Pixels, answers: Answers, unsure: NotSure | None = None
+) -> Predictions:
     """A committee's answers about images (image, height, width, channel) as predictions."""
+    sets, abstention = (unsure.sets, unsure.abstention) if unsure else (None, None)
     choices = answers.probabilities.argmax(axis=1)
     disagreement = (answers.members.argmax(axis=2) != choices).mean(axis=0)
     if len(answers.members) == 1:
@@ -103,7 +122,15 @@ def of_answers(committee: Classifier, names: Sequence[str], pixels: Pixels, answ
         found = known.unlike(answers.familiar)
         reason = known.reason(measured(pixels[found], doubt_of(answers.members[:, found]))) if len(found) else ""
     return Predictions(
-        names, committee.class_names, answers.probabilities, disagreement, answers.familiar, found, reason
+        names,
+        committee.class_names,
+        answers.probabilities,
+        disagreement,
+        answers.familiar,
+        found,
+        reason,
+        sets=sets.sets(answers.probabilities) if sets else None,
+        abstain=abstention.abstains(answers.probabilities) if abstention else None,
     )
 
 
@@ -196,29 +223,42 @@ def _print_table(predictions: Predictions) -> None:
     second_too = out.width >= 60 + max(10, longest) + max(6, longest)  # 60: the other columns and the frame
     table = Table()
     table.add_column("image", overflow="fold", min_width=8)  # gives way, and then the second choice, never `familiar`
-    headings = ("prediction", "prob.", *(("second", "prob.") if second_too else ()), "disagree", "familiar")
+    asked = (
+        *(["set"] if predictions.sets is not None else []),
+        *(["abstain"] if predictions.abstain is not None else []),
+    )
+    headings = ("prediction", "prob.", *(("second", "prob.") if second_too else ()), "disagree", "familiar", *asked)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("prediction", "second") else "right", no_wrap=True)
-    for name, row, disagreement, familiar in zip(
-        names, predictions.probabilities, predictions.disagreement, predictions.familiar, strict=True
+        words = heading in ("prediction", "second", "set", "abstain")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "set")
+    for position, (name, row, disagreement, familiar) in enumerate(
+        zip(names, predictions.probabilities, predictions.disagreement, predictions.familiar, strict=True)
     ):
         chosen = np.argsort(-row, kind="stable")[: 2 if second_too else 1]
         cells = [text for c in chosen for text in (class_names[c], percent(float(row[c])))]
         shares = ["" if np.isnan(share) else f"{100 * share:.0f}\u00a0%" for share in (disagreement, familiar)]
         style = "red" if familiar < UNFAMILIAR[0] else ""
+        if (members := predictions.set_of(position)) is not None:
+            shares.append(", ".join(map(visible, members)))
+        if predictions.abstain is not None:
+            shares.append("no answer" if predictions.abstain[position] else "")
         table.add_row(*map(plain, [name, *cells, *shares]), style=style)
     out.print(table)
 
 
 def _flat(predictions: Predictions) -> dict[str, list[Any]]:
-    """Columns: image, prediction, probability, disagreement, familiar, then one a class; "error" where images are
-    unreadable.
+    """Columns: image, prediction, probability, disagreement, familiar, set and abstain where they were asked for, then
+    one a class; "error" where images are unreadable. A set is a JSON list.
     """
     records = predictions.records()
     columns: dict[str, list[Any]] = {
         name: [getattr(record, name) for record in records]
         for name in ("image", "prediction", "probability", "disagreement", "familiar")
     }
+    if predictions.sets is not None:
+        columns["set"] = [json_text(list(record.set or ())) for record in records]
+    if predictions.abstain is not None:
+        columns["abstain"] = [record.abstain for record in records]
     columns |= {
         f"p({name})": [float(p) for p in predictions.probabilities[:, position]]
         for position, name in enumerate(predictions.class_names)
@@ -247,7 +287,8 @@ def _csv(predictions: Predictions) -> str:
 
 def _json(predictions: Predictions) -> str:
     broken = [UnreadableRecord(image=name, error=sentence) for name, sentence in predictions.unreadable]
-    records = [record.model_dump() for record in (*predictions.records(), *broken)]
+    unasked = {name for name, value in (("set", predictions.sets), ("abstain", predictions.abstain)) if value is None}
+    records = [record.model_dump(exclude=unasked) for record in (*predictions.records(), *broken)]
     return json_text(records, indent=1) + "\n"
 
 

@@ -19,6 +19,7 @@ from committee.nn.architectures import Scaling, set_dropout_generator
 from committee.nn.images import as_float, on_device
 from committee.rng import numpy_generator, torch_generator
 from committee.training.state import EpochUnderWay, Task
+from committee.training.teaching import Lesson
 
 
 def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
@@ -102,11 +103,13 @@ class Batch(NamedTuple):
         images: (image, channel, height, width) float32, raw pixels.
         targets: (image,), their classes.
         weights: (image,) float32, what each counts in the loss; None where all count alike.
+        lesson: what a teacher says about these images; None without one.
     """
 
     images: Tensor
     targets: Tensor
     weights: Tensor | None
+    lesson: Lesson | None = None
 
 
 class Generators(NamedTuple):
@@ -170,7 +173,8 @@ def epoch_batches(
             )
             weights = None if weights is None else torch.cat([weights, torch.ones_like(pseudo_labels).to(weights)])
         batch = as_float(pixels)
-        yield Batch(augment(batch, settings, augmentation) if augmented else batch, labels, weights)
+        seen = augment(batch, settings, augmentation) if augmented else batch
+        yield Batch(seen, labels, weights, task.teaching.lesson(seen, chosen) if task.teaching else None)
 
 
 def pseudo_batches(task: Task, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

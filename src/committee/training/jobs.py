@@ -33,6 +33,7 @@ from committee.training.loop import fit
 from committee.training.setting import CHECKPOINT_SECONDS
 from committee.training.shared_images import SharedImages
 from committee.training.state import NonFiniteLossError, StepProgress, Task, TrainedNetwork, TrainingState
+from committee.training.teaching import Teaching
 
 CHECKPOINT_COST = 0.01  # of the time, at most
 
@@ -49,6 +50,7 @@ class Job:
         start: a weights file to go on from, or None; first_epoch then says how many epochs it has behind it.
         excluded: positions of images that the member is neither trained nor validated on.
         pseudo: pseudo-labelled images, or None.
+        teaching: the teacher that the member learns from, or None.
         model: the model that the member belongs to, where several are trained together; its events carry it.
         weights: (image,), what each training image counts in the loss, besides its class's weight; None for 1 each.
         checkpoint_seconds: how long after a checkpoint the next one is due, see `Checkpoints`.
@@ -67,6 +69,7 @@ class Job:
     first_epoch: int = 0
     excluded: Positions | None = None
     pseudo: SharedImages | None = None
+    teaching: Teaching | None = None
     model: str = ""
     weights: NDArray[np.float64] | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -87,6 +90,7 @@ class Job:
             first_epoch=self.first_epoch,
             start=read_tensors(self.start) if self.start else None,
             pseudo=self.pseudo.load() if self.pseudo else None,
+            teaching=self.teaching,
             weights=image_weights(labels, train, self.recipe.training.class_weights, self.weights),
         )
 

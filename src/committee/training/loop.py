@@ -193,11 +193,12 @@ def train_epoch(
     generators = generators_at(start, member.network, task.device)
     member.network.train()
     batches = epoch_batches(member.images, member.targets, task, epoch, generators.augmentation, start.step)
-    for step, (images, targets, weights) in enumerate(batches, start.step):
+    for step, (images, targets, weights, lesson) in enumerate(batches, start.step):
         lr = lr_at(steps_before + step, all_steps, recipe.schedule, peak)
         set_lr(optimiser, lr)
+        batch_loss = lesson.loss if lesson else loss_of
         loss, logits = member.gradients(
-            images, partial(loss_of, targets=targets, training=recipe.training, weights=weights)
+            images, partial(batch_loss, targets=targets, training=recipe.training, weights=weights)
         )
         optimiser.step()
         if member.average:

@@ -16,12 +16,13 @@ from committee.data.dataset import ImageDataset, LabelledImages
 from committee.data.splits import validation_positions
 from committee.errors import RunError
 from committee.folders.member_folder import Positions
-from committee.folders.records import RunIdentity
+from committee.folders.records import DistilledFrom, RunIdentity
 from committee.folders.run_folder import RunFolder
 from committee.nn.architectures import plan_layers
 from committee.training.jobs import Job
 from committee.training.setting import Setting
 from committee.training.shared_images import SharedImages
+from committee.training.teaching import Teaching
 from committee.version import trains_like
 
 
@@ -35,6 +36,8 @@ class TrainingPlan:
         excluded: positions of images that no member is trained or validated on.
         pseudo: pseudo-labelled images that join every batch.
         continued: a finished run whose members are trained on.
+        teaching: the teacher that the members learn from.
+        distilled: how the identity names that teacher.
         model: the name of a study's model; "" for a run.
         weights: (image,), what each training image counts in the loss; None for 1 each.
     """
@@ -46,6 +49,8 @@ class TrainingPlan:
     excluded: Positions | None = None
     pseudo: LabelledImages | None = None
     continued: RunFolder | None = None
+    teaching: Teaching | None = None
+    distilled: DistilledFrom | None = None
     model: str = ""
     weights: NDArray[np.float64] | None = None
 
@@ -70,6 +75,7 @@ class TrainingPlan:
             continued_from=self.continued.weights_digest() if self.continued else None,
             pseudo_labels=self.pseudo.digest() if self.pseudo else None,
             groups=self.dataset.train.groups_digest() or None,
+            distilled=self.distilled,
         )
 
     def jobs(self, images: SharedImages, pseudo: SharedImages | None, folder: RunFolder | None) -> list[Job]:
@@ -101,6 +107,7 @@ class TrainingPlan:
                     first_epoch=first_epoch,
                     excluded=self.excluded,
                     pseudo=pseudo,
+                    teaching=self.teaching,
                     model=self.model,
                     weights=self.weights,
                     checkpoint_seconds=self.setting.checkpoint_seconds,

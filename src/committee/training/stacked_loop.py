@@ -52,6 +52,7 @@ def reason_not_to_stack(tasks: Sequence[Task]) -> str:
         "they train on different numbers of images": len({len(task.train) for task in tasks}) > 1,
         "their networks differ": len({recipe.network.of_member(task.member) for task in tasks}) > 1,
         "the plateau schedule gives each its own learning rate": recipe.schedule.name == "plateau",
+        "a teacher judges their images": any(task.teaching for task in tasks),
         "they train on pseudo-labelled images": any(task.pseudo for task in tasks),
         "the recipe averages the weights": bool(recipe.training.ema),
         "they continue after different numbers of epochs": any(task.first_epoch != first.first_epoch for task in tasks),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from committee.config.recipe import Recipe, Stage
 from committee.data.dataset import LabelledImages
 from committee.folders.records import EpochRecord
+from committee.training.teaching import Teaching
 
 Tensors = dict[str, Tensor]  # by the names of a network's state_dict
 OptimiserState = dict[str, Any]  # torch's state_dict of an optimiser: "state" by parameter number, and "param_groups"
@@ -49,6 +50,7 @@ class Task:
         pseudo: pseudo-labelled images; they make up `pseudo_labels.batch_fraction` of every batch.
         weights: (image,) float32, of all the data set's training images: what an image counts in the loss, 1 on average
             over `train`; None where all count alike.
+        teaching: the teacher whose answers it imitates, or None.
     """
 
     recipe: Recipe
@@ -63,6 +65,7 @@ class Task:
     start: Tensors | None = None
     pseudo: LabelledImages | None = None
     weights: NDArray[np.float32] | None = None
+    teaching: Teaching | None = None
 
     @property
     def last_epoch(self) -> int:
