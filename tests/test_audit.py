@@ -177,6 +177,7 @@ def test_the_page_is_gone_through_by_keyboard(audited: Audited, browser: object,
     for key in "kcdc":
         page.keyboard.press(key)
     page.keyboard.press("u")  # the fourth is undone, and answered by a digit
+    assert page.locator("#count").inner_text().startswith("3 of ")
     page.keyboard.press("7" if rows[3]["given"] != "7" else "6")
     assert page.locator("#count").inner_text().startswith("4 of ")
     page.reload()  # decisions are kept

@@ -36,8 +36,8 @@ COLUMNS = (
     *("probability_given", "probability_suggested", "votes_given", "votes_suggested", "members", "cleanlab_rank"),
     "pixels",
 )
-FEWEST, TIMES = 100, 2
-"""The table has twice as many images as are suspected, and a hundred at least."""
+FEWEST, TIMES, SHARE = 100, 2, 0.04
+"""The table has twice as many images as are suspected, at least 4 % of those judged, and at least a hundred."""
 
 MOST_SHOWN = 2_000
 """Images on a page."""
@@ -105,7 +105,7 @@ def audit(run: str | Path, dataset: ImageDataset, out: str | Path | None = None)
             f"{counted(left, 'training image')} cannot be judged, since every member trained on them; train with folds "
             "(--set holdout.kind=folds --set holdout.folds=5, five members) to judge all"
         )
-    listed = ranking[: max(FEWEST, TIMES * errors.suspected)]
+    listed = ranking[: max(FEWEST, TIMES * errors.suspected, round(SHARE * len(ranking)))]
     shown = listed[:MOST_SHOWN]
     if len(shown) < len(listed):
         notes.append(
