@@ -126,7 +126,6 @@ PASSING_ON = {"list", "tuple", "sorted", "reversed", "zip", "enumerate", "map", 
 AVERAGING_ALLOWED = {
     ("nn/inference.py", "of_batch"): "the views of one member: an image and its mirror image",
     ("metrics/familiarity.py", "doubt_of"): "no prediction, but how much members doubt theirs",
-    ("export/graph.py", "measures"): "the same, in an exported graph",
     ("export/graph.py", "members"): "the views of one member, in an exported graph",
 }
 

@@ -28,9 +28,9 @@
     const store = model.corrections ? (label) => engine.correct({ image, pixels: answer.pixels, label, answer: answer.label }) : null;
     find("empty").hidden = true;
     find("said").hidden = false;
-    find("said").replaceChildren(...page.answerShown(answer, model.classes, store));
+    find("said").replaceChildren(...page.answerShown(answer, model, store));
     if (open && find("more")) find("more").open = true;
-    speakSoon(page.answerSpoken(answer));
+    speakSoon(page.answerSpoken(answer, model));
   }
   function showNothing() {
     asked += 1;
@@ -223,7 +223,7 @@
     find("kicker").textContent = model.members === 1 ? `${model.data}` : `${model.data}: a committee of ${model.members}`;
     find("title").textContent = model.writing ? "Write something. What does it read?" : "What is in this picture?";
     find("lead").textContent = `${who} at your picture ${vote} on what it is. ${model.members === 1 ? "It knows" : "They know"} ${count(names.length, "kind")}: ${known}.${right}`;
-    find("footer").textContent = `${model.name} · recipe ${model.recipe} · ${model.engine === "onnx" ? "ONNX Runtime" : "committee"} ${model.version} · model ${model.digest.slice(0, 12)}`;
+    find("footer").textContent = `${model.name} · recipe ${model.recipe} · ${model.engine === "onnx" ? "ONNX Runtime, made by committee" : "committee"} ${model.version} · model ${model.digest.slice(0, 12)}`;
   }
 
   async function start() {
