@@ -61,7 +61,6 @@ def export(
     from committee.ensemble.not_sure import not_sure
     from committee.export.onnx_file import export as exported
     from committee.export.page import page
-    from committee.export.proof_file import write_proof
     from committee.export.web_runtime import web_runtime
     from committee.folders.run_folder import RunFolder
     from committee.runs.reloading import dataset_of
@@ -77,9 +76,8 @@ def export(
     if web is None:
         path = file.write(out)
     else:
-        content = page(folder, file, dataset, web)
-        disk.write(out, content)
-        path = write_proof(out, file.proven)
+        disk.write(out, page(folder, file, dataset, web))
+        path = None
     proof = file.proof
     say(f"{out}: {counted(file.record.members, 'member')}, {out.stat().st_size:,} bytes.")
     say(
@@ -102,7 +100,11 @@ def export(
             f"{small.bytes / small.bytes_float:.0%} of the size, {small.speed:.2f} times as many images a second on "
             "one thread here."
         )
-    say(f"Proof: {path}")
+    say(
+        f"Proof: {path}"
+        if path
+        else "The page asks 64 of these images again whenever it is opened, and says what came out."
+    )
     ends.note_missing_members(run)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shlex
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,7 +157,7 @@ def serve(
         name = f"[{address}]" if ":" in address else address
         say(f"Listening on http://{name}:{taken}; loading {run} ...", err=True)
 
-        shown = "127.0.0.1" if address == "0.0.0.0" else "[::1]" if address == "::" else name
+        shown = own_address() if address == "0.0.0.0" else "[::1]" if address == "::" else name
         nonlocal page
         page = f"http://{shown}:{taken}/" + (f"#token={token}" if token else "")
 
@@ -175,6 +176,16 @@ def serve(
     asked = Asked(coverage, precision, by_class)
     options = ServeOptions(run, host, port, Access(hosts, token), limits, folder, device, verbose, asked)
     run_server(options, started, ready, lambda line: say(line, err=True))
+
+
+def own_address() -> str:
+    """This machine's address for others, by the route that the system would take; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address that is nobody's
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def token_of(file: Path | None) -> str | None:

@@ -70,6 +70,10 @@ def main(paths: list[str]) -> None:
     for path, chances, known in zip(paths, probabilities, familiar, strict=True):
         best = int(chances.argmax())
         print(f"{path}: {about['class_names'][best]!a}, probability {chances[best]:.4f}, familiar {known:.3f}")
+        if known < 0.01:
+            print(
+                "  unlike the training images: do not rely on it; committee predict prepares photographs, this does not"
+            )
 
 
 if __name__ == "__main__":

@@ -102,9 +102,14 @@ function draw() {
   element("image").onload = (event) => event.target.classList.toggle("smooth", event.target.naturalWidth > 160);
   element("where").textContent = `Image ${each.image}` + (each.shown ? `: ${each.shown}` : "")
     + ` (${at + 1} of ${data.images.length})`;
-  element("question").textContent = `Labelled ${name(each.given)}, probably ${name(each.suggested)}`;
+  const suspected = each.wrong > 0.5;
+  element("question").textContent = suspected ? `Labelled ${name(each.given)}, probably ${name(each.suggested)}`
+    : `Labelled ${name(each.given)}, probably rightly; if not, ${name(each.suggested)}`;
+  element("keep").classList.toggle("main", !suspected);
+  element("change").classList.toggle("main", suspected);
   const [forGiven, forSuggested, members] = each.votes;
-  element("why").textContent = `The label is wrong with a probability of ${percent(each.wrong)}. Votes of `
+  element("why").textContent = `With how rarely labels are wrong taken into account, this label is wrong with a `
+    + `probability of ${percent(each.wrong)}. Votes of `
     + `${members === 1 ? "the one member" : `the ${members} members`} that never saw the image: ${forSuggested} for `
     + `${name(each.suggested)} (${percent(each.likely[0][1])}), ${forGiven} for ${name(each.given)} (${percent(each.own)}).`;
   const decision = decided.get(each.image);

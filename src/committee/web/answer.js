@@ -98,7 +98,7 @@
       send.disabled = true;
       try {
         await store(choice.value);
-        said.textContent = `Thank you. Stored as ${choice.value}, for the next training.`;
+        said.textContent = `Thank you. Stored as ${choice.value}, for whoever trains the committee next.`;
       } catch (error) {
         said.textContent = error.message;
         send.disabled = false;

@@ -32,7 +32,7 @@
     } catch {
       said = `the server answered ${response.status}`;
     }
-    if (response.status === 401) said += "; open this page with #token=... at the end of its address";
+    if (response.status === 401) said = "this page needs the server's token: open it by the address that the server printed, which ends with #token=...";
     const isName = /^\S*[.:]/.test(said); // a sentence that begins with a file's name keeps it as it is
     const error = new Error((isName ? said : said.charAt(0).toUpperCase() + said.slice(1)).replace(/\.?$/, "."));
     error.status = response.status;
