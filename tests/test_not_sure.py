@@ -11,6 +11,9 @@ from click.testing import CliRunner
 
 from committee.cli.main import main
 from committee.data.dataset import ImageDataset
+from committee.ensemble.combine import combine
+from committee.ensemble.not_sure import like_new
+from committee.ensemble.temperature import extrapolate, temper, temperatures_by_size
 from committee.errors import CommitteeError
 from committee.folders.run_folder import RunFolder
 from committee.metrics.conformal import fit_abstention, fit_sets, precision_bound
@@ -76,6 +79,32 @@ def test_the_promised_precision_is_missed_no_more_often_than_said() -> None:
     assert np.mean(answered) > 0.5
     with pytest.raises(CommitteeError, match=r"a precision of 0\.9999 cannot be promised on 2,000"):
         fit_abstention(*calibration, 0.9999)
+
+
+@pytest.mark.parametrize(("members", "certainty"), [(5, 1.0), (5, 8.0), (10, 1.0), (10, 8.0)])
+def test_sets_fitted_to_few_members_hold_for_all_of_them_even_where_members_are_much_too_certain(
+    members: int, certainty: float
+) -> None:
+    rng, covered = np.random.default_rng(5), []
+
+    def told(images: int) -> Drawn:
+        labels, shared = rng.integers(0, 10, images), rng.normal(size=(images, 10))
+        logits = shared + rng.normal(size=(members, images, 10)) + 2 * np.eye(10)[labels]
+        powers = np.exp(certainty * (logits - logits.max(axis=2, keepdims=True)))
+        return powers / powers.sum(axis=2, keepdims=True), labels
+
+    for _ in range(12):
+        probabilities, labels = told(1000)
+        for first in range(0, members, 5):  # each image is held out by one of five, and by one of the next five
+            trained = rng.integers(0, 5, 1000) != np.arange(5)[:, None]
+            probabilities[first : first + 5][trained] = np.nan
+        by_size = temperatures_by_size(probabilities, labels, combine, rng)
+        temperature = extrapolate(by_size, members)
+        few = like_new(combine(probabilities), np.full(1000, members // 5), by_size, temperature)
+        new, truth = told(1000)
+        sets = fit_sets(few, labels, 0.95).sets(temper(combine(new), temperature))
+        covered.append(sets[np.arange(1000), truth].mean())
+    assert np.mean(covered) > 0.95 - 4 * np.std(covered) / np.sqrt(len(covered))
 
 
 @pytest.mark.parametrize(("right", "answered"), [(10, 10), (0, 10), (95, 100), (9990, 10_000)])

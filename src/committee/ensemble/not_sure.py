@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from committee.ensemble.onnx_committee import OnnxCommittee
 from committee.ensemble.temperature import temper
 from committee.errors import CommitteeError
 from committee.metrics.conformal import NotSure, fit_abstention, fit_sets
+from committee.metrics.results import SizeTemperature
 
 if TYPE_CHECKING:
     from committee.folders.run_folder import RunFolder
@@ -44,9 +46,9 @@ def not_sure(
 def calibration(folder: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Out-of-fold images: the committee's probabilities (image, class) and the labels (image,).
 
-    An image is predicted by the members that did not train on it, with the temperature of a committee of so many. The
-    whole committee, whose new answers are judged by these, has more members: it errs less, and its probabilities of
-    the true class are higher. So the promised rates are kept with something to spare (docs/protocol.md has figures).
+    An image is predicted by the members that did not train on it, tempered by `like_new`. The whole committee, whose
+    new answers are judged by these, has more members: it errs less, and its probabilities of the true class are higher,
+    as a rule (docs/protocol.md says how far that goes).
 
     Raises:
         CommitteeError: every member trained on every image.
@@ -61,11 +63,36 @@ def calibration(folder: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.int6
     sizes = np.zeros(len(labels), np.int64)
     for member in folder.committee.members:
         sizes[folder.member(member).validation] += 1
-    for fitted in folder.committee.temperature_by_size:
-        chosen = known & (sizes == fitted.members)
-        if chosen.any() and fitted.temperature != 1.0:
-            probabilities[chosen] = temper(probabilities[chosen], fitted.temperature)
-    return probabilities[known], labels[known]
+    rule = folder.committee
+    return like_new(probabilities[known], sizes[known], rule.temperature_by_size, rule.temperature), labels[known]
+
+
+def like_new(
+    probabilities: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    by_size: Sequence[SizeTemperature],
+    temperature: float | None,
+) -> NDArray[np.float64]:
+    """Out-of-fold probabilities (image, class) with the temperature that makes them comparable with new answers.
+
+    That is the one fitted for as many members as predict the image, or for the most that one was fitted for. Where it
+    was fitted for one size alone, `temperature.extrapolate` takes it over to the whole committee only if it sharpens:
+    out of fold softened and new answers not, the limits would be too strict. So both have the committee's then.
+
+    Args:
+        probabilities: (image, class), as members give them together.
+        sizes: (image,), how many members predict each image.
+        by_size: the temperatures of 1, 2, ... members.
+        temperature: the whole committee's; None where there is none.
+    """
+    tempered = probabilities.copy()
+    if not by_size or temperature is None:
+        return tempered
+    for members in np.unique(sizes):
+        fitted = temperature if len(by_size) == 1 else by_size[min(int(members), len(by_size)) - 1].temperature
+        chosen = sizes == members
+        tempered[chosen] = temper(probabilities[chosen], fitted)
+    return tempered
 
 
 def not_sure_of(
