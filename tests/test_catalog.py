@@ -318,6 +318,13 @@ def test_offline_the_error_names_every_place_and_what_to_do(tmp_path: Path, monk
     assert [text for text in map(str, [*places, *advice]) if text not in message] == []
 
 
+def test_what_is_not_to_be_downloaded_is_only_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "fetch", lambda *args, **options: pytest.fail("it was downloaded"))
+    with pytest.raises(DownloadError, match="nothing is to be downloaded"):
+        catalog.load_dataset("kmnist", data_dir=tmp_path, download=False)
+    assert is_toy(catalog.load_dataset("mnist", data_dir=put(tmp_path / "mnist", idx_files()), download=False))
+
+
 def test_one_data_set_is_not_taken_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = put(tmp_path / "data", idx_files())
     labels = gzip.decompress((files / "train-labels-idx1-ubyte.gz").read_bytes())

@@ -91,6 +91,7 @@ def load_dataset(
     groups: str | None = None,
     skip_unreadable: bool = False,
     labels: str | Path | None = None,
+    download: bool = True,
 ) -> ImageDataset:
     """The data set with this name or at this path.
 
@@ -102,10 +103,11 @@ def load_dataset(
             all but image_size and channels are for paths.
         labels: a table of corrected labels, which `committee audit --apply` writes; images that it does not list are
             left out of the training images.
+        download: whether a named data set that is not on this machine is downloaded.
 
     Raises:
         DataError: this is neither a name nor a path, or the data are not usable.
-        DownloadError: a named data set was neither found nor could it be downloaded.
+        DownloadError: a named data set was neither found nor downloaded.
         MissingExtraError: the package that contains the data set is not installed.
     """
     data = str(data.absolute()) if isinstance(data, Path) else data  # Path("./mnist") is Path("mnist")
@@ -118,11 +120,11 @@ def load_dataset(
         groups=groups,
         skip_unreadable=skip_unreadable,
     )
-    dataset = _as_in_its_files(data, Path(data_dir) if data_dir else None, options)
+    dataset = _as_in_its_files(data, Path(data_dir) if data_dir else None, options, download)
     return with_corrected_labels(dataset, Path(labels)) if labels is not None else dataset
 
 
-def _as_in_its_files(data: str, data_dir: Path | None, options: ReadOptions) -> ImageDataset:
+def _as_in_its_files(data: str, data_dir: Path | None, options: ReadOptions, download: bool) -> ImageDataset:
     """The data set with this name or at this path, with its own labels."""
     if data not in NAMES:
         path = Path(data)
@@ -135,7 +137,7 @@ def _as_in_its_files(data: str, data_dir: Path | None, options: ReadOptions) -> 
             f"got {data!r}{nearest(data, list(NAMES))}; check the spelling"
         )
     if data in PUBLISHED:
-        raw, source = _published(data, data_dir)
+        raw, source = _published(data, data_dir, download)
     else:
         raw, source = _mnist_5k() if data == "mnist-5k" else _digits()
     own = ReadOptions(image_size=options.image_size, channels=options.channels)
@@ -172,9 +174,9 @@ def _in_one_piece(name: str, pixels: Pixels, labels: Labels, *notes: str) -> Raw
     return RawSet(train, test, DIGITS, (*notes, "the test part is a fixed stratified fifth, the same for every seed"))
 
 
-def _published(name: str, data_dir: Path | None) -> tuple[RawSet, str]:
+def _published(name: str, data_dir: Path | None, download: bool) -> tuple[RawSet, str]:
     entry = PUBLISHED[name]
-    place = _place(name, entry, data_dir)
+    place = _place(name, entry, data_dir, download)
     with open_files(place, deep=place.is_file()) as files:
         if entry.form == "idx":
             raw = idx.read_idx_set(files.without_top_folder(), only=entry.idx_prefix)
@@ -207,11 +209,11 @@ def cache_dir() -> Path:
     return platformdirs.user_cache_path("committee")
 
 
-def _place(name: str, entry: Published, data_dir: Path | None) -> Path:
-    """The folder or archive that holds a published data set, downloaded if it is not on this machine yet.
+def _place(name: str, entry: Published, data_dir: Path | None, download: bool) -> Path:
+    """The folder or archive that holds a published data set, downloaded, if it may be, where there is none yet.
 
     Raises:
-        DownloadError: it was neither found nor could it be downloaded; every place is named.
+        DownloadError: it was neither found nor downloaded; every place is named.
     """
     given = data_dir or (Path(os.environ["COMMITTEE_DATA"]) if os.environ.get("COMMITTEE_DATA") else None)
     cache = cache_dir() / entry.cache
@@ -224,6 +226,8 @@ def _place(name: str, entry: Published, data_dir: Path | None) -> Path:
             if holds:
                 others.append(f"{place} holds {holds} instead")
     try:
+        if not download:
+            raise DownloadError("nothing is to be downloaded here")
         for file, checksum in entry.sums.items():
             fetch([mirror + file for mirror in entry.mirrors], cache / file, checksum, title=f"{name}: {file}")
         if entry.unpacked:
@@ -233,8 +237,9 @@ def _place(name: str, entry: Published, data_dir: Path | None) -> Path:
         package = f", install the Debian package {entry.package}" if entry.package else ""
         raise DownloadError(
             f"{name} was not found in {', '.join(map(str, looked))}{''.join('; ' + other for other in others)}, "
-            f"and could not be downloaded ({error}); put its files into a folder and name that folder with --data-dir "
-            f"DIR or the environment variable COMMITTEE_DATA{package}, or try again with a network connection"
+            f"and {'could not be' if download else 'was not'} downloaded ({error}); put its files into a folder and "
+            f"name that folder with --data-dir DIR or the environment variable COMMITTEE_DATA{package}, or try again "
+            "with a network connection"
         ) from error
     return cache / "gzip.zip" if entry.transposed else cache
 

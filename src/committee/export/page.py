@@ -88,6 +88,7 @@ class PageModel(Record):
     accuracy: Accuracy | None
     writing: bool
     coverage: float | None
+    precision: float | None
     corrections: bool = False
     engine: str = "onnx"
     version: str
@@ -182,7 +183,7 @@ def as_bytes(pixels: Pixels) -> bytes:
 
 def model_of(record: ExportRecord, exported: Exported) -> PageModel:
     """What the page knows of an exported committee."""
-    scores = record.test or record.out_of_fold
+    scores, unsure = record.test or record.out_of_fold, record.not_sure
     accuracy = scores and Accuracy(
         of="test" if record.test else "out of fold",
         accuracy=scores.accuracy,
@@ -200,7 +201,8 @@ def model_of(record: ExportRecord, exported: Exported) -> PageModel:
         data=record.data,
         accuracy=accuracy,
         writing=record.images.writing is not None,
-        coverage=record.not_sure.sets.coverage if record.not_sure and record.not_sure.sets else None,
+        coverage=unsure.sets.coverage if unsure and unsure.sets else None,
+        precision=unsure.abstention.precision if unsure and unsure.abstention else None,
         version=record.committee,
     )
 

@@ -11,24 +11,30 @@ from committee.errors import RunError
 from committee.folders.run_folder import RunFolder
 
 
-def dataset_of(folder: RunFolder, data: str | None = None, data_dir: Path | None = None) -> ImageDataset:
+def dataset_of(
+    folder: RunFolder, data: str | None = None, data_dir: Path | None = None, *, download: bool = True
+) -> ImageDataset:
     """The data set of a finished run, its test images sealed.
 
     Args:
         folder: of the run.
         data: where the data set is now, if it was moved; a name or a path.
         data_dir: where named data sets are.
+        download: whether a named data set that is not on this machine is downloaded.
 
     Raises:
         RunError: the run does not say where its data were, or these are other images.
         DataError: they cannot be read.
+        DownloadError: a named data set was neither found nor downloaded.
     """
     source = folder.data.reload
     if source is None and data is None:
         raise RunError(f"{folder} was trained from Python on arrays and does not say where they are; give its DATA")
     where = source or DataSource(data=str(data))
     known = where.data_dir and Path(where.data_dir)
-    dataset = load_dataset(data or where.data, data_dir=data_dir or known or None, **dict(where.options))
+    dataset = load_dataset(
+        data or where.data, data_dir=data_dir or known or None, download=download, **dict(where.options)
+    )
     if dataset.part_digests()[0] != folder.data.train_digest:
         raise RunError(
             f"{folder} was trained on {folder.data.train_images:,} images of {folder.data.name}, and "

@@ -119,7 +119,8 @@ class ModelInfo(Record):
         image_shape: height, width, channels.
         pixel_range: 255 or 65535.
         writing: whether the training images are isolated writing, so that drawing makes sense.
-        coverage: with which an answer's `set` holds the true class.
+        coverage: with which an answer's `set` holds the true class; None without sets.
+        precision: of the answers that do not `abstain`; None where it never does.
         corrections: whether corrections are stored.
     """
 
@@ -134,6 +135,7 @@ class ModelInfo(Record):
     accuracy: Accuracy | None
     writing: bool
     coverage: float | None
+    precision: float | None
     corrections: bool
     engine: Literal["committee", "onnx"]
     version: str

@@ -31,6 +31,7 @@ def model_info(path: Path, classifier: Classifier, *, corrections: bool) -> Mode
         accuracy=None,
         writing=classifier.images.writing is not None,
         coverage=None,
+        precision=None,
         corrections=corrections,
         engine="committee",
         version=version,

@@ -158,7 +158,13 @@ def data_uri(pixels: Pixels) -> str:
 
 
 def open_served(
-    path: Path, limits: ServeLimits, asked: Asked = NOTHING_ASKED, *, device: str, corrections: bool
+    path: Path,
+    limits: ServeLimits,
+    asked: Asked = NOTHING_ASKED,
+    *,
+    device: str,
+    corrections: bool,
+    report: Callable[[str], None],
 ) -> Served:
     """Load what is to be served.
 
@@ -168,6 +174,7 @@ def open_served(
         asked: what it shall say instead of one class.
         device: where a run's committee predicts.
         corrections: whether corrections are stored.
+        report: is told what answers come without.
 
     Raises:
         RunError: it is missing, unfinished or damaged.
@@ -176,19 +183,25 @@ def open_served(
     classifier = load(path, device=device)
     unsure = not_sure_of(path, classifier, asked.coverage, asked.precision, by_class=asked.by_class)
     info = model_info(path, classifier, corrections=corrections)
-    if unsure and unsure.sets:
-        info = info.model_copy(update={"coverage": unsure.sets.coverage})
-    served = Served(classifier, info, limits, unsure, *(() if is_exported(path) else _of_run(path)))
+    if unsure:
+        promised = {
+            "coverage": unsure.sets and unsure.sets.coverage,
+            "precision": unsure.abstention and unsure.abstention.precision,
+        }
+        info = info.model_copy(update=promised)
+    served = Served(classifier, info, limits, unsure, *(() if is_exported(path) else _of_run(path, report)))
     blank = np.zeros((1, *classifier.image_shape), np.uint8 if classifier.pixel_range == 255 else np.uint16)
     for count in (1, limits.batch):  # what is compiled or prepared at the first call is there before the first request
         classifier.answer(np.repeat(blank, count, axis=0))
     return served
 
 
-def _of_run(path: Path) -> tuple[Callable[[], bytes] | None, Callable[[Pixels], Sequence[Near]] | None]:
+def _of_run(
+    path: Path, report: Callable[[str], None]
+) -> tuple[Callable[[], bytes] | None, Callable[[Pixels], Sequence[Near]] | None]:
     """What a run's folder has beside its committee: the page's record of it, and the nearest of its training images.
 
-    Neither is there for a study's model; the training images may be gone, or be others by now.
+    Neither is there for a study's model. The training images may be gone, or be others by now; none are downloaded.
     """
     from committee.folders.folder import kind_of  # these need torch, which an .onnx file does not
     from committee.folders.run_folder import RunFolder
@@ -202,8 +215,9 @@ def _of_run(path: Path) -> tuple[Callable[[], bytes] | None, Callable[[Pixels], 
     record = run_record(folder)
     content = record.model_dump_json().encode() if record else b"null"
     try:
-        dataset = dataset_of(folder)
-    except CommitteeError:
+        dataset = dataset_of(folder, download=False)
+    except CommitteeError as error:
+        report(f"Note: answers come without the most similar training images: {error}")
         return lambda: content, None
     find = nearest_of(dataset.train.pixels, dataset.train.labels, dataset.class_names)
 

@@ -73,7 +73,8 @@ def serve(
         options: what and where.
         started: is told the address and the port as soon as it listens.
         ready: is called once what answers is loaded.
-        report: is told of exceptions that nobody expected, and with `verbose` of each request, line by line.
+        report: is told what answers come without, of exceptions that nobody expected, and with `verbose` of each
+            request, line by line.
 
     Raises:
         CommitteeError: the address cannot be had, or what is to be served cannot be loaded.
@@ -120,6 +121,7 @@ async def _serve(
             options.asked,
             device=options.device,
             corrections=options.corrections is not None,
+            report=report,
         )
         folder = options.corrections
         state.start(served, Corrections(folder, served.info, limits) if folder else None)

@@ -2,23 +2,30 @@
 (() => {
   "use strict";
   const page = (window.committeePage = window.committeePage || {});
-  const { make, bar, percentShort, count } = page;
+  const { make, bar, percent, percentShort } = page;
   const SHOWN = 5;
 
   const listed = (names) =>
     names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} or ${names[names.length - 1]}`;
 
+  const UNCERTAIN = 0.6; // below it, the second class is named, where neither sets nor a precision were asked for
+  const wanted = (share) => `${(100 * share).toFixed(1).replace(/\.0$/, "")}\u00a0%`;
+
   /* How sure the committee is, in words: [sentence, whether it is a warning]. */
-  function verdict(answer) {
+  function verdict(answer, model) {
     if (answer.unlike)
       return [`This does not look like what I know${answer.why ? `: ${answer.why}` : ""}. Do not rely on my answer.`, true];
-    if (answer.set && answer.set.length > 1) return [`I am not sure: it may be ${listed(answer.set)}.`, true];
-    if (answer.abstain || answer.probability < 0.6) {
-      const second = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1])[1];
-      return [`I am not sure${second ? `: it may also be ${second[0]}` : ""}.`, true];
-    }
-    return [answer.probability > 0.98 ? "I am quite sure." : "I think so.", false];
+    const [, second] = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]);
+    const unsure = answer.abstain ? "I am not sure, and would rather not answer" : "I am not sure";
+    if (answer.set && answer.set.length > 1)
+      return [`${unsure}: ${listed(answer.set)}. Over many images, what I name should include the right one ${wanted(model.coverage)} of the time.`, true];
+    if (answer.abstain) return [`${unsure}. Where I do answer, I should be right ${wanted(model.precision)} of the time.`, true];
+    const promises = answer.set || model.precision !== null;
+    if (!promises && second && answer.probability < UNCERTAIN)
+      return [`I am less than ${percent(UNCERTAIN, 0)} certain: it may also be ${second[0]}.`, true];
+    return [`I am ${certain(answer.probability)} certain.`, false];
   }
+  const certain = (value) => (value > 0.9995 ? "more than 99.9\u00a0%" : percent(value, 1));
 
   function agreement(answer) {
     const others = answer.members.filter((each) => each.label !== answer.label).length;
@@ -101,8 +108,8 @@
   }
 
   /* The elements of an answer; store(label) keeps a correction, null where none are kept. */
-  page.answerShown = (answer, classes, store) => {
-    const [sentence, warns] = verdict(answer);
+  page.answerShown = (answer, model, store) => {
+    const [sentence, warns] = verdict(answer, model);
     const head = make(
       "div",
       { class: "top" },
@@ -122,8 +129,8 @@
       make("p", { class: "small", id: "agreement" }, agreement(answer)),
       members(answer),
       nearest(answer),
-      correction(answer, classes, store),
+      correction(answer, model.classes, store),
     ].filter(Boolean);
   };
-  page.answerSpoken = (answer) => `${answer.label}, ${percentShort(answer.probability)}. ${verdict(answer)[0]}`;
+  page.answerSpoken = (answer, model) => `${answer.label}. ${verdict(answer, model)[0]}`;
 })();

@@ -59,6 +59,16 @@
     return make("table", { class: "list" }, make("tbody", {}, ...rows));
   }
 
+  /* Whether the committee is better than its members; out of fold, each is judged on images of its own. */
+  function together(run) {
+    const all = run.members.length;
+    if (all < 2) return "";
+    if (run.of !== "test")
+      return "Each was judged on the images that it had not learnt from, which differ from member to member; so these figures compare only roughly.";
+    const worse = run.members.filter((each) => each.accuracy < run.accuracy).length;
+    return `On the same test images, ${worse === all ? `each of the ${all}` : worse ? `${worse} of the ${all}` : "none of them"} alone ${worse === 1 || worse === all || !worse ? "was" : "were"} right less often than all together.`;
+  }
+
   page.browseShown = (run) => {
     if (!run) return [make("p", {}, "Only the exported model is served, without the run that made it. Serve the run's folder to browse its errors, samples and members.")];
     const gallery = make("ul", { class: "gallery" });
@@ -89,7 +99,7 @@
         make("section", {}, make("h2", {}, "Its errors"), heading, remark, gallery, all)),
       samples.length ? make("section", {}, make("h2", {}, "What it learnt from"), make("ul", { class: "samples" }, ...samples)) : null,
       make("div", { class: "pair" },
-        make("section", {}, make("h2", {}, "Its members"), make("p", { class: "small" }, "Each learnt for itself; together they err less often than most of them alone."), membersTable(run)),
+        make("section", {}, make("h2", {}, "Its members"), make("p", { class: "small" }, "Each learnt for itself. " + together(run)), membersTable(run)),
         make("section", {}, make("h2", {}, "Data and recipe"), make("dl", { class: "facts" }, ...facts))),
     ].filter(Boolean);
   };

@@ -28,9 +28,9 @@
     const store = model.corrections ? (label) => engine.correct({ image, pixels: answer.pixels, label, answer: answer.label }) : null;
     find("empty").hidden = true;
     find("said").hidden = false;
-    find("said").replaceChildren(...page.answerShown(answer, model.classes, store));
+    find("said").replaceChildren(...page.answerShown(answer, model, store));
     if (open && find("more")) find("more").open = true;
-    speakSoon(page.answerSpoken(answer));
+    speakSoon(page.answerSpoken(answer, model));
   }
   function showNothing() {
     asked += 1;
