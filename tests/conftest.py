@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +24,9 @@ from committee.data.catalog import load_dataset
 from committee.data.dataset import ImageDataset
 from committee.folders.run_folder import RunFolder
 from committee.kernels import binding
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,6 +91,32 @@ def exported(run: RunFolder, shared: Path) -> Path:
         assert done.exit_code == 0, done.output
 
     return made_once(shared / "digits.onnx", export)
+
+
+@pytest.fixture(scope="session")
+def written(shared: Path) -> RunFolder:
+    """A run of two members that learnt MNIST's 4,000 images for a few seconds, and read what people write."""
+    command = "train mnist-5k --members 2 --epochs 3 --set holdout.folds=2 --workers 2 --out"
+
+    def train(path: Path) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "committee", *command.split(), str(path)], check=True, capture_output=True
+        )
+
+    return RunFolder.finished(made_once(shared / "written", train))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. Playwright starts once in a process at a time, and while it runs, asyncio.run fails there."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
 COMPILED = [each for each in binding.PATHS if each != binding.TORCH]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,7 +19,8 @@ from committee.errors import DataError
 from committee.folders.run_folder import RunFolder
 from committee.metrics.label_errors import find_label_errors
 
-CHROMIUM = Path("/usr/bin/chromium")
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def call(*arguments: object) -> Result:
@@ -155,20 +156,9 @@ def test_decisions_that_belong_to_other_data_are_refused(audited: Audited, tmp_p
         load_dataset(audited.data, labels=tmp_path / "no.csv")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    api = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip("the page is driven in Debian's Chromium, which is not here")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_gone_through_by_keyboard(audited: Audited, browser: object, tmp_path: Path, width: int) -> None:
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()  # type: ignore[attr-defined]
+def test_the_page_is_gone_through_by_keyboard(audited: Audited, browser: Browser, tmp_path: Path, width: int) -> None:
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
     faults: list[str] = []
     page.on("console", lambda message: faults.append(message.text))
     page.on("pageerror", lambda error: faults.append(str(error)))

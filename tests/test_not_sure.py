@@ -17,7 +17,9 @@ from committee.ensemble.temperature import extrapolate, temper, temperatures_by_
 from committee.errors import CommitteeError
 from committee.folders.run_folder import RunFolder
 from committee.metrics.conformal import fit_abstention, fit_sets, precision_bound
-from conftest import UNSURE
+
+UNSURE = ["--coverage", ".99", "--by-class", "--precision", ".9"]
+"""What the fixture `exported` was exported with."""
 
 Drawn = tuple[np.ndarray, np.ndarray]
 

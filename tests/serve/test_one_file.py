@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,46 +12,34 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from test_page import CHROMIUM, STROKES, draw
+from test_page import STROKES, draw
 
 from committee.cli.main import main
 from committee.data.dataset import ImageDataset
 from committee.ensemble.classifier import load
 from committee.export import page as pages
 from committee.export.web_runtime import WebRuntime, web_runtime
+from committee.folders.run_folder import RunFolder
 from photographs import STYLES, photograph
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core judges the page")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-    pytest.mark.skipif(shutil.which("npm") is None, reason="ONNX Runtime for browsers comes from npm"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="ONNX Runtime for browsers comes from npm")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("one") / "run"
-    command = "train mnist-5k --members 2 --epochs 3 --set holdout.folds=2 --workers 2 --out"
-    subprocess.run([sys.executable, "-m", "committee", *command.split(), str(path)], check=True, capture_output=True)
-    return path
-
-
-@pytest.fixture(scope="module")
-def file(run: Path) -> Path:
-    out = run.with_name("page.html")
-    done = CliRunner().invoke(main, ["export", str(run), str(out), "--coverage", ".99"])
+def file(written: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one") / "page.html"
+    done = CliRunner().invoke(main, ["export", str(written.path), str(out), "--coverage", ".99"])
     assert done.exit_code == 0, done.output
     assert out.stat().st_size < 30e6
     return out
 
 
 @pytest.fixture(scope="module")
-def opened(file: Path) -> Iterator[sync_api.Page]:
+def opened(file: Path, browser: sync_api.Browser) -> Iterator[sync_api.Page]:
     """The page on a phone without a network; what it asks for, or reports on the console, is an error."""
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 390, "height": 900}, has_touch=True, offline=True)
+    with browser.new_context(viewport={"width": 390, "height": 900}, has_touch=True, offline=True) as context:
         found, said = context.new_page(), []
         found.on("console", lambda message: said.append(message.text))
         found.on("pageerror", lambda error: said.append(str(error)))
@@ -62,7 +48,6 @@ def opened(file: Path) -> Iterator[sync_api.Page]:
         found.wait_for_selector("#check")
         yield found
         assert said == []
-        browser.close()
 
 
 def test_it_checks_itself_and_reads_what_is_drawn(opened: sync_api.Page) -> None:
@@ -76,7 +61,7 @@ def test_it_checks_itself_and_reads_what_is_drawn(opened: sync_api.Page) -> None
 
 
 def test_its_answers_are_those_of_predict(
-    opened: sync_api.Page, run: Path, file: Path, digits: ImageDataset, tmp_path: Path
+    opened: sync_api.Page, written: RunFolder, digits: ImageDataset, tmp_path: Path
 ) -> None:
     """Images as they were trained on, and photographs, which JavaScript prepares."""
     exported = tmp_path / "model.onnx"
@@ -86,7 +71,7 @@ def test_its_answers_are_those_of_predict(
     digit = np.asarray(Image.fromarray(digits.train.pixels[2, ..., 0] * 16).resize((28, 28), Image.Resampling.BICUBIC))
     for name in list(STYLES)[:3]:
         Image.open(io.BytesIO(photograph(digit, STYLES[name], rng))).save(tmp_path / f"{name.replace(' ', '-')}.png")
-    done = CliRunner().invoke(main, ["export", str(run), str(exported), "--coverage", ".99"])
+    done = CliRunner().invoke(main, ["export", str(written.path), str(exported), "--coverage", ".99"])
     assert done.exit_code == 0, done.output
     committee = load(exported)
     for path in sorted(tmp_path.glob("*.png")):
@@ -104,17 +89,18 @@ def test_its_answers_are_those_of_predict(
         assert len(answer["nearest"]) == 6
 
 
-def test_a_browser_that_answers_otherwise_is_told(opened: sync_api.Page, file: Path, tmp_path: Path) -> None:
+def test_a_browser_that_answers_otherwise_is_told(file: Path, browser: sync_api.Browser, tmp_path: Path) -> None:
     text = file.read_text()
     start = text.index("[[", text.index('"check"')) + 2
     end = text.index(",", start)
     wrong = tmp_path / "wrong.html"
     wrong.write_text(f"{text[:start]}{(float(text[start:end]) + 0.5) % 1:.7f}{text[end:]}")
-    page = opened.context.new_page()
-    page.goto(wrong.as_uri())
-    page.wait_for_selector("#check")
-    assert "Do not rely on this page here" in page.inner_text("#check")
-    page.close()
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(wrong.as_uri())
+        page.wait_for_selector("#check")
+        assert "Do not rely on this page here" in page.inner_text("#check")
+        assert "probabilities up to 0.5000 apart" in page.inner_text("#check")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -127,15 +113,15 @@ def test_everybody_can_use_it(opened: sync_api.Page, scheme: str) -> None:
 
 
 def test_another_package_and_too_large_pages_are_refused(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x.tgz").write_bytes(b"x")
     refused = CliRunner().invoke(
-        main, ["export", str(run), str(tmp_path / "a.html"), "--runtime", str(tmp_path / "x.tgz")]
+        main, ["export", str(written.path), str(tmp_path / "a.html"), "--runtime", str(tmp_path / "x.tgz")]
     )
     assert "is not npm's package onnxruntime-web@" in refused.output
     monkeypatch.setattr(pages, "LARGEST", 1000)
-    refused = CliRunner().invoke(main, ["export", str(run), str(tmp_path / "a.html")])
+    refused = CliRunner().invoke(main, ["export", str(written.path), str(tmp_path / "a.html")])
     assert "a page has at most" in refused.output
     assert not (tmp_path / "a.html").exists()
     assert isinstance(web_runtime(), WebRuntime)

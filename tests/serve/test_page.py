@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from server_process import serving
 
 import committee
 from committee.data.dataset import ImageDataset
+from committee.folders.run_folder import RunFolder
 from committee.report.pictures import displayable
 from committee.web.nearest import nearest_of
 from photographs import STYLES, photograph
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core judges the page")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 STROKES = {
     "3": ((30, 22), (45, 15), (62, 20), (64, 35), (46, 47), (65, 58), (64, 77), (46, 85), (29, 76)),
@@ -37,21 +36,10 @@ def corrections(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, corrections: Path) -> Iterator[str]:
-    """A server of two members that learnt MNIST's 4,000 images for a few seconds."""
-    path = tmp_path_factory.mktemp("page") / "run"
-    command = "train mnist-5k --members 2 --epochs 3 --set holdout.folds=2 --workers 2 --out"
-    subprocess.run([sys.executable, "-m", "committee", *command.split(), str(path)], check=True, capture_output=True)
-    with serving(path, "--corrections", str(corrections)) as server:
+def address(written: RunFolder, corrections: Path) -> Iterator[str]:
+    """A server that names several classes where it is not sure."""
+    with serving(written.path, "--coverage", ".99", "--corrections", str(corrections)) as server:
         yield f"http://127.0.0.1:{server.port}/"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture
@@ -86,14 +74,47 @@ def draw(page: sync_api.Page, digit: str, by: str) -> None:
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
+@pytest.fixture(scope="module")
+def expected(written: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The digits that are drawn as Python prepares them, (height, width)."""
+    folder, found = tmp_path_factory.mktemp("drawn"), {}
+    members = committee.load(written.path)
+    for digit, points in STROKES.items():
+        sheet = Image.new("L", (448, 448), 255)
+        line = [(x * 4.48, y * 4.48) for x, y in points]
+        ImageDraw.Draw(sheet).line(line, fill=20, width=40, joint="curve")
+        sheet.save(folder / f"{digit}.png")
+        found[digit] = members.read_images([folder / f"{digit}.png"], "digits").pixels[0, ..., 0]
+    return found
+
+
+def seen(page: sync_api.Page) -> np.ndarray:
+    """The pixels that the page shows as what the committee sees, (height, width)."""
+    uri = page.get_attribute(".seen img", "src")
+    assert uri
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def likeness(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
 @pytest.mark.parametrize("by", ["mouse", "touch"])
 @pytest.mark.parametrize("digit", ["3", "7"])
-def test_what_is_drawn_is_read_with_votes_and_pixels(page: sync_api.Page, digit: str, by: str) -> None:
+def test_what_is_drawn_is_read_with_votes_and_pixels(
+    page: sync_api.Page, expected: dict[str, np.ndarray], digit: str, by: str
+) -> None:
     draw(page, digit, by)
     sync_api.expect(page.locator("#label")).to_have_text(digit)
+    upright = expected[digit]
+    for _ in range(50):  # until the last point's answer is there
+        if likeness(pixels := seen(page), upright) > 0.85:
+            break
+        page.wait_for_timeout(100)
+    assert likeness(pixels, upright) > 0.85
+    assert max(likeness(pixels, turned) for turned in (upright[:, ::-1], upright[::-1])) < 0.75
     assert page.locator(".members li").count() == 2
     assert page.locator(".bars li").first.inner_text().startswith(digit)
-    assert page.evaluate("document.querySelector('.seen img').naturalWidth") == 28
     assert page.locator(".thumbs.plain li").count() == 6
     page.keyboard.press("Control+z")
     sync_api.expect(page.locator("#said")).to_be_hidden()
@@ -125,6 +146,61 @@ def test_a_photograph_is_read_and_its_correction_is_stored(page: sync_api.Page, 
     line = json.loads((corrections / "corrections.jsonl").read_text().splitlines()[-1])
     assert (line["label"], line["answer"]) == ("1", "7")
     assert (corrections / "originals" / line["original"]).read_bytes() == content
+
+
+def test_where_it_is_not_sure_it_names_several_classes(page: sync_api.Page, address: str) -> None:
+    """Of the data set's own images, one that the server's sets leave open."""
+    pixels = committee.load_dataset("mnist-5k").train.pixels[..., 0]
+    for first in range(16):
+        images = pixels[first::64]
+        asked = page.request.post(f"{address}v1/predict", data={"images": images.tolist(), "prepare": "as-is"})
+        sets = [each["set"] for each in asked.json()["answers"]]
+        if max(map(len, sets)) > 1:
+            break
+    index = int(np.argmax([len(each) for each in sets]))
+    classes = sets[index]
+    content = io.BytesIO()
+    Image.fromarray(images[index]).save(content, "PNG")
+    page.click("#tab-upload")
+    page.set_input_files("#files", {"name": "x.png", "mimeType": "image/png", "buffer": content.getvalue()})
+    names = f"{', '.join(classes[:-1])} or {classes[-1]}"
+    sync_api.expect(page.locator("#sure")).to_contain_text(f"I am not sure: {names}. ")
+    sync_api.expect(page.locator("#sure")).to_contain_text("99\u00a0% of the time")
+
+
+SURE = {"label": "3", "set": None, "abstain": False, "unlike": False, "why": "", "probability": 0.55}
+SENTENCES: list[tuple[dict[str, object], dict[str, object], str]] = [
+    ({}, {}, "I am less than 60\u00a0% certain: it may also be 5."),
+    ({}, {"precision": 0.9}, "I am 55.0\u00a0% certain."),
+    ({"abstain": True}, {"precision": 0.9}, "I am not sure, and would rather not answer. Where I do answer, I should"),
+    ({"set": ["3"]}, {"coverage": 0.95}, "I am 55.0\u00a0% certain."),
+    ({"set": ["3", "5", "8"]}, {"coverage": 0.95}, "I am not sure: 3, 5 or 8. "),
+    ({"unlike": True, "why": "darker"}, {}, "This does not look like what I know: darker."),
+    ({"probability": 0.99999}, {}, "I am more than 99.9\u00a0% certain."),
+]
+"""What differs from `SURE`, what the model promises, and what is said."""
+
+
+def test_how_sure_it_is_comes_from_what_was_asked_for(page: sync_api.Page) -> None:
+    for answer, promised, sentence in SENTENCES:
+        known = {"coverage": None, "precision": None, **promised}
+        given = {"probabilities": {"3": 0.55, "5": 0.3, "8": 0.15}, **SURE, **answer}
+        said = page.evaluate("([a, m]) => window.committeePage.answerSpoken(a, m)", [given, known])
+        assert said.startswith(f"3. {sentence}")
+
+
+def test_what_is_said_of_members_depends_on_their_figures(page: sync_api.Page) -> None:
+    script = """([accuracies, of]) => { const text = window.committeePage.browseShown({
+        accuracy: 0.9, interval: [0.8, 0.95], images: 100, of, classes: ["a"], confusion: [[100]], errors: [],
+        samples: [], facts: {}, members: accuracies.map((accuracy) => ({accuracy}))}).map((e) => e.textContent);
+        return text.join(" "); }"""
+    for accuracies, of, sentence in (
+        ([0.8, 0.85], "test", "each of the 2 alone was right less often"),
+        ([0.8, 0.9, 0.95], "test", "1 of the 3 alone was right less often"),
+        ([0.9, 0.95], "test", "none of them alone was right less often"),
+        ([0.8, 0.85], "out-of-fold", "compare only roughly"),
+    ):
+        assert sentence in page.evaluate(script, [accuracies, of])
 
 
 def test_what_is_no_image_is_said_in_one_sentence(browser: sync_api.Browser, address: str) -> None:

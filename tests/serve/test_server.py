@@ -18,8 +18,11 @@ from server_process import Server, serving
 
 import committee
 from committee.cli.main import main
+from committee.data import catalog
 from committee.folders.run_folder import RunFolder
+from committee.serve.limits import ServeLimits
 from committee.serve.messages import ModelInfo, PredictResponse
+from committee.serve.served import Asked, open_served
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -191,3 +194,20 @@ def test_ctrl_c_ends_it_and_what_cannot_be_served_is_said(run: RunFolder, export
         assert f"port {server.port} cannot be listened on" in taken.output
     with pytest.raises(httpx.ConnectError), server.client() as client:
         client.get("/healthz")
+
+
+def test_no_data_set_is_downloaded_to_serve_a_run(
+    written: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest training images are left out, which is said."""
+    lines = list[str]()
+    monkeypatch.setitem(catalog.PUBLISHED, "mnist-5k", catalog.PUBLISHED["kmnist"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(catalog, "fetch", lambda *args, **options: lines.append("downloaded"))
+    served = open_served(
+        written.path, ServeLimits(), Asked(precision=0.9), device="cpu", corrections=False, report=lines.append
+    )
+    assert served.nearest is None
+    assert (served.info.coverage, served.info.precision) == (None, 0.9)
+    assert [line.partition(":")[0] for line in lines] == ["Note"]
+    assert "most similar training images: mnist-5k was not found" in lines[0]

@@ -71,9 +71,10 @@ def main(paths: list[str]) -> None:
         best = int(chances.argmax())
         print(f"{path}: {about['class_names'][best]!a}, probability {chances[best]:.4f}, familiar {known:.3f}")
         if known < 0.01:
-            print(
-                "  unlike the training images: do not rely on it; committee predict prepares photographs, this does not"
+            note = (
+                "unlike the training images, do not rely on it; committee predict prepares photographs, this does not"
             )
+            print(f"{path}: {note}", file=sys.stderr)
 
 
 if __name__ == "__main__":
