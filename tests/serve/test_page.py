@@ -168,6 +168,34 @@ def test_where_it_is_not_sure_it_names_several_classes(page: sync_api.Page, addr
     sync_api.expect(page.locator("#sure")).to_contain_text("99\u00a0% of the time")
 
 
+def test_several_images_keep_their_order_and_wait_for_a_busy_server(browser: sync_api.Browser, address: str) -> None:
+    mnist = committee.load_dataset("mnist-5k").train
+    files = []
+    for digit in (7, 1, 0):
+        content = io.BytesIO()
+        Image.fromarray(mnist.pixels[np.flatnonzero(mnist.labels == digit)[3], ..., 0]).save(content, "PNG")
+        files.append({"name": f"{digit}.png", "mimeType": "image/png", "buffer": content.getvalue()})
+    files.insert(1, {"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
+    refused = []
+
+    def busy_once(route: sync_api.Route) -> None:
+        if refused:
+            return route.continue_()
+        refused.append(route)
+        return route.fulfill(status=503, headers={"retry-after": "1"}, json={"error": "many wait; ask again"})
+
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        page.click("#tab-upload")
+        page.route("**/v1/predict", busy_once)
+        page.set_input_files("#files", files)
+        sync_api.expect(page.locator("#problem")).to_have_text("Many wait; ask again.")
+        sync_api.expect(page.locator("#given li")).to_have_text(["7", "?", "1", "0"])
+        sync_api.expect(page.locator("#label")).to_have_text("7")
+        sync_api.expect(page.locator("#problem")).to_be_hidden()
+
+
 SURE = {"label": "3", "set": None, "abstain": False, "unlike": False, "why": "", "probability": 0.55}
 SENTENCES: list[tuple[dict[str, object], dict[str, object], str]] = [
     ({}, {}, "I am less than 60\u00a0% certain: it may also be 5."),

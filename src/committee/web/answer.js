@@ -5,8 +5,11 @@
   const { make, bar, percent, percentShort } = page;
   const SHOWN = 5;
 
-  const listed = (names) =>
-    names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} or ${names[names.length - 1]}`;
+  /* "3 or 5"; of more than SHOWN, the first ones and how many others. */
+  function listed(names) {
+    if (names.length > SHOWN) return `${names.slice(0, SHOWN - 1).join(", ")} or one of ${names.length - SHOWN + 1} others`;
+    return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} or ${names[names.length - 1]}`;
+  }
 
   const UNCERTAIN = 0.6; // below it, the second class is named, where neither sets nor a precision were asked for
   const wanted = (share) => `${(100 * share).toFixed(1).replace(/\.0$/, "")}\u00a0%`;
@@ -38,7 +41,7 @@
   function probabilities(answer) {
     const rows = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]);
     const row = ([label, value], i) =>
-      make("li", {}, make("span", { class: "name" }, label), bar(value, i ? "" : "first"), make("span", { class: "value" }, percentShort(value)));
+      make("li", {}, make("span", { class: "name", title: label }, label), bar(value, i ? "" : "first"), make("span", { class: "value" }, percentShort(value)));
     const list = make("ul", { class: "bars" }, ...rows.slice(0, SHOWN).map(row));
     if (rows.length <= SHOWN) return [list];
     const rest = make("ul", { class: "bars" }, ...rows.slice(SHOWN).map((each) => row(each, 1)));
@@ -62,7 +65,7 @@
     if (!answer.pixels) return null;
     const how = answer.prepared
       ? "Found on your picture, and brought to the size, place and stroke of the images it learnt from."
-      : "Your picture, made as small as the images it learnt from.";
+      : "Your picture, at the size of the images it learnt from.";
     return make(
       "figure",
       { class: "seen" },
@@ -74,7 +77,7 @@
   function nearest(answer) {
     if (!answer.nearest || !answer.nearest.length) return null;
     const images = answer.nearest.map((each) =>
-      make("li", {}, make("img", { src: each.image, alt: "", class: "pixels" }), make("span", {}, each.label)),
+      make("li", {}, make("img", { src: each.image, alt: "", class: "pixels" }), make("span", { title: each.label }, each.label)),
     );
     return make("div", {}, make("h2", { class: "label" }, "The most similar images it learnt from"), make("ul", { class: "thumbs plain" }, ...images));
   }

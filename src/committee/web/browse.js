@@ -5,13 +5,18 @@
   const { make, percent, count } = page;
   const FIRST = 24;
   const MATRIX = 30; // classes up to which a matrix can be read
+  const PAIRS = 16; // of classes that are mixed up, where it cannot
+  const JUDGED = {
+    test: "images that it had not learnt from",
+    "out-of-fold": "training images, each judged by the members that had not learnt from it,",
+  };
 
   const tile = (error) =>
     make(
       "li",
       { class: "tile" },
       make("img", { src: error.image, alt: `${error.where}: a ${error.true}`, class: "pixels" }),
-      make("span", { class: "wrong" }, `${error.predicted}\u00a0${percent(error.probability, 0)}`),
+      make("span", { class: "wrong" }, `called ${error.predicted}, ${percent(error.probability, 0)}`),
       make("span", {}, `really ${error.true}`),
     );
 
@@ -24,14 +29,13 @@
       make(
         "p",
         { class: "what" },
-        `of ${run.images.toLocaleString("en")} images that it had not learnt from were classified correctly. With as many other images of the same kind, ${percent(low)} to ${percent(high)} would be no surprise (95\u00a0% interval).`,
+        `of ${run.images.toLocaleString("en")} ${JUDGED[run.of] || "images"} were classified correctly. So many images tell that it is right for ${percent(low)} to ${percent(high)} of all images like them (95\u00a0% interval).`,
       ),
     );
   }
 
   function matrix(run, choose) {
     const { classes, confusion } = run;
-    if (classes.length > MATRIX) return null;
     const row = (counts, t) => {
       const total = counts.reduce((a, b) => a + b, 0) || 1;
       const cells = counts.map((n, p) => {
@@ -48,6 +52,19 @@
       "div",
       { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
       make("table", { class: "matrix" }, make("thead", {}, head), make("tbody", {}, ...confusion.map(row))),
+    );
+  }
+
+  /* The classes that are mixed up most often, most often first. */
+  function pairs(run, choose) {
+    const found = run.confusion.flatMap((counts, t) => counts.map((n, p) => [n, t, p])).filter(([n, t, p]) => n && t !== p);
+    const shown = found.sort((a, b) => b[0] - a[0]).slice(0, PAIRS);
+    return make(
+      "ul",
+      { class: "pairs" },
+      ...shown.map(([n, t, p]) =>
+        make("li", {}, make("button", { type: "button", onclick: () => choose(t, p) }, `${run.classes[t]} called ${run.classes[p]}: ${n.toLocaleString("en")}`)),
+      ),
     );
   }
 
@@ -85,19 +102,20 @@
     }
     show(null);
     const facts = Object.entries(run.facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
-    const table = matrix(run, (t, p) => show([t, p]));
+    const readable = run.classes.length <= MATRIX;
+    const table = (readable ? matrix : pairs)(run, (t, p) => show([t, p]));
     const samples = run.samples.map((each) =>
-      make("li", {}, make("span", { class: "name" }, each.label), ...each.images.map((uri) => make("img", { src: uri, alt: "", class: "pixels" }))),
+      make("li", {}, make("span", { class: "name", title: each.label }, each.label), make("span", { class: "row" }, ...each.images.map((uri) => make("img", { src: uri, alt: "", class: "pixels" })))),
     );
     return [
       headline(run),
       make("div", { class: "pair" },
         make("section", {},
           make("h2", {}, "What it mixes up"),
-          make("p", { class: "small" }, table ? "Rows: what an image really is. Columns: what the committee said. Grey is right; choose an orange number to see these errors." : `${run.classes.length} classes are too many for a table here; the report has their figures.`),
+          make("p", { class: "small" }, readable ? "Rows: what an image really is. Columns: what the committee said. Grey is right; choose an orange number to see these errors." : `The most frequent errors; choose one to see its images. A table of all ${run.classes.length} classes is in the report.`),
           table),
         make("section", {}, make("h2", {}, "Its errors"), heading, remark, gallery, all)),
-      samples.length ? make("section", {}, make("h2", {}, "What it learnt from"), make("ul", { class: "samples" }, ...samples)) : null,
+      samples.length ? make("section", {}, make("h2", {}, "What it learnt from"), make("ul", { class: run.classes.some((name) => name.length > 3) ? "samples words" : "samples" }, ...samples)) : null,
       make("div", { class: "pair" },
         make("section", {}, make("h2", {}, "Its members"), make("p", { class: "small" }, "Each learnt for itself. " + together(run)), membersTable(run)),
         make("section", {}, make("h2", {}, "Data and recipe"), make("dl", { class: "facts" }, ...facts))),

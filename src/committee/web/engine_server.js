@@ -50,9 +50,16 @@
     return btoa(text);
   }
 
+  let exported = false; // an .onnx file has no run
+
   page.engine = {
-    model: () => ask("/v1/model"),
+    model: async () => {
+      const model = await ask("/v1/model");
+      exported = model.engine === "onnx";
+      return model;
+    },
     run: async () => {
+      if (exported) return null;
       try {
         return await ask("/v1/run");
       } catch (error) {

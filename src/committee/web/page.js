@@ -38,19 +38,35 @@
     find("empty").hidden = false;
   }
 
+  /* An image's answer; asked again while the server says that it soon can, as long as somebody wants to know. */
+  async function patiently(image, options, wanted) {
+    for (;;) {
+      try {
+        return await engine.predict(image, { details: DETAILS, ...options });
+      } catch (error) {
+        if (!error.retryAfter || !wanted()) throw error;
+        problem(error);
+        await new Promise((done) => setTimeout(done, 1000 * error.retryAfter));
+        if (!wanted()) throw error;
+      }
+    }
+  }
+  /* Shows an image's answer or why there is none, unless something else was asked meanwhile: {answer} or {error}. */
   async function ask(image, options) {
     asked += 1;
     const mine = asked;
     try {
-      const answer = await engine.predict(image, { details: DETAILS, ...options });
-      if (mine !== asked) return null;
-      problem(null);
-      show(answer, image);
-      return answer;
+      const answer = await patiently(image, options, () => mine === asked);
+      if (mine === asked) {
+        problem(null);
+        show(answer, image);
+      }
+      return { answer };
     } catch (error) {
-      if (mine === asked) problem(error);
-      if (error.retryAfter && mine === asked) setTimeout(() => mine === asked && ask(image, options), 1000 * error.retryAfter);
-      return null;
+      if (mine !== asked) return {};
+      showNothing();
+      problem(error);
+      return { error };
     }
   }
 
@@ -101,37 +117,36 @@
     for (const each of given) each.button.setAttribute("aria-pressed", String(each === entry));
     if (entry.answer) {
       asked += 1;
+      problem(null);
       show(entry.answer, entry.file);
     } else if (entry.error) {
       showNothing();
       problem(entry.error);
-    } else ask(entry.file).then((answer) => note(entry, answer));
+    } else ask(entry.file).then((said) => note(entry, said));
   }
-  function note(entry, answer) {
-    if (!answer) return;
-    entry.answer = answer;
-    entry.text.textContent = answer.label;
+  function note(entry, { answer, error }) {
+    [entry.answer, entry.error] = [answer, error];
+    entry.text.textContent = entry.text.title = answer ? answer.label : error ? "?" : "…";
+    if (answer && entry.picture.complete && !entry.picture.naturalWidth) entry.picture.src = answer.pixels; // a TIFF
   }
   async function add(files) {
-    const images = [...files].filter((file) => file.type.startsWith("image/") || !file.type).slice(0, MOST);
+    const found = [...files].filter((file) => file.type.startsWith("image/") || !file.type);
+    const images = found.slice(0, MOST);
     if (!images.length) return problem(new Error("An image is expected, got another kind of file; choose a PNG or JPEG."));
     problem(null);
     const entries = images.map((file) => {
       const text = make("span", {}, "…");
       const picture = make("img", { src: URL.createObjectURL(file), alt: file.name || "pasted image" });
-      const entry = { file, text, button: make("button", { type: "button", "aria-pressed": "false", onclick: () => choose(entry) }, picture, text) };
-      given.unshift(entry);
-      find("given").prepend(make("li", {}, entry.button));
+      const entry = { file, text, picture, button: make("button", { type: "button", "aria-pressed": "false", onclick: () => choose(entry) }, picture, text) };
       return entry;
     });
+    given.push(...entries);
+    find("given").prepend(...entries.map((entry) => make("li", {}, entry.button)));
     choose(entries[0]);
+    if (found.length > MOST) problem(new Error(`At most ${MOST} images at a time are taken, got ${found.length}; the others were left out.`));
     for (const entry of entries.slice(1)) {
-      try {
-        note(entry, await engine.predict(entry.file, { details: DETAILS }));
-      } catch (error) {
-        entry.error = error;
-        entry.text.textContent = "?";
-      }
+      if (entry.answer || entry.error) continue;
+      await patiently(entry.file, {}, () => true).then((answer) => note(entry, { answer }), (error) => note(entry, { error }));
     }
   }
   function startUploads() {
@@ -216,9 +231,15 @@
     const known = names.length <= 12 ? names.join(", ") : `${names.slice(0, 8).join(", ")} and ${names.length - 8} more`;
     const who = model.members === 1 ? "A small neural network looks" : `${model.members} small neural networks look`;
     const vote = model.members === 1 ? "and answers" : "and vote";
-    const right = model.accuracy
-      ? ` ${model.members === 1 ? "It was" : "Together they were"} right for ${percent(model.accuracy.accuracy)} of ${model.accuracy.images.toLocaleString("en")} images that ${model.members === 1 ? "it" : "they"} had not learnt from.`
-      : "";
+    const { accuracy } = model;
+    const [rate, images] = accuracy ? [percent(accuracy.accuracy), accuracy.images.toLocaleString("en")] : [];
+    const right = !accuracy
+      ? ""
+      : accuracy.of !== "test"
+        ? ` Each of ${images} training images was judged by those of them that had not learnt from it: ${rate} of these answers were right.`
+        : model.members === 1
+          ? ` It was right for ${rate} of ${images} images that it had not learnt from.`
+          : ` Together they were right for ${rate} of ${images} images that they had not learnt from.`;
     document.title = `${model.name} · committee`;
     find("kicker").textContent = model.members === 1 ? `${model.data}` : `${model.data}: a committee of ${model.members}`;
     find("title").textContent = model.writing ? "Write something. What does it read?" : "What is in this picture?";
@@ -232,6 +253,7 @@
     } catch (error) {
       problem(error);
       if (error.retryAfter) setTimeout(start, 1000 * error.retryAfter);
+      else find("lead").textContent = "";
       return;
     }
     problem(null);
