@@ -21,8 +21,9 @@ from committee.cli.main import main
 from committee.data import catalog
 from committee.folders.run_folder import RunFolder
 from committee.serve.limits import ServeLimits
-from committee.serve.messages import ModelInfo, PredictResponse
+from committee.serve.messages import PredictResponse
 from committee.serve.served import Asked, open_served
+from committee.web.model_info import ModelInfo
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from committee.cli import ends
 from committee.cli.options import data_dir_option, example, json_option, run_argument
-from committee.errors import CommitteeError, counted
+from committee.errors import counted
 from committee.terminal import say
-
-if TYPE_CHECKING:
-    from committee.data.dataset import ImageDataset
-    from committee.data.summary import DataSource
 
 
 @click.command()
@@ -56,16 +51,11 @@ def audit(
 
     DATA says where the data set is now, if it was moved.
     """
-    from committee.data.summary import DataSource
     from committee.folders.run_folder import RunFolder
     from committee.runs import audit as audits
+    from committee.runs.reloading import loaded, source_of
 
-    source = RunFolder.finished(run).data.reload
-    if source is None and data is None:
-        raise CommitteeError(f"{run} was trained from Python on arrays; give its DATA")
-    where = source or DataSource(data=str(data))
-    folder = str(data_dir) if data_dir else where.data_dir
-    where = where.model_copy(update={"data": data or where.data, "data_dir": folder})
+    where = source_of(RunFolder.finished(run), data, data_dir)
     dataset = loaded(where)
     if decisions:
         out = out or Path("corrected.csv")
@@ -92,10 +82,3 @@ def audit(
     say(f"Page: {place.page}")
     say(f"Table: {place.table}")
     ends.note_missing_members(run)
-
-
-def loaded(source: DataSource) -> ImageDataset:
-    """The data set of a run."""
-    from committee.data.catalog import load_dataset
-
-    return load_dataset(source.data, data_dir=source.data_dir, **dict(source.options))

@@ -20,7 +20,7 @@ from committee.cli.options import (
     run_argument,
     training_options,
 )
-from committee.errors import CommitteeError, counted
+from committee.errors import counted
 from committee.names import file_name
 from committee.terminal import console, say
 
@@ -135,16 +135,15 @@ def dataset_of(
     said; and the options that read it so.
 
     Raises:
-        CommitteeError: neither DATA nor the run says where it is.
+        RunError: neither DATA nor the run says where it is.
     """
-    source = teacher.data.reload
-    if source is None and data is None:
-        raise CommitteeError(f"{teacher} was trained from Python on arrays and does not know its data; give DATA")
-    if source is not None:
-        known = options.data_dir or (Path(source.data_dir) if source.data_dir else None)
-        options = replace(options, data_dir=known, read_options=type(options.read_options)(**dict(source.options)))
-    where = data or (source.data if source else "")
-    return (where, options.load(where)), options
+    from committee.runs.reloading import source_of
+
+    source = source_of(teacher, data, options.data_dir)
+    if teacher.data.reload is not None:
+        known = Path(source.data_dir) if source.data_dir else None
+        options = replace(options, data_dir=known, read_options=source.options)
+    return (source.data, options.load(source.data)), options
 
 
 def student_recipe(teacher: RunFolder, recipe: str | None, epochs: int | None, changes: tuple[str, ...]) -> Recipe:

@@ -156,24 +156,20 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, again: bool, as
 
     DATA says where the data set is now, if it was moved.
     """
-    from committee.data.catalog import load_dataset
-    from committee.data.summary import DataSource
     from committee.folders.run_folder import RunFolder
     from committee.runs import run as runs
+    from committee.runs.reloading import loaded, source_of
 
     folder = RunFolder.finished(run, to_write=True)
     if folder.manifest.test_openings and not again:
         say(f"The test images of {run} are open already; showing its results (--again evaluates again).", err=True)
         show_evaluated(folder, as_json)
         return
-    source = folder.data.reload
-    if source is None and data is None:
+    if folder.data.reload is None and data is None:
         raise CommitteeError(
             f"{run} was trained from Python on arrays; give its DATA, or call committee.evaluate(run, dataset)"
         )
-    where = source or DataSource(data=str(data))
-    known = where.data_dir and Path(where.data_dir)
-    dataset = load_dataset(data or where.data, data_dir=data_dir or known or None, **dict(where.options))
+    dataset = loaded(source_of(folder, data, data_dir))
     ends.note_missing_kernels(folder.identity.device)
     runs.evaluate(run, dataset)
     show_evaluated(RunFolder(run), as_json)

@@ -103,6 +103,11 @@ class LabelledImages:
         return hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes() + self.labels.tobytes()).hexdigest()
 
 
+def spread(images: int, count: int) -> NDArray[np.int64]:
+    """Positions of `count` of so many images, or of all, spread evenly over them."""
+    return np.unique(np.linspace(0, images - 1, count).astype(np.int64))
+
+
 @dataclass(frozen=True)
 class ImageMarks:
     """What tells equal images and images of one colour, without their pixels and labels.

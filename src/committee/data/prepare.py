@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.config.record import Record
-from committee.data.dataset import Pixels
+from committee.data.dataset import Pixels, spread
 from committee.data.formats.decode import conformed
 from committee.data.ink import Floats, box_of, find_ink, grown, resampled
 from committee.errors import DataError
@@ -56,7 +56,7 @@ def measure(pixels: Pixels) -> Writing | None:
 
     They are if, for nearly all of them, the border is of one brightness, and size and place of the ink are the same.
     """
-    some = pixels[np.unique(np.linspace(0, len(pixels) - 1, MEASURED).astype(int))]
+    some = pixels[spread(len(pixels), MEASURED)]
     grey = _grey(some)
     border = _border(grey)
     background = float(np.median(border))

@@ -92,10 +92,10 @@ def in_int8(graph: bytes, exported: Exported, train: LabelledImages) -> Exported
     files = [from_bytes(with_record(each, exported.record), "the export", threads=1) for each in (small, graph)]
     edge = corners(exported.record.image_shape, exported.record.pixel_range)
     alone(files[0], chosen(train.pixels, ALONE), edge).checked(exported.record.name)
-    quantization = cost(files[0], files[1], (len(small), len(graph)), train.pixels, train.labels)
+    answers = np.concatenate([files[0].answer(chunk).probabilities for chunk in chunks(train.pixels)])
+    quantization = cost(files[0], files[1], (len(small), len(graph)), train, answers)
     record = exported.record.model_copy(update={"quantization": quantization})
-    answers = [files[0].answer(chunk).probabilities for chunk in chunks(train.pixels)]
-    own = Proven(exported.proof, files[0].answer(edge).probabilities, np.concatenate(answers))
+    own = Proven(exported.proof, files[0].answer(edge).probabilities, answers)
     return Exported(with_record(small, record), record, own)
 
 

@@ -16,9 +16,8 @@ from importlib.resources import files
 import numpy as np
 
 from committee.config.record import Record
-from committee.data.dataset import ImageDataset, Pixels
+from committee.data.dataset import ImageDataset, Pixels, spread
 from committee.data.prepare import Writing
-from committee.ensemble.export_record import ExportRecord
 from committee.ensemble.onnx_committee import from_bytes
 from committee.errors import CommitteeError
 from committee.export.corners import corners
@@ -29,6 +28,7 @@ from committee.folders.folder import kind_of
 from committee.folders.run_folder import RunFolder
 from committee.metrics.familiarity import TAIL, UNFAMILIAR, WORDS, Familiarity
 from committee.names import json_text
+from committee.web.model_info import ModelInfo, model_info
 from committee.web.run_data import RunRecord, run_record
 
 LARGEST = 30 * 10**6  # bytes of the page
@@ -65,35 +65,6 @@ SOFTWARE.
 """
 
 
-class Accuracy(Record):
-    """The committee's accuracy, as the server's `/v1/model` says it."""
-
-    of: str
-    accuracy: float
-    interval: tuple[float, float]
-    images: int
-
-
-class PageModel(Record):
-    """What the page knows of the committee: the record of `GET /v1/model`."""
-
-    name: str
-    digest: str
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    pixel_range: int
-    members: int
-    recipe: str
-    data: str
-    accuracy: Accuracy | None
-    writing: bool
-    coverage: float | None
-    precision: float | None
-    corrections: bool = False
-    engine: str = "onnx"
-    version: str
-
-
 class Training(Record):
     """Some training images, among which the page looks for the nearest: their labels and positions."""
 
@@ -118,7 +89,7 @@ class PageData(Record):
         tail, words: of `committee.metrics.familiarity`.
     """
 
-    model: PageModel
+    model: ModelInfo
     run: RunRecord | None
     writing: Writing | None
     familiarity: Familiarity | None
@@ -143,12 +114,13 @@ def page(folder: RunFolder, exported: Exported, dataset: ImageDataset, runtime: 
     """
     record, pixels = exported.record, dataset.train.pixels
     asked = np.concatenate([chosen(pixels, CHECKED), corners(record.image_shape, record.pixel_range, CHECKED)])
-    answers = from_bytes(exported.content, str(folder)).answer(asked).probabilities
+    committee = from_bytes(exported.content, str(folder))
+    answers = committee.answer(asked).probabilities
     carried = min(NEAREST_FROM, max(1, NEAREST_BYTES // pixels[:1].nbytes), len(pixels))
-    positions = np.unique(np.linspace(0, len(pixels) - 1, carried).astype(int))
+    positions = spread(len(pixels), carried)
     known = record.images.familiarity
     data = PageData(
-        model=model_of(record, exported),
+        model=model_info(folder.path, committee, record.not_sure, corrections=False),
         run=run_record(folder) if kind_of(folder.path) == "run" else None,
         writing=record.images.writing,
         familiarity=known,
@@ -179,32 +151,6 @@ def page(folder: RunFolder, exported: Exported, dataset: ImageDataset, runtime: 
 def as_bytes(pixels: Pixels) -> bytes:
     """Pixels in the order of a browser's typed arrays."""
     return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("<"))).tobytes()
-
-
-def model_of(record: ExportRecord, exported: Exported) -> PageModel:
-    """What the page knows of an exported committee."""
-    scores, unsure = record.test or record.out_of_fold, record.not_sure
-    accuracy = scores and Accuracy(
-        of="test" if record.test else "out of fold",
-        accuracy=scores.accuracy,
-        interval=scores.interval,
-        images=scores.images,
-    )
-    return PageModel(
-        name=record.name,
-        digest=hashlib.sha256(exported.content).hexdigest(),
-        classes=record.class_names,
-        image_shape=record.image_shape,
-        pixel_range=record.pixel_range,
-        members=record.members,
-        recipe=record.recipe,
-        data=record.data,
-        accuracy=accuracy,
-        writing=record.images.writing is not None,
-        coverage=unsure.sets.coverage if unsure and unsure.sets else None,
-        precision=unsure.abstention.precision if unsure and unsure.abstention else None,
-        version=record.committee,
-    )
 
 
 def unfamiliar_below(known: Familiarity | None) -> float:

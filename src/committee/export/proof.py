@@ -18,7 +18,7 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.data.dataset import Pixels
+from committee.data.dataset import Pixels, spread
 from committee.ensemble.classifier import Answers
 from committee.ensemble.export_record import Agreement, Proof
 from committee.ensemble.onnx_committee import OnnxCommittee
@@ -185,7 +185,7 @@ def chunks(pixels: Pixels) -> Iterator[Pixels]:
 
 def chosen(pixels: Pixels, count: int) -> Pixels:
     """Some images, spread evenly over all."""
-    return pixels.take(np.unique(np.linspace(0, len(pixels) - 1, count).astype(int)), axis=0)
+    return pixels.take(spread(len(pixels), count), axis=0)
 
 
 def alone(exported: OnnxCommittee, some: Pixels, company: Pixels) -> Comparison:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.data.dataset import Labels, Pixels
+from committee.data.dataset import LabelledImages, Pixels
 from committee.ensemble.export_record import Quantization
 from committee.ensemble.onnx_committee import OnnxCommittee
 from committee.errors import require
@@ -82,8 +82,24 @@ def quantized(graph: bytes, pixels: Pixels) -> bytes:
         return result.read_bytes()
 
 
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """ONNX Runtime's quantization recommends, by the root logger, what was done."""
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def cost(
-    small: OnnxCommittee, large: OnnxCommittee, sizes: tuple[int, int], pixels: Pixels, labels: Labels
+    small: OnnxCommittee,
+    large: OnnxCommittee,
+    sizes: tuple[int, int],
+    train: LabelledImages,
+    answers: NDArray[np.float64],
 ) -> Quantization:
     """What 8 bits cost and save, on all training images.
 
@@ -93,14 +109,15 @@ def cost(
     Args:
         small, large: in 8 bits, and in float32.
         sizes: of their files, in bytes.
-        pixels, labels: the training images.
+        train: the training images.
+        answers: (image, class), the probabilities of `small` for them.
     """
-    choices = [(small.answer(chunk), large.answer(chunk)) for chunk in chunks(pixels)]
-    mine, theirs = (np.concatenate([pair[i].probabilities.argmax(1) for pair in choices]) for i in (0, 1))
+    labels, mine = train.labels, answers.argmax(1)
+    theirs = np.concatenate([large.answer(chunk).probabilities.argmax(1) for chunk in chunks(train.pixels)])
     right, right_float = mine == labels, theirs == labels
     only_mine, only_theirs = int((right & ~right_float).sum()), int((right_float & ~right).sum())
     difference = (only_mine - only_theirs) / len(labels)
-    speeds = speeds_in_turn(small, large, chosen(pixels, BATCH))
+    speeds = speeds_in_turn(small, large, chosen(train.pixels, BATCH))
     return Quantization(
         on="the training images",
         images=len(labels),

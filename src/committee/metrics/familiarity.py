@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from committee.config.record import Record
-from committee.data.dataset import Pixels
+from committee.data.dataset import Pixels, spread
 
 Floats = NDArray[np.floating[Any]]
 
@@ -179,7 +179,7 @@ def fit(pixels: Pixels, doubt: Floats | None) -> Familiarity | None:
     positions = np.arange(len(pixels)) if doubt is None else np.flatnonzero(~np.isnan(doubt))
     if len(positions) < FEWEST:
         return None if doubt is None else fit(pixels, None)
-    positions = positions[np.unique(np.linspace(0, len(positions) - 1, CALIBRATED).astype(int))]
+    positions = positions[spread(len(positions), CALIBRATED)]
     measures = measured(pixels, doubt, positions)
     nothing_known = distribution(np.zeros(1))
     first = Familiarity(

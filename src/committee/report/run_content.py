@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from committee.config.recipe import Recipe
 from committee.ensemble.not_sure import calibration
@@ -20,8 +18,6 @@ from committee.report import image_plots, plots, tables
 from committee.report.page import Plot
 from committee.report.page_images import ImageUris, Pictures
 from committee.training.optim import lr_curves
-
-Predicted = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 FEWEST_IN_MATRIX = 4
 """Members from which on a matrix of their agreement says more than a sentence."""
@@ -52,8 +48,8 @@ class Run:
     plots: dict[str, Plot] = field(default_factory=dict)
     uris: ImageUris = field(default_factory=lambda: ImageUris((), (), {}))
     contents: str = ""
-    calibration: Predicted | None = None
-    test: Predicted | None = None
+    calibration: tables.Predicted | None = None
+    test: tables.Predicted | None = None
 
     @classmethod
     def read(cls, folder: RunFolder, contents: str = "") -> Self:

@@ -27,14 +27,7 @@ def dataset_of(
         DataError: they cannot be read.
         DownloadError: a named data set was neither found nor downloaded.
     """
-    source = folder.data.reload
-    if source is None and data is None:
-        raise RunError(f"{folder} was trained from Python on arrays and does not say where they are; give its DATA")
-    where = source or DataSource(data=str(data))
-    known = where.data_dir and Path(where.data_dir)
-    dataset = load_dataset(
-        data or where.data, data_dir=data_dir or known or None, download=download, **dict(where.options)
-    )
+    dataset = loaded(source_of(folder, data, data_dir), download=download)
     if dataset.part_digests()[0] != folder.data.train_digest:
         raise RunError(
             f"{folder} was trained on {folder.data.train_images:,} images of {folder.data.name}, and "
@@ -42,3 +35,22 @@ def dataset_of(
             "of the training"
         )
     return dataset
+
+
+def source_of(folder: RunFolder, data: str | None = None, data_dir: Path | None = None) -> DataSource:
+    """Where the data set of a finished run is, and how it is read; the arguments are those of `dataset_of`.
+
+    Raises:
+        RunError: the run does not say where its data were.
+    """
+    source = folder.data.reload
+    if source is None and data is None:
+        raise RunError(f"{folder} was trained from Python on arrays and does not say where they are; give its DATA")
+    where = source or DataSource(data=str(data))
+    place = str(data_dir) if data_dir else where.data_dir
+    return where.model_copy(update={"data": data or where.data, "data_dir": place})
+
+
+def loaded(source: DataSource, *, download: bool = True) -> ImageDataset:
+    """The data set of a source."""
+    return load_dataset(source.data, data_dir=source.data_dir or None, download=download, **dict(source.options))

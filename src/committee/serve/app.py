@@ -28,7 +28,6 @@ from committee.serve.messages import (
     CorrectionRequest,
     CorrectionResponse,
     Health,
-    ModelInfo,
     PredictRequest,
     PredictResponse,
     Problem,
@@ -38,6 +37,7 @@ from committee.serve.problems import RefusedError, busy, too_large, unusable
 from committee.serve.questions import Question, ReadQuestion, faults, parse, read
 from committee.serve.served import Served
 from committee.version import version
+from committee.web.model_info import ModelInfo
 
 T = TypeVar("T")
 

@@ -30,8 +30,9 @@ from committee.errors import CommitteeError, DataError, StorageError
 from committee.names import file_name
 from committee.serve.images import decoded, decoded_base64
 from committee.serve.limits import ServeLimits
-from committee.serve.messages import CorrectionRequest, CorrectionResponse, ModelInfo
+from committee.serve.messages import CorrectionRequest, CorrectionResponse
 from committee.serve.problems import busy, unusable
+from committee.web.model_info import ModelInfo
 
 IMAGES, ORIGINALS, LINES = "images", "originals", "corrections.jsonl"
 MOST, MOST_BYTES = 10_000, 256 * 2**20

@@ -102,45 +102,6 @@ class PredictResponse(Record):
     answers: tuple[Answer | Unreadable, ...]
 
 
-class Accuracy(Record):
-    """An accuracy with its 95 % interval, and of what images it is."""
-
-    of: Literal["test", "out of fold"]
-    accuracy: float
-    interval: tuple[float, float]
-    images: int
-
-
-class ModelInfo(Record):
-    """The committee that is served.
-
-    Attributes:
-        digest: equal digests, equal files.
-        image_shape: height, width, channels.
-        pixel_range: 255 or 65535.
-        writing: whether the training images are isolated writing, so that drawing makes sense.
-        coverage: with which an answer's `set` holds the true class; None without sets.
-        precision: of the answers that do not `abstain`; None where it never does.
-        corrections: whether corrections are stored.
-    """
-
-    name: str
-    digest: str
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    pixel_range: int
-    members: int
-    recipe: str
-    data: str
-    accuracy: Accuracy | None
-    writing: bool
-    coverage: float | None
-    precision: float | None
-    corrections: bool
-    engine: Literal["committee", "onnx"]
-    version: str
-
-
 class CorrectionRequest(Message):
     """What an image really is.
 

@@ -19,10 +19,10 @@ from committee.errors import CommitteeError, DataError
 from committee.metrics.conformal import NotSure
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.serve.limits import ServeLimits
-from committee.serve.messages import ModelInfo, Near
-from committee.serve.model_info import model_info
+from committee.serve.messages import Near
 from committee.serve.problems import RefusedError, unusable
 from committee.serve.questions import Question, ReadQuestion, Seen, read_together
+from committee.web.model_info import ModelInfo, model_info
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ class Served:
         why = self._why_unlike(image.pixels, answers, row)
         sets, abstention = (self.unsure.sets, self.unsure.abstention) if self.unsure else (None, None)
         row_only = answers.probabilities[row : row + 1]
+        in_set = sets.sets(row_only)[0] if sets else None
         said: dict[str, object] = {
             "image": name,
             "label": names[choice],
@@ -124,7 +125,7 @@ class Served:
             "unlike": why is not None,
             "why": why or "",
             "abstain": bool(abstention.abstains(row_only)[0]) if abstention else False,
-            "set": [names[c] for c in np.argsort(-row_only[0]) if sets.sets(row_only)[0, c]] if sets else None,
+            "set": None if in_set is None else [names[c] for c in np.argsort(-row_only[0]) if in_set[c]],
             "prepared": image.prepared,
         }
         if "pixels" in details:
@@ -182,13 +183,7 @@ def open_served(
     """
     classifier = load(path, device=device)
     unsure = not_sure_of(path, classifier, asked.coverage, asked.precision, by_class=asked.by_class)
-    info = model_info(path, classifier, corrections=corrections)
-    if unsure:
-        promised = {
-            "coverage": unsure.sets and unsure.sets.coverage,
-            "precision": unsure.abstention and unsure.abstention.precision,
-        }
-        info = info.model_copy(update=promised)
+    info = model_info(path, classifier, unsure, corrections=corrections)
     served = Served(classifier, info, limits, unsure, *(() if is_exported(path) else _of_run(path, report)))
     blank = np.zeros((1, *classifier.image_shape), np.uint8 if classifier.pixel_range == 255 else np.uint16)
     for count in (1, limits.batch):  # what is compiled or prepared at the first call is there before the first request

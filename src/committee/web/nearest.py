@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from committee.data.dataset import Labels, Pixels
+from committee.data.dataset import Labels, Pixels, spread
 from committee.report.pictures import data_uris, displayable
 
 NEAREST = 6
@@ -65,7 +65,7 @@ def nearest_of(
         most_bytes: for the blurred images; of more images an evenly spread part is compared.
     """
     kept = min(len(pixels), max(1, most_bytes // blurred(pixels[:1]).nbytes))
-    positions = np.unique(np.linspace(0, len(pixels) - 1, kept).astype(int))
+    positions = spread(len(pixels), kept)
     vectors = np.concatenate([blurred(pixels[some]) for some in np.array_split(positions, -(-kept // 4096))])
 
     def nearest(image: Pixels) -> list[NearImage]:

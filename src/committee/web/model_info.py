@@ -1,24 +1,67 @@
-"""A run folder, a bundle or an .onnx file, and its classifier -> what `/v1/model` says."""
+"""A run folder, a bundle or an .onnx file, and its classifier -> what the page and `/v1/model` say of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+from committee.config.record import Record
 from committee.ensemble.classifier import Classifier
 from committee.ensemble.onnx_committee import OnnxCommittee
 from committee.folders.records import ScoreSummary
-from committee.serve.messages import Accuracy, ModelInfo
+from committee.metrics.conformal import NotSure
 from committee.version import version
 
 
-def model_info(path: Path, classifier: Classifier, *, corrections: bool) -> ModelInfo:
+class Accuracy(Record):
+    """An accuracy with its 95 % interval, and of what images it is."""
+
+    of: Literal["test", "out of fold"]
+    accuracy: float
+    interval: tuple[float, float]
+    images: int
+
+
+class ModelInfo(Record):
+    """The committee that answers.
+
+    Attributes:
+        digest: equal digests, equal files.
+        image_shape: height, width, channels.
+        pixel_range: 255 or 65535.
+        writing: whether the training images are isolated writing, so that drawing makes sense.
+        coverage: with which an answer's `set` holds the true class; None without sets.
+        precision: of the answers that do not `abstain`; None where it never does.
+        corrections: whether corrections are stored.
+    """
+
+    name: str
+    digest: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    pixel_range: int
+    members: int
+    recipe: str
+    data: str
+    accuracy: Accuracy | None
+    writing: bool
+    coverage: float | None
+    precision: float | None
+    corrections: bool
+    engine: Literal["committee", "onnx"]
+    version: str
+
+
+def model_info(path: Path, classifier: Classifier, unsure: NotSure | None, *, corrections: bool) -> ModelInfo:
     """What is said of a committee.
 
     Args:
         path: where it was loaded from.
         classifier: what was loaded.
+        unsure: what it says instead of one class.
         corrections: whether corrections are stored.
     """
+    sets, abstention = (unsure.sets, unsure.abstention) if unsure else (None, None)
     common = ModelInfo(
         name=path.resolve().stem if path.is_file() else path.resolve().name,
         digest="",
@@ -30,8 +73,8 @@ def model_info(path: Path, classifier: Classifier, *, corrections: bool) -> Mode
         data="",
         accuracy=None,
         writing=classifier.images.writing is not None,
-        coverage=None,
-        precision=None,
+        coverage=sets and sets.coverage,
+        precision=abstention and abstention.precision,
         corrections=corrections,
         engine="committee",
         version=version,
