@@ -16,7 +16,8 @@ demo: $(VENV)/.demo
 	$(BIN)/committee train mnist-5k --recipe standard
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile  # two processes, a file's tests in one of them
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not alone"  # two processes, a file's tests in one of them
+	$(BIN)/python -m pytest -m alone tests/test_budget.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench

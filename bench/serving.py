@@ -6,7 +6,8 @@
 and the same request: a PNG of 28x28 in base64, inside JSON, answered with the probabilities of all classes (ours adds
 each member's vote and more). Clients keep their connections, ask again as soon as they are answered, and are one
 process beside the server's, so that all share the machine's cores. Peers batch across requests as ours does; of each,
-every sensible setting is first run once, and the best one takes part in the rounds, in which the tools take turns.
+every sensible setting is first run once for each size of committee, and the best one takes part in the rounds, in which
+the tools take turns.
 
 The peers live in an environment of their own, which is made if none is given: PYTHON is its interpreter. The members
 are trained for one epoch, which changes no time.
@@ -205,26 +206,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         python = options.peers or peers_python(folder / "peers")
-        best: dict[str, Tool] = {}
+        settings: dict[str, dict[str, str]] = {}
         for members in sizes:
             run, model = committee_of(members, folder)
-            if not best:  # by the first size, at the most clients
-                surveyed: dict[str, float] = {}
-                for tool in tools():
-                    try:
-                        speed = measure(tool, run, model, python, [most], 2.0)[most]["requests_per_second"]
-                    except (RuntimeError, subprocess.CalledProcessError) as error:
-                        print(f"survey  {tool.name:24} {tool.setting:36} {error}", flush=True)
-                        continue
-                    print(f"survey  {tool.name:24} {tool.setting:36} {speed:8,.0f} requests/s", flush=True)
-                    if speed > surveyed.get(tool.name, 0):
-                        surveyed[tool.name], best[tool.name] = speed, tool
+            best = surveyed(run, model, python, most)
             found: dict[str, list[dict[int, dict[str, float]]]] = {name: [] for name in best}
             for turn in range(options.rounds):
                 for name, tool in best.items():
                     found[name].append(measure(tool, run, model, python, clients, options.seconds))
                     print(f"round {turn + 1}  {members} members  {name}: {found[name][-1]}", flush=True)
             results[str(members)] = summary(members, found, clients)
+            settings[str(members)] = {name: tool.setting for name, tool in best.items()}
     goal = {}
     for size, by_clients in results.items():
         at_most = {name: each["requests_per_second"] for name, each in by_clients[str(most)].items()}
@@ -232,9 +224,22 @@ def main() -> None:
         goal[size] = max(at_most.get(OURS, 0.0), at_most.get(ONNX, 0.0)) / peer
         print(f"{size} members, {most} clients: {goal[size]:.2f} times the best peer's requests (goal {GOAL})")
     if not options.no_write:
-        settings = {name: tool.setting for name, tool in best.items()}
         about = {"benchmark": "B11", "peers": VERSIONS, "settings": settings, "seconds": options.seconds}
         write("serving", {**about, "members": results, "ours_over_best_peer": goal})
+
+
+def surveyed(run: Path, model: Path, python: str, clients: int) -> dict[str, Tool]:
+    """Each tool in the setting that answers most requests of so many clients."""
+    best: dict[str, tuple[float, Tool]] = {}
+    for tool in tools():
+        try:
+            speed = measure(tool, run, model, python, [clients], 2.0)[clients]["requests_per_second"]
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            print(f"survey  {tool.name:24} {tool.setting:36} {error}", flush=True)
+            continue
+        print(f"survey  {tool.name:24} {tool.setting:36} {speed:8,.0f} requests/s", flush=True)
+        best[tool.name] = max(best.get(tool.name, (0.0, tool)), (speed, tool), key=lambda each: each[0])
+    return {name: tool for name, (_, tool) in best.items()}
 
 
 def summary(

@@ -54,6 +54,7 @@ def test_more_time_buys_fewer_foretold_errors_and_never_more_than_fits(
         budget.plan_budget(digits, small_recipe, 10)
 
 
+@pytest.mark.alone
 def test_the_speed_is_this_machines(digits: ImageDataset, small_recipe: Recipe, tmp_path: Path) -> None:
     speed = budget.measured_speed(digits, small_recipe, Setting(workers=1))
     assert speed.at_once == 1
@@ -68,6 +69,7 @@ def test_the_speed_is_this_machines(digits: ImageDataset, small_recipe: Recipe, 
     assert 0.5 < trained / (images / speed.images_per_second) < 2
 
 
+@pytest.mark.alone
 def test_a_budget_on_the_command_line_is_planned_said_and_kept(tmp_path: Path) -> None:
     arguments = ["train", "digits", "--budget", "40s", "--epochs", "2", "--workers", "1", "--keep-sealed"]
     arguments += ["--set", "network.widths=[8,8,8]", "--set", "holdout.folds=2", "--out", str(tmp_path / "run")]

@@ -25,7 +25,7 @@ from committee.ensemble.combine import CombinationRule
 from committee.ensemble.committee import Committee, committee_of
 from committee.errors import DataError, RunError
 from committee.export.corners import corners
-from committee.export.graph import exportable, onnx_bytes
+from committee.export.graph import ExportedCommittee, exportable, onnx_bytes
 from committee.export.onnx_file import Exported, in_float32, proven, record_of, with_record
 from committee.export.proof import prove
 from committee.export.proof_file import packed, unpacked
@@ -72,7 +72,7 @@ def committee_with(
 def proof_of(committee: Committee, run: RunFolder, graph: bytes | None = None) -> Exported:
     """The export of a committee, or another graph in its place, proven on a hundred images."""
     pixels = corners(committee.image_shape, committee.pixel_range, 1100)[1000:]
-    return proven(graph or onnx_bytes(committee), record_of(run, committee), committee, None, pixels)
+    return proven(graph or onnx_bytes(ExportedCommittee(committee)), record_of(run, committee), committee, None, pixels)
 
 
 def networks() -> list[object]:
@@ -207,6 +207,31 @@ def test_verify_repeats_the_proof_elsewhere(exported: Path, run: RunFolder, tmp_
     assert "is damaged" in verify(main, ["verify", str(path), "digits"]).output
     path.with_suffix(".proof.json").write_text(json.dumps(stored | {"file": "0" * 64}))
     assert "is not the file" in verify(main, ["verify", str(path), "digits"]).output
+
+
+def test_in_8_bits_company_changes_nothing_and_what_8_bits_change_is_measured(
+    run: RunFolder, digits: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("committee.export.quantize.SECONDS", 0.02)
+    path, call = tmp_path / "small.onnx", CliRunner().invoke
+    done = call(main, ["export", str(run.path), str(path), "digits", "--quantize", "int8"])
+    assert done.exit_code == 0, done.output
+    assert "In 8 bits: " in done.output
+    small = load(path)
+    assert isinstance(small, onnx_committee.OnnxCommittee)
+    pixels = digits.train.pixels[:70]
+    together = small.answer(pixels).members
+    alone = np.concatenate([small.answer(pixels[[position]]).members for position in range(len(pixels))], axis=1)
+    assert np.abs(together - alone).max() < 1e-6
+    cost = small.record.quantization
+    assert cost is not None
+    assert cost.images == 1438
+    assert cost.labels_changed < 30
+    assert cost.accuracy_float > 0.9
+    assert cost.difference == pytest.approx(cost.accuracy - cost.accuracy_float)
+    assert cost.difference_interval.low <= cost.difference <= cost.difference_interval.high
+    verified = call(main, ["verify", str(path), "digits"])
+    assert verified.exit_code == 0, verified.output
 
 
 def test_files_that_are_no_export_are_told_so(exported: Path, tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def test_every_request_gets_an_answer_that_the_document_describes(
             "2",
             "--generation-database",
             "none",
+            "--request-timeout",
+            "60",
         ]
         hooks = {"SCHEMATHESIS_HOOKS": "schema_hooks", "PYTHONPATH": str(Path(__file__).parent)}
         ran = subprocess.run(

@@ -158,6 +158,11 @@ run_argument = click.argument("run", type=run_type)
 data_dir_option = click.option(
     "--data-dir", type=folder_type, help="Folder that holds the files of a data set with a name."
 )
+python_option = click.option(
+    "--python",
+    type=key_type,
+    help="For NAME.xml, NAME.pte and NAME.tflite: the Python that has converter and runtime. Default: this one.",
+)
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="The root of all randomness.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cuda, mps, xpu or cpu.")

@@ -20,6 +20,7 @@ from committee.cli.options import (
     json_option,
     key_type,
     not_sure_options,
+    python_option,
     run_argument,
     run_type,
 )
@@ -239,23 +240,26 @@ def bundle(run: Path, out: Path | None, private_key: Path | None) -> None:
 @click.argument("data", required=False)
 @click.option("--key", "public_key", type=key_type, help="Check the signature beside a bundle with this public key.")
 @data_dir_option
+@python_option
 @example(
     "committee verify runs/mnist-5k-standard-seed0\ncommittee verify digits.committee --key public.pem\n"
     "committee verify digits.onnx mnist-5k"
 )
-def verify(run: Path, data: str | None, public_key: Path | None, data_dir: Path | None) -> None:
+def verify(run: Path, data: str | None, public_key: Path | None, data_dir: Path | None, python: Path | None) -> None:
     """Compare every file of RUN, of a study's folder or of a bundle, with what was written.
 
     Every other command compares the files that it reads; this one looks at all of them, the page and its figures, too.
     With --key, it is the bundle's author who wrote them.
 
     For an .onnx file of committee export, with its .proof.json beside it and the training's DATA, the proof that it
-    answers as the trained committee is repeated on this machine; PyTorch is not needed for that.
+    answers as the trained committee is repeated on this machine; PyTorch is not needed for that. So it is for its files
+    in other formats, where their runtime is installed.
     """
     from committee.ensemble.classifier import is_exported
+    from committee.export.converted_committee import FORMATS
 
-    if is_exported(run):
-        verify_export(run, data, data_dir)
+    if is_exported(run) or run.suffix in FORMATS:
+        verify_export(run, data, data_dir, python)
         return
     from committee.folders import signature
     from committee.folders.folder import Folder, kind_of

@@ -42,21 +42,22 @@ class Proof(Record):
     """That an exported committee answers as the trained one; see `committee.export.proof`.
 
     Attributes:
-        training_images: the file in ONNX Runtime against the run's members in float32, on all training images.
+        training_images: the file in its runtime, which is ONNX Runtime for an .onnx file, against the run's members in
+            float32, on all training images.
         corners: the same on images at the corners of the input space.
         alone: the file on images by themselves, and in other company, against the same images in large batches.
-        reference: the file in onnx's reference evaluator against ONNX Runtime.
+        reference: the file in onnx's reference evaluator against ONNX Runtime; None for other formats.
         training_precision: the run's members in the precision in which they were trained and evaluated against float32.
         tolerance: of probabilities; labels may differ only where the two largest are closer than `margin`.
         tolerance_familiar: of `familiar`, which moves in steps of one quantile.
-        graph: SHA-256 of the file without its metadata.
+        graph: SHA-256 of the file, without its metadata where it has some.
         versions: of the packages that took part, and the processor.
     """
 
     training_images: Agreement
     corners: Agreement
     alone: Agreement
-    reference: Agreement
+    reference: Agreement | None
     training_precision: Agreement | None
     tolerance: float
     tolerance_familiar: float

@@ -42,7 +42,7 @@ class ExportedCommittee(nn.Module):
             self.register_buffer("least", torch.tensor(self.sets.least, dtype=torch.float32))
         self.outputs = [*OUTPUTS, *(["in_set"] if self.sets else []), *(["abstain"] if self.abstention else [])]
         self.networks = nn.ModuleList(exportable(network) for network in committee.networks)
-        self.pixel_range = committee.pixel_range
+        self.pixel_range, self.image_shape = committee.pixel_range, committee.image_shape
         self.mirrored = committee.tta == "horizontal_flip"
         self.combine = Combination(committee)
         known = committee.images.familiarity
@@ -191,21 +191,33 @@ class Familiar(nn.Module):
         }
 
 
-def onnx_bytes(committee: Committee, unsure: NotSure | None = None) -> bytes:
-    """A committee, with its prediction sets and when it abstains, as an ONNX file without metadata.
+def program_of(module: ExportedCommittee, largest: int | None = None) -> torch.export.ExportedProgram:
+    """The operations of an exported committee.
+
+    Args:
+        module: the committee.
+        largest: how many images it takes at most; None for any number.
+    """
+    count = 1 if largest == 1 else 2
+    kind = torch.uint8 if module.pixel_range == 255 else torch.uint16
+    images = torch.zeros((count, *module.image_shape), dtype=kind)
+    batch = {INPUT: {0: torch.export.Dim("image", min=1, max=largest)}} if largest != 1 else None
+    with _quietly(), torch.no_grad():
+        return torch.export.export(module.eval(), (images,), dynamic_shapes=batch)
+
+
+def onnx_bytes(module: ExportedCommittee) -> bytes:
+    """An exported committee as an ONNX file without metadata.
 
     Raises:
         MissingExtraError: the packages onnx and onnxscript are not installed.
     """
     for name in ("onnx", "onnxscript"):
         require(name, extra="export", purpose="Exporting to ONNX")
-    module = ExportedCommittee(committee, unsure).eval()
-    kind = torch.uint8 if committee.pixel_range == 255 else torch.uint16
-    images = torch.zeros((2, *committee.image_shape), dtype=kind)
-    batch = torch.export.Dim("image", min=1)
+    exported = program_of(module)
     with _quietly(), torch.no_grad():
         program = torch.onnx.export(
-            torch.export.export(module, (images,), dynamic_shapes={INPUT: {0: batch}}),
+            exported,
             input_names=[INPUT],
             output_names=module.outputs,
             opset_version=OPSET,

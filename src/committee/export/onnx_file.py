@@ -15,7 +15,7 @@ from committee.ensemble.export_record import KEY, ExportRecord, Proof
 from committee.ensemble.onnx_committee import from_bytes
 from committee.errors import require
 from committee.export.corners import corners
-from committee.export.graph import OPSET, onnx_bytes
+from committee.export.graph import OPSET, ExportedCommittee, onnx_bytes
 from committee.export.proof import ALONE, Proven, alone, chosen, chunks, prove
 from committee.export.proof_file import write_proof
 from committee.export.quantize import cost, quantized
@@ -75,7 +75,7 @@ def export(
     trained = committee_of(folder, folder.committee.members, "cpu")
     reference = in_float32(trained)
     record = record_of(folder, reference).model_copy(update={"not_sure": unsure})
-    graph = onnx_bytes(reference, unsure)
+    graph = onnx_bytes(ExportedCommittee(reference, unsure))
     exported = proven(graph, record, reference, trained, dataset.train.pixels, progress)
     return in_int8(graph, exported, dataset.train) if int8 else exported
 

@@ -11,18 +11,20 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from committee.data.dataset import Pixels, spread
-from committee.ensemble.classifier import Answers
+from committee.ensemble.classifier import Answers, Classifier
 from committee.ensemble.export_record import Agreement, Proof
 from committee.ensemble.onnx_committee import OnnxCommittee
 from committee.errors import RunError, counted, require
+from committee.export.converted_committee import ConvertedCommittee
 from committee.export.corners import corners
 from committee.rng import numpy_generator
 
@@ -126,12 +128,13 @@ class Proven:
 
 
 def prove(
-    exported: OnnxCommittee,
+    exported: OnnxCommittee | ConvertedCommittee,
     content: bytes,
     reference: Answering,
     trained: Answering | None,
     pixels: Pixels,
     progress: Callable[[int], None] = lambda done: None,
+    packages: Mapping[str, str] = MappingProxyType({}),
 ) -> Proven:
     """The proof of an export.
 
@@ -142,6 +145,7 @@ def prove(
         trained: the run's members as they were trained and evaluated; None where that is in float32, too.
         pixels: all training images (image, height, width, channel).
         progress: is told how many of them are done.
+        packages: further versions that took part, by package.
 
     Raises:
         RunError: an answer differs by more than the tolerances.
@@ -163,17 +167,18 @@ def prove(
             precision.add(trained(chunk), expected)
         progress(on_training.images)
     some = chosen(pixels, ALONE)
+    few = chosen(np.concatenate([some, edge]), EVALUATED)
     proof = Proof(
         training_images=on_training.checked(name),
         corners=on_corners,
         alone=alone(exported, some, edge).checked(name),
-        reference=evaluated(content, exported, chosen(np.concatenate([some, edge]), EVALUATED)).checked(name),
+        reference=evaluated(content, exported, few).checked(name) if isinstance(exported, OnnxCommittee) else None,
         training_precision=precision.agreement() if trained is not None else None,
         tolerance=TOLERANCE,
         tolerance_familiar=TOLERANCE_FAMILIAR,
         margin=2 * TOLERANCE,
         graph=hashlib.sha256(content).hexdigest(),
-        versions=versions(),
+        versions={**versions(), **packages},
     )
     return Proven(proof, edge_answers.probabilities, np.concatenate(answers))
 
@@ -188,7 +193,7 @@ def chosen(pixels: Pixels, count: int) -> Pixels:
     return pixels.take(spread(len(pixels), count), axis=0)
 
 
-def alone(exported: OnnxCommittee, some: Pixels, company: Pixels) -> Comparison:
+def alone(exported: Classifier, some: Pixels, company: Pixels) -> Comparison:
     """Images by themselves, and among others in batches of odd sizes, against the same images in one batch."""
     comparison = Comparison("images by themselves and in other company")
     together = exported.answer(some)
@@ -210,7 +215,7 @@ def _rows(answers: Answers, positions: object) -> Answers:
     return Answers(answers.probabilities[rows], answers.members[:, rows], answers.familiar[rows])
 
 
-def evaluated(content: bytes, exported: OnnxCommittee, pixels: Pixels) -> Comparison:
+def evaluated(content: bytes, exported: Classifier, pixels: Pixels) -> Comparison:
     """onnx's reference evaluator, plain NumPy that knows no optimisation, against ONNX Runtime.
 
     It sees what a runtime may hide: ONNX Runtime 1.32.0 leaves out dropout that was exported in training mode.

@@ -40,6 +40,15 @@ from committee.metrics import familiarity
 from committee.metrics.results import Results
 from committee.names import csv_text
 
+EXPORTS = {  # what committee export writes, and what takes it
+    ".html": "a page; open it in a browser",
+    ".onnx": "an exported committee, which predict, serve and verify take; give the run that it was made of",
+    **dict.fromkeys(
+        (".xml", ".pte", ".tflite"),
+        "an exported committee for another runtime; give the run, or export NAME.onnx, which predict and serve take",
+    ),
+}
+
 
 class RunFolder(Folder):
     """The folder of a run; a study's models have the same form."""
@@ -49,8 +58,10 @@ class RunFolder(Folder):
         """The folder at a path, where a bundle is unpacked into a temporary one; see `committee.folders.bundle`.
 
         Raises:
-            RunError: there is a file that is no bundle.
+            RunError: there is a file that is no bundle; an exported one is told what takes it.
         """
+        if (ending := Path(path).suffix.lower()) in EXPORTS and is_bundle(Path(path)):
+            raise RunError(f"a run folder or a bundle is expected, got {path}, {EXPORTS[ending]}")
         return cls(unpacked(Path(path)), str(path)) if is_bundle(Path(path)) else cls(path)
 
     @classmethod
