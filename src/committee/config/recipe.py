@@ -254,18 +254,25 @@ class Augmentation(Record):
     flip_horizontal: bool = False
     flip_vertical: bool = False
     cutout: int = Field(default=0, ge=0, description="side of an erased square, pixels")
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability that a rectangle comes from another image of the batch, which then has a share of the "
+        "label as large as the rectangle",
+    )
     fill: Literal["zero", "edge", "reflect"] = Field(default="zero", description="what comes in from outside")
     no_aug_epochs: int = Field(default=0, ge=0, description="the last epochs, this many, see the images unchanged")
 
     @property
     def active(self) -> bool:
         """Whether it changes anything."""
-        return bool(self.changes)
+        return bool(self.changes or self.cutmix)
 
     @property
     def changes(self) -> Table:
-        """The changes that are switched on, with their strengths; the other fields only say how or when."""
-        return self.model_dump(exclude_defaults=True, exclude={"fill", "zoom_axes", "no_aug_epochs"})
+        """The changes of an image alone that are on, with their strengths; other fields say how, when or with what."""
+        return self.model_dump(exclude_defaults=True, exclude={"cutmix", "fill", "zoom_axes", "no_aug_epochs"})
 
     @property
     def moves(self) -> bool:

@@ -1,4 +1,5 @@
-"""Random changes to training images, a batch at a time: rotation, zoom, shear, shift, bending, flips, an erased square.
+"""Random changes to training images, a batch at a time: rotation, zoom, shear, shift, bending, flips, an erased square,
+a part of another image.
 
 All draws come from the generator that the caller passes, so an epoch's images depend on its key alone.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -152,6 +153,50 @@ def erase(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     x = torch.arange(width, device=images.device)[None]
     rows, columns = (y >= top) & (y < top + side), (x >= left) & (x < left + side)
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+class Mixed(NamedTuple):
+    """A batch whose images may have a part of another one in them.
+
+    Attributes:
+        images: (image, channel, height, width).
+        others: (image,), where in the batch each image's part is from.
+        shares: (image,) float32, what is left of an image's own pixels, from 0 to 1.
+    """
+
+    images: Tensor
+    others: Tensor
+    shares: Tensor
+
+
+def mix(images: Tensor, probability: float, generator: torch.Generator) -> Mixed:
+    """Images with a rectangle of another one of the batch each, at its own place.
+
+    This is CutMix: Yun et al. 2019, "CutMix: regularization strategy to train strong classifiers with localizable
+    features", arXiv 1905.04899. The rectangle has the image's proportions, its area is a uniform share of the image's
+    (Beta(1, 1)), its centre lies anywhere, and what is outside the image is cut off. Here each image has its own, not
+    the batch one for all. The other image is the one before it in the batch, whose order is random.
+
+    Args:
+        images: (image, channel, height, width).
+        probability: of each image to get a part; the others keep a share of 1.
+        generator: on the images' device.
+    """
+    count, (height, width) = len(images), images.shape[2:]
+    side = _uniform(count, 0, 1, images, generator).sqrt() / 2
+    side = side * (_uniform(count, 0, 1, images, generator) < probability)
+
+    def inside(pixels: int) -> Tensor:
+        """Which pixels along a side belong to the rectangle: (image, pixel)."""
+        centre, half, place = _uniform(count, 0, pixels, images, generator), side * pixels, torch.arange(pixels)
+        place = place.to(images.device)[None]
+        return (place >= (centre - half).round()[:, None]) & (place < (centre + half).round()[:, None])
+
+    rows, columns = inside(height), inside(width)
+    part = rows[:, :, None] & columns[:, None, :]
+    others = torch.arange(count, device=images.device).roll(1)
+    shares = 1 - part.float().mean((1, 2))
+    return Mixed(torch.where(part[:, None], images[others], images), others, shares)
 
 
 def _uniform(count: int, low: float, high: float, like: Tensor, generator: torch.Generator) -> Tensor:
