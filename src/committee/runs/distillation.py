@@ -270,6 +270,6 @@ def measured_speeds(committees: Sequence[Committee], pixels: Pixels) -> list[Spe
             for committee, found in zip(committees, rates, strict=True):
                 began = time.perf_counter()
                 for forward in committee.forwards:
-                    member_probabilities(forward, pixels, committee.device, committee.tta)
+                    member_probabilities(forward, pixels, committee.device, committee.views)
                 found.append(len(pixels) / (time.perf_counter() - began))
     return [Speed(float(np.median(each[1:])) * 1000, max(rate)) for each, rate in zip(latencies, rates, strict=True)]
