@@ -267,12 +267,12 @@ class Augmentation(Record):
     @property
     def active(self) -> bool:
         """Whether it changes anything."""
-        return bool(self.changes or self.cutmix)
+        return bool(self.changes)
 
     @property
     def changes(self) -> Table:
-        """The changes of an image alone that are on, with their strengths; other fields say how, when or with what."""
-        return self.model_dump(exclude_defaults=True, exclude={"cutmix", "fill", "zoom_axes", "no_aug_epochs"})
+        """The changes that are switched on, with their strengths; the other fields only say how or when."""
+        return self.model_dump(exclude_defaults=True, exclude={"fill", "zoom_axes", "no_aug_epochs"})
 
     @property
     def moves(self) -> bool:

@@ -233,13 +233,26 @@ def augmented_pictures(
     rows = [(dataset.class_names[labels[first]], first, settings) for first in firsts]
     rows += [(f"{name.replace('_', ' ')} alone", firsts[-1], each) for name, each in alone.items()] * (len(alone) > 1)
     return [
-        (name, _draws(dataset.train.pixels[first], each, torch_generator(seed, "augmented", number), draws))
+        (
+            name,
+            _draws(
+                dataset.train.pixels[first],
+                dataset.train.pixels[[other for other in firsts if other != first] or [first]],
+                each,
+                torch_generator(seed, "augmented", number),
+                draws,
+            ),
+        )
         for number, (name, first, each) in enumerate(rows)
     ]
 
 
-def _draws(image: Pixels, settings: Augmentation, generator: torch.Generator, draws: int) -> Pixels:
-    """An image (height, width, channel) and changed copies of it."""
-    batch = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).repeat(draws, 1, 1, 1)
-    changed = augment(batch, settings, generator).permute(0, 2, 3, 1).round().numpy().astype(image.dtype)
-    return cast(Pixels, np.concatenate([image[None], changed]))
+def _draws(image: Pixels, others: Pixels, settings: Augmentation, generator: torch.Generator, draws: int) -> Pixels:
+    """An image (height, width, channel) and changed copies of it, with parts of the others in turn where they mix."""
+    pairs = [part for draw in range(draws) for part in (others[draw % len(others)], image)]
+    batch = torch.from_numpy(np.stack(pairs if settings.cutmix else [image] * draws).astype(np.float32))
+    changed = augment(batch.permute(0, 3, 1, 2), settings, generator)
+    if settings.cutmix:
+        changed = mix(changed, settings.cutmix, generator).images[1::2]
+    pixels = changed.permute(0, 2, 3, 1).round().numpy().astype(image.dtype)
+    return cast(Pixels, np.concatenate([image[None], pixels]))
