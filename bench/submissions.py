@@ -218,6 +218,7 @@ def verdict(submission: Submission, target: float, runs: Sequence[Run]) -> dict[
         "fastest": min(seconds),
         "slowest": max(seconds),
         "reached": enough and reached,
+        "load": round(load, 2),
         "runs": [asdict(run) for run in runs],
     }
     print(
