@@ -58,12 +58,10 @@ def main() -> None:
     dataset, recipe = load_dataset(record.data, data_dir=arguments.data_dir), load_recipe(record.recipe)
     right, rows = [], []
     for seed in arguments.seeds or record.seeds:
-        train_part = drawn(dataset, seed).train if record.drawn else dataset.train
+        images = replace(drawn(dataset, seed), test=dataset.test) if record.drawn else dataset
         run = RunFolder(FOLDER / f"{arguments.record}-{seed}-{recipe.digest()[:8]}")
         began, fresh = time.perf_counter(), not run.path.exists()
-        results = train(
-            replace(dataset, train=train_part), recipe, run.path, Setting(seed=seed, workers=arguments.workers)
-        )
+        results = train(images, recipe, run.path, Setting(seed=seed, workers=arguments.workers))
         seconds = round(time.perf_counter() - began, 1) if fresh else None
         assert results.test is not None
         right.append((run.test_probabilities.argmax(1) == run.test_labels).astype(float))
