@@ -179,7 +179,7 @@ def breakdown() -> dict[str, float]:
     from committee.nn.devices import single_threaded
     from committee.nn.forward import training_gradients
     from committee.nn.images import on_device
-    from committee.training import loop
+    from committee.training import loop, losses
     from committee.training.batches import epoch_batches, epoch_start, generators_at
     from committee.training.optim import make_optimiser
     from committee.training.state import Task
@@ -206,7 +206,7 @@ def breakdown() -> dict[str, float]:
             binding.call, began = timed, time.perf_counter()
             generator = generators_at(epoch_start(task, epoch), network, "cpu").augmentation
             for batch, target, *_ in epoch_batches(images, targets, task, epoch, generator):
-                gradients(batch, partial(loop.loss_of, targets=target, training=recipe.training))
+                gradients(batch, partial(losses.loss_of, targets=target, training=recipe.training))
                 optimiser.step()
             whole = time.perf_counter() - began
         binding.call = call

@@ -1,6 +1,7 @@
 """B2, time to accuracy on MNIST: seconds of training until the mean test accuracy reaches .990, .994, .996, .997.
 
     python bench/time_to_accuracy.py --data-dir DIR [--seeds 5] [--rounds 3] [--train-only]
+    python bench/time_to_accuracy.py --data-dir DIR --check bench/speedrun/committee-fast --target 0.994 --seeds 10
 
 Ours: the recipe `fast` with several numbers of epochs, all 60,000 images. Peers: P1's and P3's published recipes and
 Keras's own MNIST example, evaluated after each epoch. For every recipe and epoch, committees of one to all seeds are
@@ -12,6 +13,9 @@ rest: each recipe in Keras on TensorFlow and in PyTorch, in every sensible setti
 time is that of the faster way: one network after the other on both cores, or two at a time on one core each. Only
 training steps count: no start, no evaluation, and for peers no augmentation. Test accuracy is the
 finishing line here and chooses nothing that is shipped.
+
+`--check` checks a submission by the rules of docs/speedrun.md, whole programs from the data to the answers; an
+interrupted check goes on, and so does one with more seeds.
 """
 
 from __future__ import annotations
@@ -167,14 +171,37 @@ def first(points_found: Sequence[dict[str, Any]], target: float) -> dict[str, An
     return min(reached, key=lambda point: point["seconds"]) if reached else None
 
 
+def check_submission(folder: Path, target: float, seeds: int, data_dir: Path | None) -> None:
+    """Run a submission, print its line of the table and write what was measured."""
+    import submissions
+
+    from committee import load_dataset
+    from committee.data.dataset import open_test
+
+    try:
+        submission = submissions.read(folder)
+        dataset = load_dataset("mnist", data_dir=data_dir)
+        purpose = f"{submission.name} is checked for docs/speedrun.md, target {target}"
+        test = open_test(dataset, FOLDER / "test_record.jsonl", purpose)
+        runs = submissions.check(submission, target, seeds, dataset.train, test, FOLDER / "speedrun.jsonl")
+    except submissions.SubmissionError as error:
+        sys.exit(f"Error: {error}.")
+    write(f"speedrun-{folder.name}-{target:g}", submissions.verdict(submission, target, runs))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="where MNIST's IDX files are, if not in the cache")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--train-only", action="store_true", help="leave the speeds for a time when the machine rests")
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="a submission to check, and nothing else")
+    parser.add_argument("--target", type=float, default=0.994, help="with --check: the accuracy to reach")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if arguments.check:
+        check_submission(arguments.check, arguments.target, arguments.seeds, arguments.data_dir)
+        return
     data, labels = mnist_file(arguments.data_dir, FOLDER)
     ours, peers = train_ours(arguments.data_dir, arguments.seeds), train_peers(arguments.seeds, data)
     if arguments.train_only:

@@ -124,9 +124,7 @@ QUESTIONS = {"isnan", "isfinite", "isin", "equal"}
 PASSING_ON = {"list", "tuple", "sorted", "reversed", "zip", "enumerate", "map", "filter", "iter", "next", "abs"}
 
 AVERAGING_ALLOWED = {
-    ("nn/inference.py", "of_batch"): "the views of one member: an image and its mirror image",
     ("metrics/familiarity.py", "doubt_of"): "no prediction, but how much members doubt theirs",
-    ("export/graph.py", "members"): "the views of one member, in an exported graph",
 }
 
 

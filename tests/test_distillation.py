@@ -18,7 +18,7 @@ from committee.config import recipe_parsing as recipes
 from committee.data.dataset import ImageDataset
 from committee.ensemble.committee import committee_of
 from committee.ensemble.teacher import OutOfFoldTeacher, held_out_of
-from committee.errors import RunError
+from committee.errors import RecipeError, RunError
 from committee.folders.run_folder import RunFolder
 from committee.metrics.results import Results
 from committee.nn.images import as_float
@@ -122,6 +122,8 @@ def test_a_teacher_that_held_nothing_out_is_refused(digits: ImageDataset, tmp_pa
     own = RunFolder.finished(tmp_path / "run")
     with pytest.raises(RunError, match="trained on every image, so that none may judge"):
         plan_of(own, digits)
+    with pytest.raises(RecipeError, match=r"expected to see whole images.* got augmentation.cutmix=0.5; leave it at 0"):
+        plan_of(own, digits, "augmentation.cutmix=0.5")
 
 
 def test_the_command_compares_on_test_images_that_the_teacher_has_opened_and_other_commands_take_the_student(

@@ -65,6 +65,7 @@ def committee_with(
         2**bits - 1,
         rule,
         tta=recipe.committee.tta,
+        tta_confidence=recipe.committee.tta_confidence,
         images=ImagesRecord(familiarity=known),
     )
 
@@ -95,8 +96,8 @@ def test_every_published_and_shipped_network_passes_the_proof(recipe: Recipe, ru
 VARIANTS = {
     "colour-geometric": ((28, 28, 3), 8, [], CombinationRule("geometric", None, 1.3)),
     "64-pixels-vote": ((64, 64, 1), 8, [], CombinationRule("vote", None, 1.0)),
-    "16-bits-mirrored-weighted": (
-        *((20, 12, 3), 16, ["committee.tta=horizontal_flip"]),
+    "16-bits-all-views-weighted": (
+        *((20, 12, 3), 16, ["committee.tta=flip_and_shifts", "committee.tta_confidence=0.55"]),
         CombinationRule("weighted", (0.2, 0.8), 0.7),
     ),
     "thin-transparent-geometric": ((9, 1, 4), 8, [], CombinationRule("geometric", None, 1.3)),

@@ -21,6 +21,7 @@ from committee.nn.architectures import build, set_dropout_generator
 from committee.nn.devices import single_threaded
 from committee.nn.forward import inference_forward, training_forward, training_gradients
 from committee.nn.inference import member_probabilities
+from committee.nn.views import Views
 from committee.training.optim import Adadelta, Nadam
 
 
@@ -383,10 +384,10 @@ def test_an_images_logits_do_not_depend_on_its_company(
     images = np.random.default_rng(0).integers(0, 256, (100, 28, 28, 1), dtype=np.uint8)
     judge = inference_forward(network, "cpu", precision)
     with single_threaded():
-        together = member_probabilities(judge, images, "cpu", "none")
+        together = member_probabilities(judge, images, "cpu", Views())
         alone = [slice(image, image + 1) for image in range(40)]
         for part in [slice(number) for number in (2, 3, 16, 17, 33, 63, 64, 65)] + alone:
-            assert np.array_equal(member_probabilities(judge, images[part], "cpu", "none"), together[part])
+            assert np.array_equal(member_probabilities(judge, images[part], "cpu", Views()), together[part])
 
 
 @pytest.mark.parametrize("name", ["ensemble-cnn", "standard"])

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from committee.config import recipe_parsing as recipes
-from committee.config.recipe import Augmentation, Conv, Optimiser, Recipe, Schedule
+from committee.config.recipe import Augmentation, Conv, Optimiser, Recipe, Schedule, Training
 from committee.config.toml_files import shipped
-from committee.data.augment import augment, random_bends, random_matrices, warp
+from committee.data.augment import augment, mix, random_bends, random_matrices, warp
 from committee.data.dataset import ImageDataset, LabelledImages
 from committee.folders.member_folder import MemberFolder
 from committee.nn.architectures import KeyedDropout, StemConv, build
@@ -26,7 +26,7 @@ from committee.nn.images import as_float, on_device
 from committee.nn.inference import predict_logits
 from committee.nn.summary import layer_table
 from committee.rng import torch_generator
-from committee.training import batches, loop
+from committee.training import batches, loop, losses
 from committee.training.batches import scaling_of
 from committee.training.loop import fit
 from committee.training.optim import OPTIMISERS, Muon, Sgd, lr_at, make_optimiser
@@ -64,6 +64,7 @@ PLATEAU = [
     "optimiser.name=adamw",
     "optimiser.lr=0.5",
     "augmentation.no_aug_epochs=0",
+    "augmentation.cutmix=0.5",
 ]
 
 
@@ -392,8 +393,8 @@ def test_weights_are_factors_of_the_loss_and_balanced_classes_weigh_alike(digits
     twice = torch.cat([logits, logits[:1]]), torch.cat([targets, targets[:1]])
     for loss in ("cross_entropy", "mean_squared_error"):
         training = recipes.load("standard", [f"training.loss={loss}"]).training
-        weighted = loop.loss_of(logits, targets, training, torch.tensor([2.0, 1.0, 1.0, 1.0]) * 4 / 5)
-        assert float(weighted) == pytest.approx(float(loop.loss_of(*twice, training)), rel=1e-5)
+        weighted = losses.loss_of(logits, targets, training, torch.tensor([2.0, 1.0, 1.0, 1.0]) * 4 / 5)
+        assert float(weighted) == pytest.approx(float(losses.loss_of(*twice, training)), rel=1e-5)
 
 
 def test_class_weights_find_more_of_a_rare_class(digits: ImageDataset) -> None:
@@ -436,6 +437,25 @@ def test_schedules_rise_to_the_peak_and_fall_towards_zero() -> None:
     cosine = [lr_at(step, 100, Schedule(name="cosine"), 2.0) for step in range(100)]
     assert (cosine[0], cosine[50]) == pytest.approx((2.0, 1.0))
     assert {lr_at(step, 100, Schedule(), 0.3) for step in range(100)} == {0.3}
+
+
+def test_mixed_images_count_for_the_labels_of_both_by_their_shares_of_the_pixels() -> None:
+    values = torch.arange(1, 33.0)[:, None, None, None].expand(32, 1, 28, 28)  # an image is its own number everywhere
+    mixed = mix(values, 0.5, torch_generator(0))
+    own = mixed.images == values
+    assert torch.equal(mixed.images, torch.where(own, values, values[mixed.others]))
+    assert torch.allclose(mixed.shares, own.float().mean((1, 2, 3)))
+    whole = mixed.shares == 1
+    assert 6 < int(whole.sum()) < 26
+    assert not whole.all()
+    assert torch.equal(mix(values, 0, torch_generator(0)).images, values)
+    logits, targets = torch.randn(32, 10, generator=torch_generator(1)), torch.arange(32) % 10
+    training = Training(label_smoothing=0.1)
+    both = torch.stack([functional.one_hot(each, 10) for each in (targets, targets[mixed.others])], 2).float()
+    soft = (both * torch.stack([mixed.shares, 1 - mixed.shares], 1)[:, None]).sum(2)
+    expected = functional.cross_entropy(logits, soft, label_smoothing=0.1)
+    loss = losses.loss_on(batches.Batch(mixed.images, targets, None, None, mixed), training)(logits)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_biases_and_batch_normalisation_have_no_weight_decay() -> None:

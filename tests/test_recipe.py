@@ -121,6 +121,8 @@ def test_mirroring_takes_the_place_of_a_recipes_own_changes() -> None:
     assert mirrored.augmentation.changes == {"flip_horizontal": True, "shift": 0.05}
     assert mirrored.name == "best-mirror"
     assert mirrored.committee == plain.committee.model_copy(update={"tta": "horizontal_flip"})
+    few, moved = recipes.load("few"), recipes.load("few", mirror=True)
+    assert moved.committee == few.committee.model_copy(update={"tta": "flip_and_shifts"})
 
 
 def test_names_of_version_0_4_are_still_read_with_a_note_and_the_same_digest(tmp_path: Path) -> None:

@@ -250,16 +250,16 @@ def test_going_on_from_a_run_keeps_its_validation_images(run: Path, tmp_path: Pa
 
 
 def test_a_diverging_member_is_named_and_the_exit_code_is_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from committee.training import loop
+    from committee.training import losses
 
-    loss_of = loop.loss_of
+    loss_of = losses.loss_of
     calls = {"count": 0}
 
     def breaks_first_member(*arguments: Any, **named: Any) -> Any:
         calls["count"] += 1
         return loss_of(*arguments, **named) * (float("nan") if calls["count"] == 1 else 1.0)
 
-    monkeypatch.setattr(loop, "loss_of", breaks_first_member)
+    monkeypatch.setattr(losses, "loss_of", breaks_first_member)
     result = call("train", "digits", *SMALL, "--workers", "1", "--out", tmp_path / "half")
     assert result.exit_code == 3, result.output
     assert "Member 00 failed and is left out: the training loss became nan in epoch 1" in result.stdout

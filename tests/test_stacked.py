@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from committee.config import recipe_parsing as recipes
-from committee.config.recipe import Recipe
+from committee.config.recipe import Augmentation, Recipe
 from committee.data.dataset import ImageDataset
 from committee.folders.run_folder import RunFolder
 from committee.nn.devices import single_threaded
@@ -149,6 +149,8 @@ def test_the_stacked_executor_gives_the_same_run_and_falls_back(
     uneven = [*tasks_of(recipe, digits), replace(tasks_of(recipe, digits)[0], train=np.arange(100))]
     assert reason_not_to_stack(uneven) == "they train on different numbers of images"
     assert reason_not_to_stack(tasks_of(recipe, digits)) == ""
+    mixing = recipe.model_copy(update={"augmentation": Augmentation(cutmix=0.5)})
+    assert reason_not_to_stack(tasks_of(mixing, digits)) == "the recipe mixes images (cutmix)"
 
 
 # --- CUDA graphs, on fake streams and graphs --------------------------------------------------------------------------

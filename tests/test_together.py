@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from committee import kernels
 from committee.config import recipe_parsing as recipes
@@ -20,6 +21,8 @@ from committee.kernels import binding
 from committee.kernels.programs import Programs, record
 from committee.nn import devices
 from committee.nn.architectures import build
+from committee.nn.inference import member_probabilities
+from committee.nn.views import FURTHER, View, Views, seen
 
 IMAGES = np.random.default_rng(0).integers(
     0, 256, (FEW_IMAGES + 4, 28, 28, 1), dtype=np.uint8
@@ -31,11 +34,15 @@ def three_members(name: str = "ensemble-cnn", changes: str = "", tta: str = "non
     network = recipes.load(name, changes.split()).network
     members = [build(network, (1, 28, 28), 10, torch.Generator().manual_seed(seed)).eval() for seed in range(3)]
     last = [member.to(memory_format=torch.channels_last) for member in members]  # type: ignore[call-overload]
-    return Committee(tuple(last), tuple("0123456789"), (28, 28, 1), 255, precision="bfloat16", tta=tta)
+    name, _, unsure = tta.partition(" where ")
+    confidence = 0.6 if unsure else 1.0
+    return Committee(
+        tuple(last), tuple("0123456789"), (28, 28, 1), 255, precision="bfloat16", tta=name, tta_confidence=confidence
+    )
 
 
 @pytest.mark.parametrize(("name", "changes"), RECIPES, ids=["ensemble-cnn", "standard", "vgg"])
-@pytest.mark.parametrize("tta", ["none", "horizontal_flip"])
+@pytest.mark.parametrize("tta", ["none", "horizontal_flip", "shifts where unsure"])
 def test_few_images_have_the_bits_of_many(path: str, name: str, changes: str, tta: str) -> None:
     committee = three_members(name, changes, tta)
     many = committee.member_probabilities(IMAGES)
@@ -135,3 +142,28 @@ def test_numbers_of_all_types_reach_a_recorded_call(path: str) -> None:
     Programs([calls]).run(1)
     assert torch.equal(result, expected)
     assert expected.any()
+
+
+def test_a_member_takes_further_views_of_what_it_is_unsure_of_and_the_more_the_less_sure_it_is() -> None:
+    pixels = torch.arange(12).view(1, 3, 4, 1)
+    right, up = seen(pixels, View(False, right=1))[0, :, :, 0], seen(pixels, View(True, down=-1))[0, :, :, 0]
+    assert right.tolist() == [[0, 0, 1, 2], [4, 4, 5, 6], [8, 8, 9, 10]]
+    assert up.tolist() == [[7, 6, 5, 4], [11, 10, 9, 8], [11, 10, 9, 8]]
+    confident = torch.tensor([[0.5, 0.5], [0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
+    assert Views("shifts", 0.8).weight(confident)[:, 0].tolist() == pytest.approx([1, 1, 0.5, 0, 0])
+
+    passed = []
+
+    def brightest_quarter(images: torch.Tensor) -> torch.Tensor:  # "networks" whose logits are sums over the quarters
+        passed.append(len(images))
+        return functional.adaptive_avg_pool2d(images, 2).flatten(1) / 16
+
+    images = np.zeros((3, 4, 4, 1), dtype=np.uint8)
+    images[0, 0, 0], images[1, 1, 1], images[2, :2, :2] = 90, 140, 255  # the first class: .58, .75, 1.00
+    found = member_probabilities(brightest_quarter, images, "cpu", Views("shifts", 0.8))
+    assert passed == [3, 2, 2, 2, 2]
+    looks = [seen(torch.from_numpy(images), view) for view in (View(False), *FURTHER["shifts"])]
+    each = torch.stack([brightest_quarter(look.permute(0, 3, 1, 2).float()).softmax(1) for look in looks])
+    weight = ((0.8 - each[0].amax(1)) / 0.2).clamp(0, 1)[:, None]
+    assert weight[:, 0].tolist() == pytest.approx([1, 0.26, 0], abs=0.01)
+    assert np.allclose(found, each[0] * (1 - weight) + each.mean(0) * weight, atol=1e-6)

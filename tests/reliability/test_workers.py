@@ -31,7 +31,7 @@ from committee.data.dataset import ImageDataset
 from committee.folders.run_folder import RunFolder
 from committee.rng import numpy_generator
 from committee.runs import evaluation
-from committee.training import fork_server, jobs, loop
+from committee.training import fork_server, jobs, losses
 from committee.training.executors import processes
 from committee.training.fork_server import ForkedProcess, ForkServer
 from committee.training.jobs import Died, EpochDone, Event, Failed, Finished, Job, Remark
@@ -496,7 +496,7 @@ def test_a_full_disk_under_a_member_ends_all_of_them_and_the_same_command_goes_o
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes the loss of member 1 undefined from an epoch on; after the last one, a weight."""
-    fit, loss_of, steps = jobs.fit, loop.loss_of, {"left": -1}
+    fit, loss_of, steps = jobs.fit, losses.loss_of, {"left": -1}
 
     def poison(epoch: int) -> None:
         def poisoned_fit(pixels: Any, labels: Any, task: Any, **rest: Any) -> Iterator[Any]:
@@ -511,7 +511,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             return loss_of(logits, *rest, **named) * (float("nan") if steps["left"] == 0 else 1.0)
 
         monkeypatch.setattr(jobs, "fit", poisoned_fit)
-        monkeypatch.setattr(loop, "loss_of", poisoned_loss)
+        monkeypatch.setattr(losses, "loss_of", poisoned_loss)
 
     return poison
 

@@ -254,6 +254,13 @@ class Augmentation(Record):
     flip_horizontal: bool = False
     flip_vertical: bool = False
     cutout: int = Field(default=0, ge=0, description="side of an erased square, pixels")
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability that a rectangle comes from another image of the batch, which then has a share of the "
+        "label as large as the rectangle",
+    )
     fill: Literal["zero", "edge", "reflect"] = Field(default="zero", description="what comes in from outside")
     no_aug_epochs: int = Field(default=0, ge=0, description="the last epochs, this many, see the images unchanged")
 
@@ -291,14 +298,22 @@ class Holdout(Record):
 class CommitteeSection(Record):
     """How many members, how their probabilities become one, and whether a temperature is fitted out-of-fold.
 
-    tta, test-time augmentation: none, or horizontal_flip, with which a member's prediction is the mean over the image
-    and its mirror image.
+    tta, test-time augmentation: with horizontal_flip a member's prediction is the mean over the image and its mirror
+    image; with shifts over the image and four copies moved by a pixel; with flip_and_shifts over these five and their
+    mirror images.
     """
 
     members: int = Field(default=5, gt=0, le=10_000)
     combination: Literal["mean", "geometric", "weighted", "vote"] = "mean"
     calibration: Literal["none", "temperature"] = "temperature"
-    tta: Literal["none", "horizontal_flip"] = "none"
+    tta: Literal["none", "horizontal_flip", "shifts", "flip_and_shifts"] = "none"
+    tta_confidence: float = Field(
+        default=1.0,
+        gt=0.5,
+        le=1,
+        description="the other views count only where a member gives its most probable class less than this, and "
+        "all alike from 2 tta_confidence - 1 down, so that few images take longer; 1 = for all images",
+    )
 
 
 class PseudoLabels(Record):

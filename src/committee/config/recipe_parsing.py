@@ -38,7 +38,8 @@ def mirrored(content: Mapping[str, JsonValue]) -> Table:
     """A recipe's tables for objects that may be mirrored left to right: clothes, faces, parts; not characters.
 
     Its augmentation, which is made for characters, gives way to horizontal flips (docs/log.md says what each was worth
-    on Fashion-MNIST), and every prediction is the mean over the image and its mirror image.
+    on Fashion-MNIST), and every prediction is the mean over the image and its mirror image, both also moved where the
+    recipe moves views.
     """
     name, committee = content.get("name", "recipe"), content.get("committee", {})
     assert isinstance(committee, dict)
@@ -47,7 +48,10 @@ def mirrored(content: Mapping[str, JsonValue]) -> Table:
         "name": f"{name}-mirror",
         "summary": f"{name} with horizontal flips in place of its own augmentation",
         "augmentation": {"flip_horizontal": True},
-        "committee": {**committee, "tta": "horizontal_flip"},
+        "committee": {
+            **committee,
+            "tta": "flip_and_shifts" if "shifts" in str(committee.get("tta")) else "horizontal_flip",
+        },
     }
 
 

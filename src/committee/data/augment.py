@@ -1,4 +1,5 @@
-"""Random changes to training images, a batch at a time: rotation, zoom, shear, shift, bending, flips, an erased square.
+"""Random changes to training images, a batch at a time: rotation, zoom, shear, shift, bending, flips, an erased square,
+a part of another image.
 
 All draws come from the generator that the caller passes, so an epoch's images depend on its key alone.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -154,6 +155,50 @@ def erase(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
+class Mixed(NamedTuple):
+    """A batch whose images may have a part of another one in them.
+
+    Attributes:
+        images: (image, channel, height, width).
+        others: (image,), where in the batch each image's part is from.
+        shares: (image,) float32, what is left of an image's own pixels, from 0 to 1.
+    """
+
+    images: Tensor
+    others: Tensor
+    shares: Tensor
+
+
+def mix(images: Tensor, probability: float, generator: torch.Generator) -> Mixed:
+    """Images with a rectangle of another one of the batch each, at its own place.
+
+    This is CutMix: Yun et al. 2019, "CutMix: regularization strategy to train strong classifiers with localizable
+    features", arXiv 1905.04899. The rectangle has the image's proportions, its area is a uniform share of the image's
+    (Beta(1, 1)), its centre lies anywhere, and what is outside the image is cut off. Here each image has its own, not
+    the batch one for all. The other image is the one before it in the batch, whose order is random.
+
+    Args:
+        images: (image, channel, height, width).
+        probability: of each image to get a part; the others keep a share of 1.
+        generator: on the images' device.
+    """
+    count, (height, width) = len(images), images.shape[2:]
+    side = _uniform(count, 0, 1, images, generator).sqrt() / 2
+    side = side * (_uniform(count, 0, 1, images, generator) < probability)
+
+    def inside(pixels: int) -> Tensor:
+        """Which pixels along a side belong to the rectangle: (image, pixel)."""
+        centre, half, place = _uniform(count, 0, pixels, images, generator), side * pixels, torch.arange(pixels)
+        place = place.to(images.device)[None]
+        return (place >= (centre - half).round()[:, None]) & (place < (centre + half).round()[:, None])
+
+    rows, columns = inside(height), inside(width)
+    part = rows[:, :, None] & columns[:, None, :]
+    others = torch.arange(count, device=images.device).roll(1)
+    shares = 1 - part.float().mean((1, 2))
+    return Mixed(torch.where(part[:, None], images[others], images), others, shares)
+
+
 def _uniform(count: int, low: float, high: float, like: Tensor, generator: torch.Generator) -> Tensor:
     drawn = torch.rand(count, generator=generator, device=like.device, dtype=torch.float32)
     return drawn * (high - low) + low
@@ -188,13 +233,26 @@ def augmented_pictures(
     rows = [(dataset.class_names[labels[first]], first, settings) for first in firsts]
     rows += [(f"{name.replace('_', ' ')} alone", firsts[-1], each) for name, each in alone.items()] * (len(alone) > 1)
     return [
-        (name, _draws(dataset.train.pixels[first], each, torch_generator(seed, "augmented", number), draws))
+        (
+            name,
+            _draws(
+                dataset.train.pixels[first],
+                dataset.train.pixels[[other for other in firsts if other != first] or [first]],
+                each,
+                torch_generator(seed, "augmented", number),
+                draws,
+            ),
+        )
         for number, (name, first, each) in enumerate(rows)
     ]
 
 
-def _draws(image: Pixels, settings: Augmentation, generator: torch.Generator, draws: int) -> Pixels:
-    """An image (height, width, channel) and changed copies of it."""
-    batch = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).repeat(draws, 1, 1, 1)
-    changed = augment(batch, settings, generator).permute(0, 2, 3, 1).round().numpy().astype(image.dtype)
-    return cast(Pixels, np.concatenate([image[None], changed]))
+def _draws(image: Pixels, others: Pixels, settings: Augmentation, generator: torch.Generator, draws: int) -> Pixels:
+    """An image (height, width, channel) and changed copies of it, with parts of the others in turn where they mix."""
+    pairs = [part for draw in range(draws) for part in (others[draw % len(others)], image)]
+    batch = torch.from_numpy(np.stack(pairs if settings.cutmix else [image] * draws).astype(np.float32))
+    changed = augment(batch.permute(0, 3, 1, 2), settings, generator)
+    if settings.cutmix:
+        changed = mix(changed, settings.cutmix, generator).images[1::2]
+    pixels = changed.permute(0, 2, 3, 1).round().numpy().astype(image.dtype)
+    return cast(Pixels, np.concatenate([image[None], pixels]))

@@ -29,6 +29,7 @@ from committee.nn.devices import single_threaded
 from committee.nn.forward import Forward, inference_of, steps_of
 from committee.nn.inference import member_probabilities
 from committee.nn.together import forward_together
+from committee.nn.views import Views
 
 FEW_IMAGES = 16  # fewer go through all members together, one by one: Python's threads wait for each other then
 
@@ -45,7 +46,7 @@ class Committee(Classifier):
         rule: how their probabilities become one.
         value_range: the numbers that were black and white in the training's files, for `committee.read_images`; None
             where they held pixels.
-        tta: test-time augmentation, "none" or "horizontal_flip"; see `committee.config.recipe.CommitteeSection`.
+        tta, tta_confidence: test-time augmentation; see `committee.config.recipe.CommitteeSection`.
         images: what the training images look like.
     """
 
@@ -57,6 +58,7 @@ class Committee(Classifier):
     device: str = "cpu"
     precision: str = "float32"
     tta: str = "none"
+    tta_confidence: float = 1.0
     value_range: ValueRange | None = None
     images: ImagesRecord = field(default_factory=ImagesRecord)
 
@@ -94,7 +96,7 @@ class Committee(Classifier):
 
         def predicted(forward: Forward) -> NDArray[np.float32]:
             torch.set_flush_denormal(True)  # a setting of each thread; as in training
-            return member_probabilities(forward, pixels, self.device, self.tta)
+            return member_probabilities(forward, pixels, self.device, self.views)
 
         with single_threaded():
             few = self.device == "cpu" and len(pixels) < FEW_IMAGES
@@ -112,6 +114,11 @@ class Committee(Classifier):
                     "not, so that its weights are damaged; restore them or train again"
                 )
         return np.stack(members)
+
+    @property
+    def views(self) -> Views:
+        """The views of an image that each member sees."""
+        return Views(self.tta, self.tta_confidence)
 
     @cached_property
     def forwards(self) -> tuple[Forward, ...]:
@@ -217,5 +224,6 @@ def form_committee(
         device,
         precision,
         recipe.committee.tta,
+        recipe.committee.tta_confidence,
         images=images or ImagesRecord(),
     )

@@ -99,7 +99,8 @@ class ExportRecord(Record):
     Attributes:
         format: of this record, 1.
         name: of the run.
-        members, combination, weights, temperature, tta: how members became one; all of it is inside the graph.
+        members, combination, weights, temperature, tta, tta_confidence: how members became one; all of it is inside the
+            graph.
         images: what the training images look like.
         recipe_digest, train_digest, test_digest, weights_digest: what it was made of.
         test, out_of_fold: the committee's accuracy with its 95 % interval; None where it is not known.
@@ -121,6 +122,7 @@ class ExportRecord(Record):
     weights: tuple[float, ...] | None = None
     temperature: float
     tta: str
+    tta_confidence: float = 1.0
     images: ImagesRecord
     data: str
     recipe: str

@@ -23,6 +23,7 @@ from committee.ensemble.committee import Committee
 from committee.errors import require
 from committee.metrics.conformal import NotSure
 from committee.metrics.familiarity import FIXED, TAIL, Distribution, Familiarity, fixed
+from committee.nn.views import seen
 
 OPSET = 20
 INPUT = "images"
@@ -43,7 +44,7 @@ class ExportedCommittee(nn.Module):
         self.outputs = [*OUTPUTS, *(["in_set"] if self.sets else []), *(["abstain"] if self.abstention else [])]
         self.networks = nn.ModuleList(exportable(network) for network in committee.networks)
         self.pixel_range, self.image_shape = committee.pixel_range, committee.image_shape
-        self.mirrored = committee.tta == "horizontal_flip"
+        self.views = committee.views
         self.combine = Combination(committee)
         known = committee.images.familiarity
         self.familiar = Familiar(known, committee.pixel_range) if known else None
@@ -65,10 +66,13 @@ class ExportedCommittee(nn.Module):
 
     def members(self, pixels: Tensor) -> Tensor:
         """(image, height, width, channel) float32 -> (member, image, class)."""
-        planes = pixels.permute(0, 3, 1, 2)
-        views = (planes, planes.flip(3)) if self.mirrored else (planes,)
-        found = [torch.stack([network(view).softmax(-1) for network in self.networks]) for view in views]
-        return torch.stack(found).mean(0) if self.mirrored else found[0]
+        views = (pixels, *(seen(pixels, view) for view in self.views.further))
+        found = [
+            torch.stack([network(view.permute(0, 3, 1, 2)).softmax(-1) for network in self.networks]) for view in views
+        ]
+        if not self.views.further:
+            return found[0]
+        return self.views.blend(found[0], found[1:])
 
 
 class GlobalMax(nn.Module):

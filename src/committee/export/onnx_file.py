@@ -135,6 +135,7 @@ def record_of(folder: RunFolder, committee: Committee) -> ExportRecord:
         weights=committee.rule.weights,
         temperature=committee.rule.temperature,
         tta=committee.tta,
+        tta_confidence=committee.tta_confidence,
         images=committee.images,
         data=data.name,
         recipe=folder.recipe.name,

@@ -10,9 +10,10 @@ from torch import Tensor
 from committee.data.dataset import Pixels
 from committee.nn.forward import Forward, inference_batch_size
 from committee.nn.images import as_float, concatenated, on_device
+from committee.nn.views import Views, seen
 
 
-def member_probabilities(forward: Forward, pixels: Pixels, device: str, tta: str) -> NDArray[np.float32]:
+def member_probabilities(forward: Forward, pixels: Pixels, device: str, views: Views) -> NDArray[np.float32]:
     """One member's predicted probabilities.
 
     Args:
@@ -20,16 +21,24 @@ def member_probabilities(forward: Forward, pixels: Pixels, device: str, tta: str
             `committee.nn.together.forward_together`.
         pixels: (image, height, width, channel), not empty; may be memory-mapped, since it is read a batch at a time.
         device: where the network is.
-        tta: test-time augmentation: "none", or "horizontal_flip" for the mean over an image and its mirror image.
+        views: test-time augmentation: which further views count, and where.
 
     Returns:
         (image, class) float32, or (image, member, class); each row sums to 1.
     """
 
     def of_batch(batch: Pixels) -> Tensor:
-        views = [batch, batch[:, :, ::-1]] if tta == "horizontal_flip" else [batch]
-        logits = [forward(as_float(on_device(view.copy(), device))).cpu() for view in views]
-        return torch.stack([each.softmax(-1) for each in logits]).mean(0)
+        images = on_device(batch.copy(), device)
+        own = forward(as_float(images)).cpu().softmax(-1)
+        if not views.further:
+            return own
+        unsure = views.weight(own).flatten(1).amax(1) > 0
+        if not unsure.any():
+            return own
+        of_unsure = images[unsure.to(images.device)]
+        others = [forward(as_float(seen(of_unsure, view))).cpu().softmax(-1) for view in views.further]
+        own[unsure] = views.blend(own[unsure], others)
+        return own
 
     size = inference_batch_size(device)
     batches = (pixels[start : start + size] for start in range(0, len(pixels), size))

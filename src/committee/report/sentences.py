@@ -32,10 +32,8 @@ def protocol(results: Results, recipe: Recipe) -> list[str]:
             "The committee is a deep ensemble (Lakshminarayanan et al. 2017): its members are trained independently, "
             f"and for a prediction {COMBINATIONS[recipe.committee.combination]}."
         )
-    if recipe.committee.tta == "horizontal_flip":
-        sentences.append(
-            "Test-time augmentation: a member's prediction is the mean of those for an image and for its mirror image."
-        )
+    if recipe.committee.tta != "none":
+        sentences.append(views(recipe.committee.tta, recipe.committee.tta_confidence))
     if results.calibration:
         images = number(results.calibration.by_size[0].images)
         sentences.append(f"The temperature was fitted to out-of-fold predictions for {images} training images.")
@@ -44,6 +42,19 @@ def protocol(results: Results, recipe: Recipe) -> list[str]:
         "be drawn; the variation between trainings with different seeds is not included."
     )
     return [sentence for sentence in sentences if sentence]
+
+
+VIEWS = {
+    "horizontal_flip": "for its mirror image",
+    "shifts": "for four copies of it moved by a pixel",
+    "flip_and_shifts": "for its mirror image and for copies of both moved by a pixel to each side",
+}
+
+
+def views(tta: str, confidence: float) -> str:
+    """What test-time augmentation a member's prediction rests on."""
+    where = "" if confidence == 1 else f", where the member is less sure of the image alone than {percent(confidence)}"
+    return f"Test-time augmentation: a member's prediction is the mean of those for an image and {VIEWS[tta]}{where}."
 
 
 def openings(found: Sequence[TestOpening]) -> str:

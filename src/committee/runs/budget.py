@@ -20,6 +20,7 @@ from committee.config.recipe import Recipe, Schedule
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError, TrainingError, counted
 from committee.folders.run_folder import RunFolder
+from committee.nn.views import Views
 from committee.rng import numpy_generator
 from committee.training.executors import executor_for
 from committee.training.pipeline import train_members
@@ -154,7 +155,7 @@ def needed_seconds(recipe: Recipe, dataset: ImageDataset, speed: Speed, members:
     """How long a run takes from its start to its report."""
     images, tested = len(dataset.train), len(dataset.test)
     validation = {"folds": 1 / recipe.holdout.folds, "none": 0.0}.get(recipe.holdout.kind, recipe.holdout.fraction)
-    views = 2 if recipe.committee.tta == "horizontal_flip" else 1
+    views = Views(recipe.committee.tta, recipe.committee.tta_confidence).cost
     epoch = images * (1 - validation) + PREDICTING * images * validation
     predicting = PREDICTING * (images + tested) * views
     waves = math.ceil(members / speed.at_once)

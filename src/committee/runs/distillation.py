@@ -45,7 +45,8 @@ Who = Literal["committee", "best member", "student"]
 
 
 def student_changes(teacher: Recipe) -> tuple[str, ...]:
-    """What a student's recipe has otherwise than its teacher's: one member, all images, the weights of the last epoch.
+    """What a student's recipe has otherwise than its teacher's: one member, all images, each of them whole, the
+    weights of the last epoch.
 
     The student holds nothing out: the members that judge its training images have trained on whatever it held out, so
     that a choice by those images would not be free of them.
@@ -53,6 +54,7 @@ def student_changes(teacher: Recipe) -> tuple[str, ...]:
     changes = (
         *("committee.members=1", "committee.calibration=none", "committee.combination=mean", "holdout.kind=none"),
         *("training.checkpoint=last", "training.patience=0", "training.loss=cross_entropy"),
+        "augmentation.cutmix=0",
         f"training.epochs={EPOCHS * teacher.training.epochs}",
     )
     return (*changes, "schedule.name=cosine") if teacher.schedule.name == "plateau" else changes
@@ -79,7 +81,8 @@ def plan_distillation(
 
     Raises:
         RunError: the teacher was trained on other images, or none of its members held any of them out.
-        RecipeError: the student has several members or another loss than cross-entropy, or does not fit the images.
+        RecipeError: the student has several members, another loss than cross-entropy or mixed images, or does not fit
+            the images.
     """
     identity = teacher.identity
     train_digest, _ = dataset.part_digests()
@@ -91,6 +94,11 @@ def plan_distillation(
         raise RecipeError(
             "a student is expected to be one member trained with cross_entropy, got committee.members="
             f"{recipe.committee.members} and training.loss={recipe.training.loss}; leave both as they are"
+        )
+    if recipe.augmentation.cutmix:
+        raise RecipeError(
+            "a student is expected to see whole images, since who may judge one depends on where it is from, got "
+            f"augmentation.cutmix={recipe.augmentation.cutmix:g}; leave it at 0"
         )
     members = teacher.committee.members
     held_out = held_out_of([teacher.member(member).validation for member in members], len(dataset.train))
@@ -262,6 +270,6 @@ def measured_speeds(committees: Sequence[Committee], pixels: Pixels) -> list[Spe
             for committee, found in zip(committees, rates, strict=True):
                 began = time.perf_counter()
                 for forward in committee.forwards:
-                    member_probabilities(forward, pixels, committee.device, committee.tta)
+                    member_probabilities(forward, pixels, committee.device, committee.views)
                 found.append(len(pixels) / (time.perf_counter() - began))
     return [Speed(float(np.median(each[1:])) * 1000, max(rate)) for each, rate in zip(latencies, rates, strict=True)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from committee.data.augment import augment
+from committee.data.augment import Mixed, augment, mix
 from committee.data.dataset import Labels, Pixels
 from committee.nn.architectures import Scaling, set_dropout_generator
 from committee.nn.images import as_float, on_device
@@ -104,12 +104,14 @@ class Batch(NamedTuple):
         targets: (image,), their classes.
         weights: (image,) float32, what each counts in the loss; None where all count alike.
         lesson: what a teacher says about these images; None without one.
+        mixed: the same images, and what they have of others; None where they are not mixed.
     """
 
     images: Tensor
     targets: Tensor
     weights: Tensor | None
     lesson: Lesson | None = None
+    mixed: Mixed | None = None
 
 
 class Generators(NamedTuple):
@@ -174,7 +176,10 @@ def epoch_batches(
             weights = None if weights is None else torch.cat([weights, torch.ones_like(pseudo_labels).to(weights)])
         batch = as_float(pixels)
         seen = augment(batch, settings, augmentation) if augmented else batch
-        yield Batch(seen, labels, weights, task.teaching.lesson(seen, chosen) if task.teaching else None)
+        mixed = mix(seen, settings.cutmix, augmentation) if augmented and settings.cutmix else None
+        seen = mixed.images if mixed else seen
+        lesson = task.teaching.lesson(seen, chosen) if task.teaching else None
+        yield Batch(seen, labels, weights, lesson, mixed)
 
 
 def pseudo_batches(task: Task, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -28,6 +28,7 @@ from committee.metrics.scores import accuracy, log_loss
 from committee.nn.devices import single_threaded
 from committee.nn.forward import inference_forward
 from committee.nn.inference import member_probabilities
+from committee.nn.views import Views
 from committee.training.batches import image_weights
 from committee.training.loop import fit
 from committee.training.setting import CHECKPOINT_SECONDS
@@ -272,7 +273,9 @@ def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImag
     member failed.
     """
     forward = inference_forward(network.network, job.device, job.precision)
-    probabilities = member_probabilities(forward, images.pixels, job.device, job.recipe.committee.tta)
+    section = job.recipe.committee
+    views = Views(section.tta, section.tta_confidence)
+    probabilities = member_probabilities(forward, images.pixels, job.device, views)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.network.state_dict().items()}
     if not (np.isfinite(probabilities).all() and all(bool(tensor.isfinite().all()) for tensor in weights.values())):
         return failed(job, NonFiniteLossError("the weights are not finite after the last step"))

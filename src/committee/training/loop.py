@@ -13,14 +13,12 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from committee.config.recipe import Recipe, Training
 from committee.data.dataset import Labels, Pixels
@@ -32,6 +30,7 @@ from committee.nn.images import as_float, on_device
 from committee.nn.inference import predict_logits
 from committee.rng import torch_generator
 from committee.training.batches import epoch_batches, epoch_start, generators_at, scaling_of, whitening_filters
+from committee.training.losses import loss_of, loss_on
 from committee.training.meter import EpochMeter, EpochTotals
 from committee.training.optim import lr_at, make_optimiser, set_lr
 from committee.training.state import (
@@ -193,17 +192,14 @@ def train_epoch(
     generators = generators_at(start, member.network, task.device)
     member.network.train()
     batches = epoch_batches(member.images, member.targets, task, epoch, generators.augmentation, start.step)
-    for step, (images, targets, weights, lesson) in enumerate(batches, start.step):
+    for step, batch in enumerate(batches, start.step):
         lr = lr_at(steps_before + step, all_steps, recipe.schedule, peak)
         set_lr(optimiser, lr)
-        batch_loss = lesson.loss if lesson else loss_of
-        loss, logits = member.gradients(
-            images, partial(batch_loss, targets=targets, training=recipe.training, weights=weights)
-        )
+        loss, logits = member.gradients(batch.images, loss_on(batch, recipe.training))
         optimiser.step()
         if member.average:
             member.average.update(member.network, steps_before + step)
-        meter.add(loss, logits, targets, lr)
+        meter.add(loss, logits, batch.targets, lr)
         if (now := time.perf_counter()) - last_report > PROGRESS_SECONDS:
             last_report = now
             yield StepProgress(task.member, epoch, step + 1, steps, meter.mean_loss)
@@ -221,29 +217,6 @@ def in_epoch(state: TrainingState, member: Member, under_way: EpochUnderWay) -> 
         average=member.average.network.state_dict() if member.average else {},
         under_way=under_way,
     )
-
-
-def loss_of(logits: Tensor, targets: Tensor, training: Training, weights: Tensor | None = None) -> Tensor:
-    """The mean loss of a batch.
-
-    cross_entropy: in nats, with label smoothing after Szegedy et al. 2016, "Rethinking the Inception architecture for
-    computer vision", arXiv 1512.00567. mean_squared_error: of the probabilities from 0 and 1, the mean over images and
-    classes, as in Keras; label smoothing changes the 0 and 1 likewise.
-
-    Args:
-        logits: (image, class) float32.
-        targets: (image,).
-        training: the recipe's section.
-        weights: (image,), factors of the images' losses; None for 1 each.
-    """
-    reduction = "mean" if weights is None else "none"
-    if training.loss == "cross_entropy":
-        loss = functional.cross_entropy(logits, targets, reduction=reduction, label_smoothing=training.label_smoothing)
-        return loss if weights is None else (loss * weights).mean()
-    goal = functional.one_hot(targets, logits.shape[1]).to(logits.dtype)
-    goal = goal * (1 - training.label_smoothing) + training.label_smoothing / logits.shape[1]
-    loss = functional.mse_loss(logits.softmax(1), goal, reduction=reduction)
-    return loss if weights is None else (loss * weights[:, None]).mean()
 
 
 # --- evaluation after an epoch ----------------------------------------------------------------------------------------

@@ -28,11 +28,11 @@ from committee.training.loop import (
     PROGRESS_SECONDS,
     after_epoch,
     evaluate_epoch,
-    loss_of,
     new_network,
     stops_early,
     trained,
 )
+from committee.training.losses import loss_of
 from committee.training.meter import EpochTotals
 from committee.training.optim import CAPTURABLE, lr_at, optimiser_over, set_lr
 from committee.training.state import NonFiniteLossError, StepProgress, Task, TrainedNetwork, TrainingState
@@ -55,6 +55,7 @@ def reason_not_to_stack(tasks: Sequence[Task]) -> str:
         "a teacher judges their images": any(task.teaching for task in tasks),
         "they train on pseudo-labelled images": any(task.pseudo for task in tasks),
         "the recipe averages the weights": bool(recipe.training.ema),
+        "the recipe mixes images (cutmix)": recipe.augmentation.cutmix > 0,
         "they continue after different numbers of epochs": any(task.first_epoch != first.first_epoch for task in tasks),
     }
     return next((reason for reason, applies in reasons.items() if applies), "")
