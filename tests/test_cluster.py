@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,11 @@ from committee.training.jobs import Died, EpochDone, Event, Finished, Job, Remar
 from committee.training.remote import ABSENT, Saved
 from committee.version import version
 
+pytestmark = pytest.mark.timeout(400)
 MEMBERS, EPOCHS = 4, 6
 CHANGES = [f"committee.members={MEMBERS}", f"training.epochs={EPOCHS}", f"holdout.folds={MEMBERS}"]
 RECIPE = committee.load_recipe("standard", [*CHANGES, "network.widths=[16,16,16]"])
-TOKEN = "a-token-that-only-these-tests-know-0123456789"
+TOKEN = f"a-token-that-only-the-tests-of-process-{os.getpid()}-know"
 SETTINGS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_ADDRESS": "", **clusters.QUIET}
 STORE = 80 * 2**20  # bytes, the least that Ray takes
 PROMPT = {  # so that the loss of a node is noticed within a second
@@ -115,20 +118,27 @@ def _no_page(monkeypatch: pytest.MonkeyPatch) -> None:
 SETTING = committee.Setting(cluster=Cluster(), checkpoint_seconds=0)
 
 
-def received(nodes: list[dict[str, Any]]) -> list[int]:
-    """Bytes of objects that each node's store has been given so far."""
+def received_by_nodes() -> dict[str, int]:
+    """Bytes of objects that the store of each living node has been given so far."""
+    import ray
     from ray._private.internal_api import node_stats
 
-    stats = [node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats for node in nodes]
-    return [each.cumulative_created_bytes for each in stats]
+    return {
+        node["NodeID"]: node_stats(
+            node["NodeManagerAddress"], node["NodeManagerPort"]
+        ).store_stats.cumulative_created_bytes
+        for node in ray.nodes()
+        if node["Alive"]
+    }
 
 
 def processes_of(member: int) -> list[int]:
-    """The numbers of the processes that train a member, on whatever node: Ray gives them the name of their task."""
-    found = []
+    """The numbers of this cluster's processes that train a member: Ray gives them the name of their task."""
+    found, name = [], f"ray::committee member {member:02d}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (folder / "cmdline").read_bytes().startswith(f"ray::committee member {member:02d}".encode()):
+            is_named = (folder / "cmdline").read_bytes().startswith(name)
+            if is_named and TOKEN.encode() in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
     return found
 
@@ -189,7 +199,7 @@ def test_a_committee_that_loses_a_worker_and_a_node_has_the_bytes_of_processes(
 
 
 def test_commands_train_on_the_cluster_and_print_what_they_print_on_one_machine(
-    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machines: Machines, digits: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = list[list[str]]()
     clear = CheckpointStore.clear
@@ -207,34 +217,44 @@ def test_commands_train_on_the_cluster_and_print_what_they_print_on_one_machine(
     assert grid.exit_code == 0, grid.output
     assert [len(names) for names in kept] == [2, 2]  # the newest two of each member, in the store
     assert not [path for path in store.rglob("*") if path.is_file()]  # and no more once it is trained
-    run = ["--members", "2", "--set", "holdout.folds=2", *small, *cluster[:2], "--json", "--out", str(tmp_path / "run")]
-    trained = CliRunner().invoke(main, ["train", "digits", *run])
+    before, larger = received_by_nodes(), digits.train.pixels.repeat(6, axis=1).repeat(6, axis=2)  # 3 MB
+    np.savez(tmp_path / "larger.npz", images=larger, labels=digits.train.labels)
+    few = ["--members", "3", "--set", "holdout.folds=3", *small, "--epochs", "1"]
+    run = [*few, *cluster[:2], "--json", "--out", str(tmp_path / "run")]
+    trained = CliRunner().invoke(main, ["train", str(tmp_path / "larger.npz"), *run])
     assert trained.exit_code == 0, trained.output
     assert json.loads(trained.stdout)
     assert re.search(r"at a time on \d nodes? of a Ray cluster", trained.stderr)
+    training_part = larger.nbytes * 0.8
+    for node, received in received_by_nodes().items():  # the images came once, whatever number of members trains there
+        assert received - before[node] < 1.9 * training_part
 
 
 # --- without a cluster ------------------------------------------------------------------------------------------------
 
-NAMES = [f"checkpoint-{epoch:05d}-000000-{'0' * 16}.safetensors" for epoch in range(6)]
+
+def checkpoint(epoch: int, content: bytes) -> tuple[str, bytes]:
+    """One with a name as `MemberFolder` gives it."""
+    return f"checkpoint-{epoch:05d}-000000-{sha256(content).hexdigest()[:16]}.safetensors", content
 
 
 def test_a_start_that_was_given_up_for_lost_changes_nothing(tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     lost, second = (CheckpointStore(str(tmp_path), "run", "-00", start) for start in ("a", "b"))
-    lost.write(NAMES[0], b"0")
-    lost.write(NAMES[1], b"1")
-    assert second.newest() == [(NAMES[1], b"1"), (NAMES[0], b"0")]
-    second.write(NAMES[2], b"2")
-    second.write(NAMES[3], b"3")
-    for late in (0, 1, 2):
-        lost.write(NAMES[late], b"late")  # its own older ones go, those of the second start stay
-    assert second.newest()[0] == (NAMES[3], b"3")
+    one, two, three, four = (checkpoint(epoch, bytes([epoch])) for epoch in range(4))
+    lost.write(*one)
+    lost.write(*two)
+    assert second.newest() == [two, one]
+    second.write(*three)
+    second.write(*four)
+    for epoch in (5, 6, 7):  # the lost one gets further, and dies while it writes
+        lost.write(checkpoint(epoch, b"whole")[0], b"cut off")
+    assert second.newest() == [four, three]
     other = CheckpointStore(str(tmp_path), "run", "-01", "c")
-    other.write(NAMES[5], b"5")
+    other.write(*one)
     second.clear()
     assert second.newest() == []
-    assert other.newest() == [(NAMES[5], b"5")]
+    assert other.newest() == [one]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +283,7 @@ def test_a_member_that_is_lost_again_and_again_is_given_up_unless_it_gets_furthe
         for _ in range(MOST_STARTS - 1):
             (remark,) = tasks.lost(start, "its node a was lost")
             assert isinstance(remark, Remark)
-        assert list(tasks.taken(Saved(1, NAMES[0], None), start)) == []
+        assert list(tasks.taken(Saved(1, "checkpoint", None), start)) == []
     found = [*(each for _ in range(MOST_STARTS) for each in tasks.lost(start, "its node a was lost"))]
     assert [type(each) for each in found] == [Remark, Remark, Died]
     assert found[-1] == Died(1, "its node a was lost, the third time without a newer checkpoint")
@@ -306,3 +326,41 @@ def test_a_member_whose_process_dies_again_and_again_is_left_out_and_trained_by_
     assert results.test is None  # sealed until the committee is whole
     committee.train(digits, RECIPE, tmp_path / "run", SETTING)
     assert arrays(tmp_path / "run") == by_processes
+
+
+@pytest.mark.soak
+def test_fifty_nodes_are_killed_and_no_byte_is_another(
+    machines: Machines, digits: ImageDataset, tmp_path: Path
+) -> None:
+    recipe = committee.load_recipe("standard", [*CHANGES, "network.widths=[16,16,16]", "training.epochs=40"])
+    committee.train(digits, recipe, tmp_path / "processes", committee.Setting(workers=2))
+    expected, kills, runs, lost, resumed = arrays(tmp_path / "processes"), 0, 0, 0, 0
+    while len(machines.nodes) < 2:
+        machines.join()
+    while kills < 50:
+        further = set[int]()  # members that got further since the last kill
+
+        def watch(event: Event, further: set[int] = further) -> None:
+            nonlocal kills, lost, resumed
+            if isinstance(event, Remark):
+                lost += "was lost" in event.text
+                resumed += bool(event.epochs)
+            if isinstance(event, EpochDone):
+                further.add(event.member)
+            if isinstance(event, Finished):
+                further.discard(event.member)
+            if len(further) == 2 and kills < 50:
+                kills += 1
+                further.clear()
+                machines.kill()
+                machines.join()
+
+        run = tmp_path / str(runs)
+        results = committee.train(digits, recipe, run, SETTING, on_event=watch)
+        assert [row.status for row in results.members] == ["finished"] * MEMBERS
+        assert arrays(run) == expected
+        shutil.rmtree(run)
+        runs += 1
+    print(f"{kills} nodes killed in {runs} runs; {lost} members lost their node, {resumed} went on from a checkpoint")
+    assert lost >= 40
+    assert resumed >= 40

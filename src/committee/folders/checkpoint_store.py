@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from committee.errors import StorageError, require
-from committee.folders.member_folder import NEWEST, order_of_checkpoints
+from committee.folders.member_folder import NEWEST, is_whole, order_of_checkpoints
 from committee.names import file_name
 
 
@@ -34,7 +35,7 @@ class CheckpointStore:
     start: str = ""
 
     def newest(self) -> list[tuple[str, bytes]]:
-        """Names and contents of the checkpoints of all starts that are furthest, as many as are kept.
+        """Names and contents of the checkpoints of all starts that are furthest and whole, as many as are kept.
 
         Raises:
             StorageError: they cannot be read.
@@ -44,7 +45,8 @@ class CheckpointStore:
             if not files.exists(place):
                 return []
             paths = {path.rpartition("/")[2]: path for path in files.find(place)}
-            return [(name, files.cat_file(paths[name])) for name in order_of_checkpoints(paths)[:NEWEST]]
+            found = ((name, files.cat_file(paths[name])) for name in order_of_checkpoints(paths))
+            return list(islice((each for each in found if is_whole(*each)), NEWEST))
 
     def write(self, name: str, content: bytes) -> None:
         """Keep one more of this start's checkpoints; of those before it the newest one stays.

@@ -184,13 +184,11 @@ class MemberFolder:
         Raises:
             RunError: it cannot be read, or is damaged; the message is a clause that names the file alone.
         """
-        match = CHECKPOINT.fullmatch(path.name)
-        assert match
         try:
             content = path.read_bytes()
         except OSError as error:
             raise RunError(f"{path.name} cannot be read ({error.strerror})") from error
-        if match["digest"] not in (None, _short_digest(content)):
+        if not is_whole(path.name, content):
             raise RunError(f"{path.name} is damaged (its SHA-256 is not the one in its name)")
         return files.tensors_from_bytes(content, path)
 
@@ -250,6 +248,12 @@ def order_of_checkpoints(names: Iterable[str]) -> list[str]:
     found = [(match, name) for name in names if (match := CHECKPOINT.fullmatch(name))]
     found.sort(key=lambda pair: (int(pair[0]["epoch"] or 0), int(pair[0]["step"] or 0)), reverse=True)
     return [name for _, name in found]
+
+
+def is_whole(name: str, content: bytes) -> bool:
+    """Whether a checkpoint is what was written: its name has its digest (up to version 0.6 it had none)."""
+    match = CHECKPOINT.fullmatch(name)
+    return match is not None and match["digest"] in (None, _short_digest(content))
 
 
 def _short_digest(content: bytes) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import socket
 import sys
@@ -31,7 +32,7 @@ LOCAL, AUTO = "local", "auto"
 PLACE = re.compile(r"(?P<host>[^\s/:]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 NODE = "ray.io/node-id"  # the label that every node has
 REACHED_SECONDS, ANSWER_SECONDS = 5.0, 120.0
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 """Read by Ray when it is imported: nothing is reported to its makers, and what nodes say stays in their logs."""
 
 
@@ -154,7 +155,8 @@ def connect(address: str) -> ModuleType:
             "node, for instance with ray job submit)"
         )
     if address == LOCAL and "ray" not in sys.modules:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray makes the token and keeps it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray's own goes into a file that all may read
     ray = ray_module()
     if place:
         _reach(place["host"].strip("[]"), int(place["port"]), address)
