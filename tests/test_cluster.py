@@ -164,10 +164,15 @@ def killing(member: int, times: int) -> Iterator[list[int]]:
 
 
 def test_a_committee_that_loses_a_worker_and_a_node_has_the_bytes_of_processes(
-    machines: Machines, digits: ImageDataset, by_processes: dict[str, bytes], tmp_path: Path
+    machines: Machines,
+    digits: ImageDataset,
+    by_processes: dict[str, bytes],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
     remarks, reached, finished, killed = list[Remark](), dict[int, int](), list[int](), False
 
     def watch(event: Event) -> None:
@@ -191,6 +196,8 @@ def test_a_committee_that_loses_a_worker_and_a_node_has_the_bytes_of_processes(
     lost = [remark for remark in remarks if re.search("its node .* was lost; it is started again from", remark.text)]
     assert lost
     assert any(remark.epochs for remark in remarks if remark.member == lost[0].member)  # it went on, and did not begin
+    assert signal.getsignal(signal.SIGTERM) == handler  # which Ray replaces
+    assert capsys.readouterr().out == ""  # where Ray prints what its nodes report
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert [node["processor"] for node in environment["nodes"]] == [environment["processor"]] * 2
     assert not [name for name in sys.modules if name.startswith("ray.data")]

@@ -26,6 +26,7 @@ from committee.temporary import temporary_folder
 from committee.training.cluster import reason_unfit, report_node
 from committee.training.executors import inline, stacked
 from committee.training.jobs import Event, Failed, Finished, Job
+from committee.training.shared_images import ImageSource
 from committee.training.state import StepProgress
 from committee.training.teaching import Teaching
 
@@ -109,8 +110,8 @@ Report = Event | Begun | Saved | Delivered
 
 def work(
     assignment: Assignment,
-    images: NodeImages,
-    pseudo: NodeImages | None,
+    images: ImageSource,
+    pseudo: ImageSource | None,
     teaching: Teaching | None,
     weights: NDArray[np.float64] | None,
 ) -> Iterator[tuple[Report, ...]]:
