@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 from committee import kernels
@@ -32,8 +33,13 @@ LOCAL, AUTO = "local", "auto"
 PLACE = re.compile(r"(?P<host>[^\s/:]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 NODE = "ray.io/node-id"  # the label that every node has
 REACHED_SECONDS, ANSWER_SECONDS = 5.0, 120.0
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*"}
 """Read by Ray when it is imported: nothing is reported to its makers, and what nodes say stays in their logs."""
+REFUSED = (
+    "what answers at {address} does not let this process in, as a Ray cluster does with another token or version; put "
+    "its token into ~/.ray/auth_token or RAY_AUTH_TOKEN, and see that ray --version is the same"
+)
+TOKENS, TOKEN_FILE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), Path("~/.ray/auth_token")
 
 
 class ClusterNote(UserWarning):
@@ -147,6 +153,8 @@ def connect(address: str) -> ModuleType:
     Warns:
         ClusterNote: the cluster asks nobody for a token.
     """
+    if address == AUTO:
+        address = os.environ.get("RAY_ADDRESS") or AUTO  # as Ray does, which would try for minutes to reach it
     place = PLACE.fullmatch(address)
     if address not in (LOCAL, AUTO) and not place:
         raise CommitteeError(
@@ -155,16 +163,17 @@ def connect(address: str) -> ModuleType:
             "node, for instance with ray job submit)"
         )
     if address == LOCAL and "ray" not in sys.modules:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray's own goes into a file that all may read
+    if any(map(os.environ.get, TOKENS)) or TOKEN_FILE.expanduser().exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # without which Ray does not show its token to a cluster
     ray = ray_module()
     if place:
         _reach(place["host"].strip("[]"), int(place["port"]), address)
     if ray.is_initialized():
         return ray
-    options = {"num_cpus": devices.cores(), "include_dashboard": False} if address == LOCAL else {"address": address}
+    options = {"num_cpus": devices.cores(), "include_dashboard": False} if address == LOCAL else {}
     with _signals_kept(), _refusals_said(address):
-        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True, **options)
+        ray.init(address, log_to_driver=False, logging_level="ERROR", **options)
     if address != LOCAL and os.environ.get("RAY_AUTH_MODE") != "token":
         text = "this Ray cluster asks for no token, so whoever reaches its ports runs code on it; docs/clusters.md"
         warnings.warn(f"{text} says how to start it with one", ClusterNote, stacklevel=2)
@@ -201,6 +210,8 @@ def _refusals_said(address: str) -> Iterator[None]:
     try:
         yield
     except ConnectionError as error:
+        if PLACE.fullmatch(address):
+            raise CommitteeError(REFUSED.format(address=address)) from error
         raise CommitteeError(
             f"no Ray cluster is found by --address {address}; start one with ray start --head, give its HOST:PORT, or "
             "--address local to have one on this machine"
@@ -209,10 +220,7 @@ def _refusals_said(address: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in ("ray", "builtins"):
             raise
         if type(error).__name__ == "AuthenticationError":
-            raise CommitteeError(
-                "the Ray cluster wants its token; put it into ~/.ray/auth_token or RAY_AUTH_TOKEN and set "
-                "RAY_AUTH_MODE=token (docs/clusters.md)"
-            ) from error
+            raise CommitteeError(REFUSED.format(address=address)) from error
         first = str(error).strip().partition("\n")[0]
         raise CommitteeError(f"Ray cannot connect to {address}: {first}") from error
 
