@@ -83,9 +83,9 @@ def note_missing_kernels(device: str) -> None:
         device: where the command computes, or "auto".
     """
     from committee import kernels
-    from committee.nn.devices import pick_device
+    from committee.nn.devices import usable
 
-    if pick_device(device) == "cpu" and kernels.are_missing():
+    if usable(device) == "cpu" and kernels.are_missing():
         say(
             "Note: the kernels for this processor were not compiled when committee was installed, so PyTorch's own "
             "layers do the work, two to three times as slowly; install it from a prebuilt wheel, or again where there "

@@ -201,11 +201,13 @@ def announcement(plan: TrainingPlan, folder: RunFolder) -> list[str]:
     height, width, channels = dataset.image_shape
     members, epochs = counted(recipe.committee.members, "member"), counted(recipe.training.epochs, "epoch")
     kernels = f" ({setting.kernels()})" if setting.device == "cpu" else ""
+    nodes = setting.environment().nodes
+    placed = f" on {counted(len(nodes), 'node')} of a Ray cluster" if setting.cluster else ""
     return [
         f"{dataset.name}: {len(dataset.train):,} training images, {len(dataset.test):,} sealed test images, "
         f"{len(dataset.class_names)} classes, {height}x{width}x{channels} ({dataset.source})",
         *(f"Note: {note}" for note in (*dataset.notes, *quick_notes(dataset))),
         f"Recipe {recipe.name}: {members}, {epochs}{' at most' * (recipe.training.patience > 0)}, on "
-        f"{setting.device}{kernels} in {setting.precision}, {setting.workers} at a time",
+        f"{setting.device}{kernels} in {setting.precision}, {setting.workers} at a time{placed}",
         f"Folder: {folder}",
     ]

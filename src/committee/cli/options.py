@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from committee.config.recipe import Recipe
     from committee.data.dataset import ImageDataset
     from committee.folders.run_folder import RunFolder
+    from committee.training.cluster import Cluster
     from committee.training.setting import Setting
 
 
@@ -96,7 +97,7 @@ def click_errors_as_text() -> Iterator[None]:
 
 def _note(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
     """A note on standard error for this package's own warnings; anything else as Python shows it."""
-    if category.__name__ in ("RenamedFieldNote", "DurabilityNote"):
+    if category.__name__ in ("RenamedFieldNote", "DurabilityNote", "ClusterNote"):
         say(f"Note: {message}", err=True)
     else:
         otherwise(visible(str(message), lines=True), category, *where)
@@ -242,6 +243,10 @@ class TrainingOptions:
     device: str
     precision: str
     checkpoint_every: float
+    executor: str
+    address: str | None
+    checkpoint_store: str | None
+    gpu_share: float | None
     data_dir: Path | None
     read_options: ReadOptions
 
@@ -252,15 +257,46 @@ class TrainingOptions:
         return load_dataset(data, data_dir=self.data_dir, **dict(self.read_options))
 
     def setting(self, data: str) -> Setting:
-        """Where and how it trains, and how the data set is loaded again."""
+        """Where and how it trains, and how the data set is loaded again.
+
+        Raises:
+            CommitteeError: an option for a cluster is given without one.
+        """
         from committee.data.summary import DataSource
         from committee.training.setting import Setting
 
         folder = str(self.data_dir.resolve()) if self.data_dir else None
         reload = DataSource(data=data, data_dir=folder, **dict(self.read_options))
         return Setting(
-            self.seed, self.device, self.precision, self.workers, command_line(), reload, self.checkpoint_every
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+            workers=self.workers,
+            command=command_line(),
+            reload=reload,
+            checkpoint_seconds=self.checkpoint_every,
+            cluster=self.cluster(),
         )
+
+    def cluster(self) -> Cluster | None:
+        """The cluster to train on; None for this machine.
+
+        Raises:
+            CommitteeError: an option for a cluster is given without one.
+        """
+        from committee.training.cluster import Cluster
+
+        given = {
+            "--address": self.address,
+            "--checkpoint-store": self.checkpoint_store,
+            "--gpu-share": self.gpu_share,
+        }
+        if self.executor == "ray":
+            return Cluster(self.address or "auto", self.checkpoint_store, self.gpu_share)
+        for option, value in given.items():
+            if value is not None:
+                raise CommitteeError(f"{option} is for a cluster; give --executor ray, too, or leave it away")
+        return None
 
 
 def gathered(kind: type[RecipeOptions] | type[TrainingOptions] | type[ReadOptions], name: str) -> Decorator:
@@ -321,10 +357,43 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
         device_option,
         precision,
         checkpoint_every,
+        *cluster_options(),
         data_dir_option,
         read_options,
     ]
     return together([*options, gathered(TrainingOptions, "training_options")], function)
+
+
+def cluster_options() -> list[Decorator]:
+    """The options that say on what cluster members are trained."""
+    return [
+        click.option(
+            "--executor",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="Where members are trained: on this machine, or on the nodes of a Ray cluster (docs/clusters.md). "
+            "Changes no result where their processors are of one kind.",
+        ),
+        click.option(
+            "--address",
+            metavar="HOST:PORT",
+            help="The Ray cluster: auto for the one that this machine is a node of, or local for one that is started "
+            "here and ends with the command.  [default: auto]",
+        ),
+        click.option(
+            "--checkpoint-store",
+            metavar="URL",
+            help="Where a cluster's nodes keep checkpoints: a folder that all of them see, or a URL such as "
+            "s3://bucket/folder.  [default: they are sent home, into the run folder]",
+        ),
+        click.option(
+            "--gpu-share",
+            type=click.FloatRange(0, 1, min_open=True),
+            metavar="SHARE",
+            help="Of a node's GPU, what each member gets, such as .25.  [default: members are stacked on whole GPUs]",
+        ),
+    ]
 
 
 def _image_shape(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:

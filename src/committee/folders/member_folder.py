@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ Positions = NDArray[np.int64]
 CHECKPOINT = re.compile(  # up to version 0.6 there was one, without numbers and digest in its name
     r"checkpoint(?:-(?P<epoch>\d+)-(?P<step>\d+)-(?P<digest>[0-9a-f]{16}))?\.safetensors"
 )
+NEWEST = 2  # checkpoints that are kept: should the last one be damaged, there is the one before
+FILES = ("weights.safetensors", "validation.npy", "train_probabilities.npy", "history.jsonl", "member.json")
+"""Of a trained member, in the order in which they are written."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +154,7 @@ class MemberFolder:
     @property
     def checkpoints(self) -> list[Path]:
         """The files of all checkpoints, the furthest first."""
-        named = [(match, path) for path in self.path.glob("*") if (match := CHECKPOINT.fullmatch(path.name))]
-        named.sort(key=lambda pair: (int(pair[0]["epoch"] or 0), int(pair[0]["step"] or 0)), reverse=True)
-        return [path for _, path in named]
+        return [self.path / name for name in order_of_checkpoints(path.name for path in self.path.glob("*"))]
 
     def write_checkpoint(
         self, epoch: int, step: int, tensors: dict[str, Tensor], numbers: dict[str, JsonValue], before: Path | None
@@ -182,20 +184,76 @@ class MemberFolder:
         Raises:
             RunError: it cannot be read, or is damaged; the message is a clause that names the file alone.
         """
-        match = CHECKPOINT.fullmatch(path.name)
-        assert match
         try:
             content = path.read_bytes()
         except OSError as error:
             raise RunError(f"{path.name} cannot be read ({error.strerror})") from error
-        if match["digest"] not in (None, _short_digest(content)):
+        if not is_whole(path.name, content):
             raise RunError(f"{path.name} is damaged (its SHA-256 is not the one in its name)")
         return files.tensors_from_bytes(content, path)
+
+    def copies(self, but: Container[str] = ()) -> list[tuple[str, bytes]]:
+        """Names and contents of the newest checkpoints, for a member that goes on elsewhere; one that cannot be read is
+        left out.
+
+        Args:
+            but: names of those that are there already.
+        """
+        found = []
+        for path in self.checkpoints[:NEWEST]:
+            with contextlib.suppress(OSError):
+                if path.name not in but:
+                    found.append((path.name, path.read_bytes()))
+        return found
+
+    def receive_checkpoint(self, name: str, content: bytes) -> None:
+        """Store a checkpoint that was written elsewhere; of those before it the newest one stays.
+
+        Raises:
+            StorageError: it cannot be written.
+            ValueError: the name is not a checkpoint's.
+        """
+        if not order_of_checkpoints([name]):
+            raise ValueError(f"{name!r} is not the name of a checkpoint")
+        self._make()
+        disk.write(self.path / name, content)
+        for old in self.checkpoints[NEWEST:]:
+            disk.discard(old)
+
+    def contents(self) -> dict[str, bytes]:
+        """The files of a trained member, to be received elsewhere."""
+        return {name: (self.path / name).read_bytes() for name in FILES}
+
+    def receive(self, contents: Mapping[str, bytes]) -> None:
+        """Store the files of a member that was trained elsewhere; nothing changes where it is done already.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        if self.is_done:
+            return
+        self._make()
+        for name in FILES:
+            disk.write(self.path / name, contents[name])
+        self.delete_checkpoints()
 
     def delete_checkpoints(self) -> None:
         """Forget how far training got."""
         for path in self.checkpoints:
             disk.discard(path)
+
+
+def order_of_checkpoints(names: Iterable[str]) -> list[str]:
+    """Those of the names that are a checkpoint's, the furthest first."""
+    found = [(match, name) for name in names if (match := CHECKPOINT.fullmatch(name))]
+    found.sort(key=lambda pair: (int(pair[0]["epoch"] or 0), int(pair[0]["step"] or 0)), reverse=True)
+    return [name for _, name in found]
+
+
+def is_whole(name: str, content: bytes) -> bool:
+    """Whether a checkpoint is what was written: its name has its digest (up to version 0.6 it had none)."""
+    match = CHECKPOINT.fullmatch(name)
+    return match is not None and match["digest"] in (None, _short_digest(content))
 
 
 def _short_digest(content: bytes) -> str:

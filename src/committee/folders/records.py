@@ -155,11 +155,29 @@ class StudyIdentity(Record):
     groups: str | None = None
 
 
+class NodeRecord(Record):
+    """A node of a cluster.
+
+    Attributes:
+        cores: processors that a process may use.
+        accelerator: the name of its GPUs; "" without one.
+        has_bfloat16: whether they multiply matrices of bfloat16 in hardware.
+    """
+
+    name: str
+    processor: str
+    cores: int
+    gpus: int = 0
+    accelerator: str = ""
+    has_bfloat16: bool = False
+
+
 class Environment(Record):
     """`environment.json`: versions, machine, device, precision, threads and workers of a training.
 
     Attributes:
         kernels: the path (`committee.kernels.path`); up to version 0.7 whether there were any.
+        nodes: of the cluster that the members were trained on; none where that was this machine.
     """
 
     names_of_0_4: ClassVar[Mapping[str, str]] = {"threads a member": "threads_per_member"}
@@ -176,6 +194,7 @@ class Environment(Record):
     kernels: str | bool
     workers: int
     threads_per_member: int = 1
+    nodes: tuple[NodeRecord, ...] = ()
 
 
 class RunData(DatasetSummary):

@@ -29,13 +29,7 @@ def pick_device(choice: str = "auto") -> str:
     Raises:
         CommitteeError: this machine, or this build of PyTorch, does not have the device.
     """
-    is_available: dict[str, Callable[[], bool]] = {
-        "cuda": torch.cuda.is_available,
-        "mps": torch.backends.mps.is_available,
-        "xpu": torch.xpu.is_available,
-        "cpu": lambda: True,
-    }
-    available = [device for device in DEVICES if is_available[device]()]
+    available = _available()
     if choice == "auto":
         return available[0]
     if choice not in available:
@@ -44,6 +38,26 @@ def pick_device(choice: str = "auto") -> str:
             f"got {choice!r}"
         )
     return choice
+
+
+def usable(device: str) -> str:
+    """The device that a training was on, or the best one of this machine where it lacks that.
+
+    A cluster's nodes may have GPUs where the machine that evaluates has none.
+    """
+    available = _available()
+    return device if device in available else available[0]
+
+
+def _available() -> list[str]:
+    """The devices that this machine has, in the order of `DEVICES`."""
+    is_available: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "xpu": torch.xpu.is_available,
+        "cpu": lambda: True,
+    }
+    return [device for device in DEVICES if is_available[device]()]
 
 
 def pick_precision(choice: str, device: str) -> str:

@@ -23,7 +23,7 @@ from committee.folders.records import DistilledFrom
 from committee.folders.run_folder import RunFolder
 from committee.metrics.paired import compare
 from committee.metrics.results import Classified, Contender, Distillation, Results
-from committee.nn.devices import single_threaded
+from committee.nn.devices import single_threaded, usable
 from committee.nn.inference import member_probabilities
 from committee.nn.summary import layer_table, totals
 from committee.rng import numpy_generator
@@ -169,7 +169,9 @@ def compared(teacher: RunFolder, student: RunFolder, plan: TrainingPlan) -> Dist
         "best member": (teacher, (best,)),
         "student": (student, student.committee.members),
     }
-    committees = {who: committee_of(run, members, plan.setting.device) for who, (run, members) in folders.items()}
+    committees = {
+        who: committee_of(run, members, usable(plan.setting.device)) for who, (run, members) in folders.items()
+    }
     speeds = measured_speeds(list(committees.values()), plan.dataset.train.pixels[:SPEED_IMAGES])
     rows = []
     for (who, (run, members)), speed in zip(folders.items(), speeds, strict=True):

@@ -30,6 +30,7 @@ from committee.metrics.error_analysis import agreement, galleries
 from committee.metrics.familiarity import doubt_of, fit
 from committee.metrics.results import Calibration, Gallery, MemberResult, PartScore, Results, Scores
 from committee.metrics.scores import expected_calibration_error, log_loss, score
+from committee.nn.devices import usable
 from committee.rng import numpy_generator
 from committee.training.jobs import part_score, with_member
 
@@ -140,7 +141,7 @@ def write_rule(
 
 def evaluated_test(folder: RunFolder, dataset: ImageDataset, used: Sequence[int], open_for: str) -> EvaluatedPart:
     """Open the test images, let every member predict them, and store what it predicted."""
-    committee = committee_of(folder, used, folder.identity.device)
+    committee = committee_of(folder, used, usable(folder.identity.device))
     images = open_test(dataset, folder.test_record, open_for, members=len(used))
     predictions = MemberPredictions(committee.member_probabilities(images.pixels))
     for member, probabilities in zip(used, predictions.probabilities, strict=True):

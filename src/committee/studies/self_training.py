@@ -18,6 +18,7 @@ from committee.errors import DataError, RunError, TrainingError
 from committee.folders.records import Audit, RoundResult, SelfTrainingResults
 from committee.folders.run_folder import RunFolder
 from committee.folders.study_folder import SelfTrainingFolder
+from committee.nn.devices import usable
 from committee.rng import numpy_generator
 from committee.runs.comparison import compare_runs
 from committee.runs.run import evaluate, train
@@ -107,7 +108,7 @@ class Rounds:
 
         Where few images fitted it, the temperature sharpens without bounds.
         """
-        committee = load(run.path, device=self.setting.device)
+        committee = load(run.path, device=usable(self.setting.device))
         unlabelled, audit = (
             committee.rule.combine(committee.member_probabilities(pixels))
             for pixels in (self.parts.unlabelled, self.parts.audit.pixels)

@@ -20,6 +20,7 @@ from committee.folders.member_folder import Positions
 from committee.folders.records import Audit, Audits, RunData
 from committee.folders.run_folder import RunFolder
 from committee.folders.study_folder import StudyFolder
+from committee.nn.devices import usable
 from committee.rng import numpy_generator
 from committee.studies.plan import Model, Plan, row_named
 from committee.studies.pseudo_labels import TeacherPredictions, self_train
@@ -136,7 +137,7 @@ def train_with_teacher(training: StudyTraining, model: Model, teacher_row: str, 
         known = MEAN.combine(stored.probabilities)
         if not training.transductive:
             return TeacherPredictions(known[hidden], known[audited])
-        committee = committee_of(teacher, members, training.setting.device)
+        committee = committee_of(teacher, members, usable(training.setting.device))
         return TeacherPredictions(MEAN.combine(committee.member_probabilities(unlabelled)), known[audited])
 
     def train_student(number: int, pseudo: LabelledImages) -> Callable[[], TeacherPredictions]:
@@ -165,7 +166,7 @@ def predict_test(training: StudyTraining, test: LabelledImages) -> None:
             if folder.member(member).is_done and not folder.member(member).has_test_probabilities
         ]
         if waiting:
-            committee = committee_of(folder, waiting, training.setting.device)
+            committee = committee_of(folder, waiting, usable(training.setting.device))
             found = committee.member_probabilities(test.pixels)
             for member, probabilities in zip(waiting, found, strict=True):
                 folder.member(member).write_test_probabilities(probabilities)

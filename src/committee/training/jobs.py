@@ -32,7 +32,7 @@ from committee.nn.views import Views
 from committee.training.batches import image_weights
 from committee.training.loop import fit
 from committee.training.setting import CHECKPOINT_SECONDS
-from committee.training.shared_images import SharedImages
+from committee.training.shared_images import ImageSource
 from committee.training.state import NonFiniteLossError, StepProgress, Task, TrainedNetwork, TrainingState
 from committee.training.teaching import Teaching
 
@@ -52,6 +52,7 @@ class Job:
         excluded: positions of images that the member is neither trained nor validated on.
         pseudo: pseudo-labelled images, or None.
         teaching: the teacher that the member learns from, or None.
+        run: a digest of what identifies the training that the member belongs to.
         model: the model that the member belongs to, where several are trained together; its events carry it.
         weights: (image,), what each training image counts in the loss, besides its class's weight; None for 1 each.
         checkpoint_seconds: how long after a checkpoint the next one is due, see `Checkpoints`.
@@ -60,7 +61,7 @@ class Job:
     recipe: Recipe
     member: int
     seed: int
-    images: SharedImages
+    images: ImageSource
     validation: Positions
     classes: int
     device: str
@@ -69,8 +70,9 @@ class Job:
     start: Path | None = None
     first_epoch: int = 0
     excluded: Positions | None = None
-    pseudo: SharedImages | None = None
+    pseudo: ImageSource | None = None
     teaching: Teaching | None = None
+    run: str = ""
     model: str = ""
     weights: NDArray[np.float64] | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,7 @@ class TrainingPlan:
             RunError: the run to go on from does not fit.
         """
         found = []
+        run = sha256(self.identity.model_dump_json().encode()).hexdigest() if folder else ""
         for member, validation in enumerate(self.validation):
             start, first_epoch = self._start(member, validation)
             found.append(
@@ -108,6 +110,7 @@ class TrainingPlan:
                     excluded=self.excluded,
                     pseudo=pseudo,
                     teaching=self.teaching,
+                    run=run,
                     model=self.model,
                     weights=self.weights,
                     checkpoint_seconds=self.setting.checkpoint_seconds,

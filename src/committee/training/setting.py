@@ -12,6 +12,7 @@ from committee import kernels
 from committee.data.summary import DataSource
 from committee.folders.records import Environment
 from committee.nn import devices
+from committee.training.cluster import Cluster, survey
 from committee.version import version
 
 CHECKPOINT_SECONDS = 30.0
@@ -29,6 +30,8 @@ class Setting:
         reload: how the data set is loaded again, for `committee evaluate`.
         checkpoint_seconds: how much of a member's training an interruption may cost; changes no result. See
             `committee.training.jobs.Checkpoints`.
+        cluster: the Ray cluster that members are trained on; None for this machine. Changes no result where the nodes
+            are of this machine's kind.
     """
 
     seed: int = 0
@@ -38,16 +41,22 @@ class Setting:
     command: str = "committee.train(...), in Python"
     reload: DataSource | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    cluster: Cluster | None = None
 
     def resolved(self, members: int) -> Setting:
-        """The setting with every "auto" decided for this machine, and no more workers than members to train.
+        """The setting with every "auto" decided for this machine or cluster; no more workers than members to train.
 
         Raises:
-            CommitteeError: a device or precision that this machine does not have.
+            CommitteeError: a device or precision that there is not, or a cluster that cannot be reached.
         """
-        device = devices.pick_device(self.device)
-        precision = devices.pick_precision(self.precision, device)
-        workers = self.workers or (devices.cores() if device == "cpu" else 1)
+        if self.cluster is not None:
+            nodes = survey(self.cluster.address, self.device)
+            device, precision = nodes.device, nodes.pick_precision(self.precision)
+            workers = self.workers or nodes.room(self.cluster.gpu_share)
+        else:
+            device = devices.pick_device(self.device)
+            precision = devices.pick_precision(self.precision, device)
+            workers = self.workers or (devices.cores() if device == "cpu" else 1)
         return replace(self, device=device, precision=precision, workers=min(workers, members))
 
     def kernels(self) -> str:
@@ -56,7 +65,11 @@ class Setting:
 
     def environment(self) -> Environment:
         """What a resolved setting stands for on this machine: versions, processor, device, workers."""
-        on_cpu = self.device == "cpu"
+        nodes = survey(self.cluster.address, self.device).records if self.cluster else ()
+        device = self.device
+        if device != "cpu":
+            found = {node.accelerator for node in nodes} if self.cluster else {devices.accelerator(device)}
+            device = f"{device} ({', '.join(sorted(found))})"
         return Environment(
             committee=version,
             python=platform.python_version(),
@@ -65,8 +78,9 @@ class Setting:
             system=f"{platform.system()} {platform.machine()}",
             processor=devices.processor(),
             cores=devices.cores(),
-            device=self.device if on_cpu else f"{self.device} ({devices.accelerator(self.device)})",
+            device=device,
             precision=self.precision,
             kernels=self.kernels(),
             workers=self.workers,
+            nodes=nodes,
         )

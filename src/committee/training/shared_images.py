@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +15,13 @@ from committee.temporary import temporary_folder, writing_into
 
 HEADER = 4096  # bytes of an NPY header and of the file system's own, at most
 COPIES = "the copies of the images that all workers read"
+
+
+class ImageSource(Protocol):
+    """Where a job finds its images."""
+
+    def load(self) -> LabelledImages:
+        """The images, which are not written to."""
 
 
 @dataclass(frozen=True)

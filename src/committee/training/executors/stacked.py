@@ -18,15 +18,21 @@ MOST = 16  # members at once
 
 
 def run(jobs: Sequence[Job]) -> Generator[Event]:
-    """Execute the jobs here: neighbours with equal recipes and numbers of images as one stack."""
+    """Execute the jobs here, one stack after the other."""
+    for stack in stacks(jobs):
+        yield from run_together(stack)
+
+
+def stacks(jobs: Sequence[Job], most: int = MOST) -> Iterator[list[Job]]:
+    """Neighbours with equal recipes and numbers of images, so many together at most."""
 
     def alike(job: Job) -> tuple[object, ...]:
         return job.model, job.recipe.digest(), len(job.validation), job.images
 
     for _, neighbours in groupby(jobs, key=alike):
         group = list(neighbours)
-        for start in range(0, len(group), MOST):
-            yield from run_together(group[start : start + MOST])
+        for start in range(0, len(group), most):
+            yield group[start : start + most]
 
 
 def run_together(jobs: Sequence[Job]) -> Iterator[Event]:
