@@ -14,13 +14,20 @@ from committee.ensemble.temperature import Floats
 from committee.metrics.results import SizePoint
 from committee.metrics.scores import accuracy, log_loss
 
+LIMIT = 100  # committees of each size, at most
+
+
+def curve_sizes(largest: int, limit: int = LIMIT) -> list[tuple[int, int]]:
+    """The sizes of a curve that ends with `largest` members, and how many committees of each it tries."""
+    return [(size, min(comb(largest, size), limit)) for size in range(1, largest + 1)]
+
 
 def size_curve(
     probabilities: Floats,
     labels: Labels,
     combine: Callable[[Floats], NDArray[np.float64]],
     rng: np.random.Generator,
-    limit: int = 100,
+    limit: int = LIMIT,
 ) -> tuple[SizePoint, ...]:
     """Accuracy and log-loss of committees of 1, 2, ... members: mean and range over subsets.
 
@@ -45,11 +52,11 @@ def size_curve(
     # images.
     order = np.argsort(~allowed, axis=0, kind="stable")[:largest]
     points = []
-    for size in range(1, largest + 1):
-        if comb(largest, size) <= limit:
+    for size, number in curve_sizes(largest, limit):
+        if comb(largest, size) == number:
             subsets = [list(subset) for subset in combinations(range(largest), size)]
         else:
-            subsets = [list(rng.choice(largest, size, replace=False)) for _ in range(limit)]
+            subsets = [list(rng.choice(largest, size, replace=False)) for _ in range(number)]
         accuracies, losses = [], []
         for subset in subsets:
             chosen = np.zeros_like(allowed)
