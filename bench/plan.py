@@ -3,8 +3,10 @@
     python bench/plan.py --data-dir DIR [--rounds 3] [--cases 0 3] [--simulation]
 
 Each case in turn: the forecast in a fresh process, then the run it is of, then the next case. `others` is the share of
-this machine's processors that other programs took during the two: where it is more than a few percent, the machine was
-not at rest, and forecast and run may have met different machines. The table is Markdown, for docs/results.md.
+this machine's processors that other programs took during the two: where it is more than a few percent, forecast and run
+have met different machines. With one worker nearly all work is one thread's, so that processor seconds can be compared
+there, too: what was foretold, times the share of a processor that the forecast itself got, over those of the run. The
+table is Markdown, for docs/results.md.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
@@ -47,8 +50,21 @@ def busy() -> tuple[float, float]:
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK"), used.ru_utime + used.ru_stime
 
 
-def measured(command: list[str]) -> tuple[str, float, float, int]:
-    """A command's output, seconds, the share of the machine that others took meanwhile, its highest own memory."""
+@dataclass(frozen=True)
+class Measured:
+    """A command's output, seconds, processor seconds, the share of the machine that others took meanwhile, and its
+    highest own memory, bytes.
+    """
+
+    said: str
+    seconds: float
+    processor: float
+    others: float
+    own: int
+
+
+def measured(command: list[str]) -> Measured:
+    """Run a command of this package."""
     before, began, highest = busy(), time.perf_counter(), 0
     process = subprocess.Popen([sys.executable, "-m", "committee", *command], stdout=subprocess.PIPE, text=True)
     while process.poll() is None and process.stdout:
@@ -58,8 +74,9 @@ def measured(command: list[str]) -> tuple[str, float, float, int]:
     if process.returncode:
         raise SystemExit(f"committee {' '.join(command)} ended with status {process.returncode}")
     seconds, after = time.perf_counter() - began, busy()
-    others = (after[0] - before[0] - (after[1] - before[1])) / seconds / (os.cpu_count() or 1)
-    return said, seconds, others, highest
+    processor = after[1] - before[1]
+    others = (after[0] - before[0] - processor) / seconds / (os.cpu_count() or 1)
+    return Measured(said, seconds, processor, others, highest)
 
 
 def simulations() -> None:
@@ -103,29 +120,33 @@ def main() -> None:
                 place = str(large) if data == large.name else data
                 numbers = ["--members", str(members), *(["--epochs", str(epochs)] if epochs else [])]
                 shared = [*numbers, "--workers", str(workers)]
-                said, _, others, _ = measured(["plan", recipe, "--data", place, *shared, "--json"])
-                planned = json.loads(said)["planned"]
+                before = measured(["plan", recipe, "--data", place, *shared, "--json"])
+                planned = json.loads(before.said)["planned"]
                 out = str(Path(name) / f"run-{number}-{case}")
-                _, seconds, meanwhile, own = measured(["train", place, "--recipe", recipe, *shared, "--out", out])
+                run = measured(["train", place, "--recipe", recipe, *shared, "--out", out])
                 row = {
                     "foretold": planned["seconds"],
-                    "taken": seconds,
-                    "ratio": planned["seconds"] / seconds,
+                    "taken": run.seconds,
+                    "ratio": planned["seconds"] / run.seconds,
                     "foretold_mb": planned["first_node_bytes"] / 2**20,
-                    "own_mb": own / 2**20,
-                    "others": max(others, meanwhile),
+                    "own_mb": run.own / 2**20,
+                    "others": max(before.others, run.others),
                 }
+                if workers == 1:
+                    row["processor_ratio"] = planned["seconds"] * before.processor / before.seconds / run.processor
                 rows[case].append(row)
                 print(CASES[case], {key: round(value, 3) for key, value in row.items()}, flush=True)
-    print("\n| data | recipe | members x epochs | workers | foretold | taken | foretold / taken | others |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("\n| data | recipe | members x epochs | workers | foretold | taken | ratio | by processor | others |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for case, found in rows.items():
         data, recipe, members, epochs, workers = CASES[case]
         middle = {key: median(row[key] for row in found) for key in found[0]}
+        by_processor = f"{middle['processor_ratio']:.2f}" if workers == 1 else ""
         ratios = f"{min(row['ratio'] for row in found):.2f} to {max(row['ratio'] for row in found):.2f}"
         print(
             f"| {data} | `{recipe}` | {members} x {epochs or 'its own'} | {workers} | {middle['foretold']:.1f} s | "
-            f"{middle['taken']:.1f} s | **{middle['ratio']:.2f}** ({ratios}) | {middle['others']:.0%} |"
+            f"{middle['taken']:.1f} s | **{middle['ratio']:.2f}** ({ratios}) | {by_processor} | "
+            f"{middle['others']:.0%} |"
         )
     write("plan", {"benchmark": "plan", "cases": [list(CASES[case]) for case in rows], "rounds": list(rows.values())})
 

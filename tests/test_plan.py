@@ -17,6 +17,7 @@ from committee.cli import plan
 from committee.cli.main import main
 from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset, LabelledImages, open_test
+from committee.metrics.formatting import duration
 from committee.runs import cost, evaluation, run
 from committee.runs.cluster import Member, Nodes, makespan
 from committee.runs.forecast import NODES, Assumptions, CostModel, PlanReport, plan_costs
@@ -130,7 +131,7 @@ def test_the_command_measures_without_the_test_images_and_shows_its_forecast(
     console(width=80).print(plan.forecast_table(report))
     table = capsys.readouterr().out
     assert "\u2026" not in table  # nothing is cut off
-    assert f" {report.table[-1].seconds // 3600:.0f} h" in table
+    assert duration(report.table[-1].seconds) in table
 
 
 @pytest.mark.alone

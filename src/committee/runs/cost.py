@@ -15,6 +15,7 @@ from statistics import fmean
 from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset
 from committee.ensemble.size_curve import curve_sizes
+from committee.ensemble.temperature import some_sizes
 from committee.nn.summary import layer_table, totals
 from committee.runs.trial import EndCosts, TrainingCosts
 from committee.training.jobs import CHECKPOINT_COST
@@ -151,17 +152,16 @@ def combinations(recipe: Recipe, sizes: Sizes, members: int) -> tuple[int, int]:
     committees of each size. See `committee.ensemble.temperature` and `committee.ensemble.size_curve`.
     """
     share = validation_share(recipe)
-    allowed = math.ceil(members * share)
     held_out = sizes.classes * round(sizes.images * min(members * share, 1.0))
-    calibrated = allowed if recipe.committee.calibration == "temperature" else 0
-    out_of_fold = held_out * (calibrated + _committees(round(members * share)))
-    on_test = sizes.classes * sizes.test_images * _committees(members)
-    return members * (out_of_fold + on_test), calibrated * held_out
+    calibrated = some_sizes(math.ceil(members * share)) if recipe.committee.calibration == "temperature" else []
+    out_of_fold = held_out * (sum(calibrated) + _curve(round(members * share)))
+    on_test = sizes.classes * sizes.test_images * _curve(members)
+    return out_of_fold + on_test, len(calibrated) * held_out
 
 
-def _committees(largest: int) -> int:
-    """How many committees a size curve up to so many members tries."""
-    return sum(committees for _, committees in curve_sizes(largest))
+def _curve(largest: int) -> int:
+    """How many members the committees of a size curve up to so many have, all together."""
+    return sum(size * committees for size, committees in curve_sizes(largest))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from committee.config.recipe import Recipe, Schedule
 from committee.data.dataset import ImageDataset, SealedTest
 from committee.data.splits import stratified_part
 from committee.ensemble.combine import CombinationRule
-from committee.ensemble.size_curve import size_curve
+from committee.ensemble.size_curve import curve_sizes, size_curve
 from committee.ensemble.temperature import fit_temperature
 from committee.errors import TrainingError
 from committee.folders.run_folder import RunFolder
@@ -227,9 +227,9 @@ def combining_costs(classes: int) -> tuple[float, float]:
     probabilities = rng.dirichlet(np.ones(classes), (members, images)).astype(np.float32)
     labels = rng.integers(classes, size=images)
     began = time.perf_counter()
-    points = size_curve(probabilities, labels, CombinationRule().combine, rng)
+    size_curve(probabilities, labels, CombinationRule().combine, rng)
     ended = time.perf_counter()
     fit_temperature(probabilities[0], labels)
     fitted = time.perf_counter() - ended
-    combined = sum(point.subsets for point in points)
-    return (ended - began) / (combined * probabilities.size), fitted / probabilities[0].size
+    combined = sum(size * tries for size, tries in curve_sizes(len(probabilities)))
+    return (ended - began) / (combined * probabilities[0].size), fitted / probabilities[0].size
