@@ -19,46 +19,20 @@ from pathlib import Path
 import numpy as np
 from side_by_side import write
 
-
-def tree(root: int) -> list[int]:
-    """A process and all below it."""
-    parents: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(folder.name))
-    found, waiting = [], [root]
-    while waiting:
-        process = waiting.pop()
-        found.append(process)
-        waiting += parents.get(process, [])
-    return found
-
-
-def megabytes(process: int) -> tuple[float, float]:
-    """Pss of a process, whole and without file pages; zeros where it has ended."""
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
-    except OSError:
-        return 0.0, 0.0
-    values = {line.split(":")[0]: float(line.split()[1]) / 1024 for line in lines if line.endswith("kB")}
-    return values.get("Pss", 0.0), values.get("Pss", 0.0) - values.get("Pss_File", 0.0)
+from committee.runs.process_memory import memory, tree
 
 
 def peak(command: list[str]) -> dict[str, float]:
     """The highest sums over the tree while a command runs, in MB."""
     process = subprocess.Popen([sys.executable, "-m", "committee", *command], stdout=subprocess.DEVNULL)
-    whole = own = 0.0
+    whole = own = 0
     while process.poll() is None:
-        sizes = [megabytes(each) for each in tree(process.pid)]
+        sizes = [memory(each) for each in tree(process.pid)]
         whole, own = max(whole, sum(size[0] for size in sizes)), max(own, sum(size[1] for size in sizes))
         time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"committee {' '.join(command)} ended with status {process.returncode}")
-    return {"whole_mb": round(whole), "own_mb": round(own)}
+    return {"whole_mb": round(whole / 2**20), "own_mb": round(own / 2**20)}
 
 
 def main() -> None:

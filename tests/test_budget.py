@@ -15,7 +15,8 @@ from committee.errors import RecipeError
 from committee.folders.run_folder import RunFolder
 from committee.metrics import formatting
 from committee.runs import budget, run
-from committee.runs.budget import Speed
+from committee.runs.cost import sizes_of
+from committee.runs.trial import TrainingCosts, training_costs
 from committee.training.setting import Setting
 
 
@@ -33,14 +34,15 @@ def test_other_spellings_are_refused(spelling: str) -> None:
 def test_more_time_buys_fewer_foretold_errors_and_never_more_than_fits(
     digits: ImageDataset, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "measured_speed", lambda *_: Speed(400.0, 2))
+    costs = TrainingCosts(2, 1 / 400, 1 / 400, 0.35 / 400, 0.35 / 400, 3.0)
+    monkeypatch.setattr(budget, "training_costs", lambda *_: costs)
     errors = []
     for seconds in (60, 120, 600, 3600):
         plan = budget.plan_budget(digits, small_recipe, seconds)
         planned = plan.recipe
         members, epochs = planned.committee.members, planned.training.epochs
         assert members % 2 == 0
-        assert budget.needed_seconds(planned, digits, Speed(400.0, 2), members, epochs) <= 0.9 * seconds
+        assert budget.needed_seconds(planned, sizes_of(digits, planned), costs, members, epochs) <= 0.9 * seconds
         numbers = f"{members} members of {planned.training.epochs} epochs should take"
         assert numbers in plan.note
         assert int(plan.note.partition(" should take ")[2].split()[0]) <= seconds
@@ -56,8 +58,8 @@ def test_more_time_buys_fewer_foretold_errors_and_never_more_than_fits(
 
 @pytest.mark.alone
 def test_the_speed_is_this_machines(digits: ImageDataset, small_recipe: Recipe, tmp_path: Path) -> None:
-    speed = budget.measured_speed(digits, small_recipe, Setting(workers=1))
-    assert speed.at_once == 1
+    costs = training_costs(digits, small_recipe, Setting(workers=1))
+    assert costs.at_once == 1
     began = time.monotonic()
     recipe = budget.with_numbers(small_recipe, 1, 6)
     run.train(digits, recipe, tmp_path / "run", Setting(workers=1), keep_sealed=True)
@@ -66,7 +68,7 @@ def test_the_speed_is_this_machines(digits: ImageDataset, small_recipe: Recipe, 
     images = 6 * len(digits.train) / 2  # two folds
     assert trained < time.monotonic() - began
     # The budget's promise has a tenth to spare, and a machine that others use may lose more for a while.
-    assert 0.5 < trained / (images / speed.images_per_second) < 2
+    assert 0.5 < trained / (images / costs.images_per_second) < 2
 
 
 @pytest.mark.alone

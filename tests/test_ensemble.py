@@ -7,15 +7,17 @@ import pytest
 
 from committee.config.recipe import Holdout
 from committee.data.splits import validation_positions
-from committee.ensemble.combine import combine
+from committee.ensemble.combine import CombinationRule, combine
 from committee.ensemble.member_predictions import MemberPredictions
-from committee.ensemble.size_curve import size_curve
+from committee.ensemble.size_curve import curve_sizes, size_curve
 from committee.ensemble.temperature import extrapolate, fit_temperature, temper, temperatures_by_size
 from committee.ensemble.weights import fit_weights
 from committee.errors import DataError
 from committee.metrics.scores import accuracy
 
 RNG = np.random.default_rng(0)
+
+MEAN = CombinationRule()
 
 
 def simulated(sharpness: list[float], images: int = 4000, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +92,7 @@ def test_the_whole_committees_temperature_is_extrapolated_from_smaller_ones() ->
     logits = np.log(shared) + RNG.normal(size=(10, 6000, 5))
     members = np.stack([temper(np.exp(own - own.max(1, keepdims=True)), 0.6) for own in logits]).astype(np.float32)
     validation = [RNG.permutation(6000)[:1800] for _ in range(10)]
-    sizes = temperatures_by_size(out_of_fold(members, validation), labels, combine, np.random.default_rng(0))
+    sizes = temperatures_by_size(out_of_fold(members, validation), labels, MEAN.combine, np.random.default_rng(0))
     assert [size.temperature for size in sizes] == sorted((size.temperature for size in sizes), reverse=True)
     assert sizes[0].temperature > 1
     together = combine(members)
@@ -115,12 +117,26 @@ def test_weights_favour_the_better_member_and_stay_equal_without_evidence() -> N
 
 def test_the_size_curve_rises_and_ends_with_the_whole_committee() -> None:
     members, labels = simulated([1.5] * 6)
-    curve = size_curve(members, labels, combine, np.random.default_rng(0))
+    curve = size_curve(members, labels, MEAN.combine, np.random.default_rng(0))
     assert [point.members for point in curve] == [1, 2, 3, 4, 5, 6]
     assert curve[0].accuracy == pytest.approx(np.mean([accuracy(member, labels) for member in members]))
     assert curve[-1].accuracy == accuracy(combine(members), labels)
     assert curve[-1].accuracy > curve[0].accuracy + 0.1
     validation = [np.arange(start % 3, 4000, 3) for start in range(6)]
-    honest = size_curve(out_of_fold(members, validation), labels, combine, np.random.default_rng(0))
+    honest = size_curve(out_of_fold(members, validation), labels, MEAN.combine, np.random.default_rng(0))
     assert [point.members for point in honest] == [1, 2]
     assert honest[1].accuracy == pytest.approx(accuracy(combine(out_of_fold(members, validation)), labels))
+
+
+def test_the_curve_of_a_large_committee_tries_few_of_its_large_sizes_and_gives_weights_their_own_members() -> None:
+    sizes = curve_sizes(300)
+    assert [size for size, _ in sizes[:20]] == list(range(1, 21))
+    assert sizes[-1] == (300, 1)
+    assert all(size * number <= 2_000 for size, number in sizes)  # so that no size takes longer than that of 20
+    members, labels = simulated([3.0, 0.2, 0.2, 0.2])
+    rule = CombinationRule("weighted", (0.97, 0.01, 0.01, 0.01))
+    curve = size_curve(members, labels, rule.combine, np.random.default_rng(0))
+    assert curve[-1].accuracy == accuracy(combine(members, "weighted", np.array(rule.weights)), labels)
+    chosen = np.array([[1, 3]] * len(labels)).T
+    found = rule.combine(members[[1, 3]], chosen)
+    assert found == pytest.approx(combine(members[[1, 3]]))  # of equal weights, whatever the heavy member has

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from committee.cli.main import main
 from committee.data.dataset import ImageDataset
-from committee.ensemble.combine import combine
+from committee.ensemble.combine import CombinationRule, combine
 from committee.ensemble.not_sure import like_new
 from committee.ensemble.temperature import extrapolate, temper, temperatures_by_size
 from committee.errors import CommitteeError
@@ -22,6 +22,8 @@ UNSURE = ["--coverage", ".99", "--by-class", "--precision", ".9"]
 """What the fixture `exported` was exported with."""
 
 Drawn = tuple[np.ndarray, np.ndarray]
+
+MEAN = CombinationRule()
 
 
 def drawn(rng: np.random.Generator, images: int, sharpness: float = 3.0, ties: bool = False) -> Drawn:
@@ -100,7 +102,7 @@ def test_sets_fitted_to_few_members_hold_for_all_of_them_even_where_members_are_
         for first in range(0, members, 5):  # each image is held out by one of five, and by one of the next five
             trained = rng.integers(0, 5, 1000) != np.arange(5)[:, None]
             probabilities[first : first + 5][trained] = np.nan
-        by_size = temperatures_by_size(probabilities, labels, combine, rng)
+        by_size = temperatures_by_size(probabilities, labels, MEAN.combine, rng)
         temperature = extrapolate(by_size, members)
         few = like_new(combine(probabilities), np.full(1000, members // 5), by_size, temperature)
         new, truth = told(1000)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import audit, card, distil, ends, export, inspect, serving, studies, using
+from committee.cli import audit, card, distil, ends, export, inspect, plan, serving, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -54,6 +54,7 @@ for command in (
     serving.serve,
     card.card,
     audit.audit,
+    plan.plan,
 ):
     main.add_command(command)
 

@@ -34,20 +34,23 @@ class CombinationRule:
     weights: tuple[float, ...] | None = None
     temperature: float = 1.0
 
-    def combine(self, probabilities: Floats) -> NDArray[np.float64]:
+    def combine(self, probabilities: Floats, members: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """The members' probabilities combined, without the temperature.
 
         Args:
             probabilities: (member, image, class), each row summing to 1, or NaN where a member must not predict.
+            members: (member, image), which of the committee's members these are, for each image; None for all of them
+                in their order.
 
         Returns:
             (image, class); rows sum to 1, or are NaN.
         """
-        return combine(probabilities, self.how, None if self.weights is None else np.asarray(self.weights))
+        weights = None if self.weights is None else np.asarray(self.weights)
+        return combine(probabilities, self.how, weights if weights is None or members is None else weights[members])
 
-    def predict(self, probabilities: Floats) -> NDArray[np.float64]:
+    def predict(self, probabilities: Floats, members: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """The members' probabilities combined and calibrated: what the committee predicts. Shapes as in `combine`."""
-        combined = self.combine(probabilities)
+        combined = self.combine(probabilities, members)
         return combined if self.temperature == 1.0 else temper(combined, self.temperature)
 
 
@@ -57,7 +60,8 @@ def combine(probabilities: Floats, how: str = "mean", weights: Floats | None = N
     Args:
         probabilities: (member, image, class), each row summing to 1, or NaN where a member must not predict.
         how: the rule.
-        weights: (member,), not negative; for "weighted" only.
+        weights: (member,), or (member, image) where images have members of their own; not negative; for "weighted"
+            only.
 
     Returns:
         (image, class) float64; rows sum to 1, or are NaN.
@@ -65,7 +69,8 @@ def combine(probabilities: Floats, how: str = "mean", weights: Floats | None = N
     allowed = ~np.isnan(probabilities[:, :, 0])
     share = allowed.astype(np.float64)
     if how == "weighted" and weights is not None:
-        share = share * np.asarray(weights, dtype=np.float64)[:, None]
+        weights = np.asarray(weights, dtype=np.float64)
+        share = share * (weights if weights.ndim == 2 else weights[:, None])
     total = share.sum(axis=0)
     share = np.divide(share, total, out=np.full_like(share, np.nan), where=total > 0)
     return COMBINATIONS[how](np.where(allowed[:, :, None], probabilities, 0.0).astype(np.float64), share)

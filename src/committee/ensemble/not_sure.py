@@ -75,21 +75,22 @@ def like_new(
 ) -> NDArray[np.float64]:
     """Out-of-fold probabilities (image, class) with the temperature that makes them comparable with new answers.
 
-    That is the one fitted for as many members as predict the image, or for the most that one was fitted for. Where it
+    That is the one fitted for as many members as predict the image, or for the number next to that. Where it
     was fitted for one size alone, `temperature.extrapolate` takes it over to the whole committee only if it sharpens:
     out of fold softened and new answers not, the limits would be too strict. So both have the committee's then.
 
     Args:
         probabilities: (image, class), as members give them together.
         sizes: (image,), how many members predict each image.
-        by_size: the temperatures of 1, 2, ... members.
+        by_size: the temperatures of committees of several sizes.
         temperature: the whole committee's; None where there is none.
     """
     tempered = probabilities.copy()
     if not by_size or temperature is None:
         return tempered
     for members in np.unique(sizes):
-        fitted = temperature if len(by_size) == 1 else by_size[min(int(members), len(by_size)) - 1].temperature
+        nearest = min(by_size, key=lambda each: abs(each.members - int(members)))
+        fitted = temperature if len(by_size) == 1 else nearest.temperature
         chosen = sizes == members
         tempered[chosen] = temper(probabilities[chosen], fitted)
     return tempered

@@ -8,6 +8,7 @@ extrapolated to the whole committee, see `extrapolate`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +19,19 @@ from committee.data.dataset import Labels
 from committee.metrics.results import SizeTemperature
 
 Floats = NDArray[np.floating[Any]]
+Combine = Callable[[Floats, NDArray[np.int64]], NDArray[np.float64]]
 
 FEWEST_IMAGES = 200  # on which a temperature is fitted for two members or more
 LOWEST = 0.5  # of a whole committee's temperature
+ALL_SIZES = 20  # up to here every size of a committee is looked at, beyond one in ten
+
+
+def some_sizes(largest: int) -> list[int]:
+    """Sizes of committees up to the largest: all small ones, then each a tenth larger than the one before."""
+    sizes = list(range(1, min(largest, ALL_SIZES) + 1))
+    while sizes and sizes[-1] < largest:
+        sizes.append(min(largest, math.ceil(1.1 * sizes[-1])))
+    return sizes
 
 
 def temper(probabilities: Floats, temperature: float) -> NDArray[np.float64]:
@@ -63,27 +74,26 @@ def fit_temperature(probabilities: Floats, labels: Labels) -> float:
 
 
 def temperatures_by_size(
-    probabilities: Floats, labels: Labels, combine: Callable[[Floats], NDArray[np.float64]], rng: np.random.Generator
+    probabilities: Floats, labels: Labels, combine: Combine, rng: np.random.Generator
 ) -> tuple[SizeTemperature, ...]:
-    """The temperature of committees of 1, 2, ... members, as far as validation images allow.
+    """The temperature of committees of `some_sizes`, as far as validation images allow.
 
     Args:
         probabilities: (member, image, class), rows of NaN where a member trained on the image.
         labels: (image,).
-        combine: (member, image, class) -> (image, class).
+        combine: as `CombinationRule.combine`.
         rng: draws which of an image's members are used.
     """
     allowed = ~np.isnan(probabilities[:, :, 0])
     able = allowed.sum(axis=0)
     order = np.argsort(rng.random(allowed.shape) + ~allowed, axis=0)  # those that may predict first, in random order
     found: list[SizeTemperature] = []
-    for size in range(1, int(able.max(initial=0)) + 1):
+    for size in some_sizes(int(able.max(initial=0))):
         images = np.flatnonzero(able >= size)
         if size > 1 and len(images) < max(FEWEST_IMAGES, 0.1 * found[0].images):
             break
-        chosen = np.zeros((len(probabilities), len(images)), dtype=bool)
-        np.put_along_axis(chosen, order[:size, images], True, axis=0)
-        combined = combine(np.where(chosen[:, :, None], probabilities[:, images], np.nan))
+        chosen = np.sort(order[:size, images], axis=0)
+        combined = combine(probabilities[chosen, images], chosen)
         temperature = fit_temperature(combined, labels[images])
         found.append(SizeTemperature(members=size, images=len(images), temperature=temperature))
     return tuple(found)

@@ -1,39 +1,29 @@
 """A wall-clock budget becomes members and epochs: this machine's speed is measured, then the best plan that fits is
 taken.
 
-`plan_budget` trains the recipe for two short epochs with as many members at once as the run will have, predicts from
-their speed how long any number of members and epochs would take, and changes the recipe to those that promise the
-fewest errors. What is planned takes nine tenths of the budget; members that would still overrun it are cut off at a
-deadline.
+`plan_budget` trains the recipe for a few short epochs with as many members at once as the run will have
+(`committee.runs.trial`), predicts from them how long any number of members and epochs would take
+(`committee.runs.cost`), and changes the recipe to those that promise the fewest errors. What is planned takes nine
+tenths of the budget; members that would still overrun it are cut off at a deadline.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
-from statistics import fmean
+from dataclasses import dataclass
 
-import numpy as np
-
-from committee.config.recipe import Recipe, Schedule
+from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset
-from committee.errors import RecipeError, TrainingError, counted
+from committee.errors import RecipeError, counted
 from committee.folders.run_folder import RunFolder
-from committee.nn.views import Views
-from committee.rng import numpy_generator
-from committee.training.executors import executor_for
-from committee.training.pipeline import train_members
-from committee.training.plan import TrainingPlan
+from committee.runs.cost import Sizes, member_seconds, sizes_of, views
+from committee.runs.trial import TrainingCosts, training_costs
 from committee.training.setting import Setting
-from committee.training.shared_images import shared
 
-TRIAL_STEPS = 20  # of each of the trial's two epochs
 PLANNED_SHARE = 0.9  # of the budget; the rest is for a machine that becomes slower than in the trial
 START_SECONDS = 3.0  # of a process that loads torch: the workers of the trial, then those of the run
-PREDICTING = 0.35  # of a training image's time: the forward pass alone
 MOST_MEMBERS, MOST_EPOCHS = 20, 60
-STACKED = 4  # members of a trial on CUDA, where all members train at once
 
 
 @dataclass(frozen=True)
@@ -42,14 +32,6 @@ class BudgetPlan:
 
     recipe: Recipe
     note: str
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What the trial found: each of `at_once` members trains on `images_per_second` images."""
-
-    images_per_second: float
-    at_once: int
 
 
 def plan_budget(
@@ -90,29 +72,29 @@ def plan_budget(
             f"the budget is too short: a trial of this machine's speed, the start and the report of {images:,} images "
             f"alone take about {fixed} seconds; give more, or --members and --epochs instead of a budget"
         )
-    speed = measured_speed(dataset, recipe, setting or Setting())
+    costs, sizes = training_costs(dataset, recipe, setting or Setting()), sizes_of(dataset, recipe)
     left = PLANNED_SHARE * seconds - (time.monotonic() - began)
     fitting = {
         (m, e): expected_error(m, e, images)
-        for m in ([members] if members else member_numbers(speed.at_once))
+        for m in ([members] if members else member_numbers(costs.at_once))
         for e in ([epochs] if epochs else range(1, MOST_EPOCHS + 1))
-        if needed_seconds(recipe, dataset, speed, m, e) <= left
+        if needed_seconds(recipe, sizes, costs, m, e) <= left
     }
     if not fitting:
-        least = needed_seconds(recipe, dataset, speed, members or member_numbers(speed.at_once)[0], epochs or 1)
+        least = needed_seconds(recipe, sizes, costs, members or member_numbers(costs.at_once)[0], epochs or 1)
         shortest = (least + time.monotonic() - began) / PLANNED_SHARE
         raise RecipeError(
             f"the budget is too short: the least that can be trained takes about {math.ceil(shortest)} seconds here "
-            f"({speed.images_per_second:,.0f} images per second and member, and {fixed} seconds for start and report); "
+            f"({costs.images_per_second:,.0f} images per second and member, and {fixed} seconds for start and report); "
             "give more, or --members and --epochs instead of a budget"
         )
     m, e = min(fitting, key=lambda each: (fitting[each], each))
-    expected = time.monotonic() - began + needed_seconds(recipe, dataset, speed, m, e)
+    expected = time.monotonic() - began + needed_seconds(recipe, sizes, costs, m, e)
     note = (
-        f"{counted(speed.at_once, 'member')} at a time train at {speed.images_per_second:,.0f} images per second each; "
+        f"{counted(costs.at_once, 'member')} at a time train at {costs.images_per_second:,.0f} images per second each; "
         f"{counted(m, 'member')} of {counted(e, 'epoch')} should take {expected:.0f} of the {seconds:.0f} seconds."
     )
-    if not members and not epochs and e == MOST_EPOCHS and m + speed.at_once > MOST_MEMBERS:
+    if not members and not epochs and e == MOST_EPOCHS and m + costs.at_once > MOST_MEMBERS:
         note += f" More than {MOST_MEMBERS} members or {MOST_EPOCHS} epochs are never planned: they gain too little."
     return BudgetPlan(with_numbers(recipe, m, e), note)
 
@@ -151,42 +133,15 @@ def expected_error(members: int, epochs: int, images: int) -> float:
     return (1 + k / epochs) * (0.7 + 0.3 / members)
 
 
-def needed_seconds(recipe: Recipe, dataset: ImageDataset, speed: Speed, members: int, epochs: int) -> float:
+def needed_seconds(recipe: Recipe, sizes: Sizes, costs: TrainingCosts, members: int, epochs: int) -> float:
     """How long a run takes from its start to its report."""
-    images, tested = len(dataset.train), len(dataset.test)
-    validation = {"folds": 1 / recipe.holdout.folds, "none": 0.0}.get(recipe.holdout.kind, recipe.holdout.fraction)
-    views = Views(recipe.committee.tta, recipe.committee.tta_confidence).cost
-    epoch = images * (1 - validation) + PREDICTING * images * validation
-    predicting = PREDICTING * (images + tested) * views
-    waves = math.ceil(members / speed.at_once)
-    training = waves * (epochs * epoch + predicting) / speed.images_per_second
-    return START_SECONDS + training + end_seconds(images)
+    sized = with_numbers(recipe, members, epochs)
+    waves = math.ceil(members / costs.at_once)
+    testing = views(recipe) * sizes.test_images * costs.predicted_image
+    training = waves * (member_seconds(costs, sized, sizes) + testing)
+    return START_SECONDS + training + end_seconds(sizes.images)
 
 
 def end_seconds(images: int) -> float:
     """How long everything after the training takes: combining, calibrating, intervals, figures, the page."""
     return 4 + images / 20_000
-
-
-def measured_speed(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> Speed:
-    """Train on a few images for two short epochs, beside as many members as in the run; the second epoch counts."""
-    setting = setting.resolved(MOST_MEMBERS)
-    at_once = STACKED if setting.device == "cuda" else setting.workers
-    number = min(len(dataset.train), recipe.training.batch_size * TRIAL_STEPS)
-    chosen = numpy_generator(setting.seed, "trial").permutation(len(dataset.train))[:number]
-    few = replace(dataset, train=dataset.train.part(np.sort(chosen)))
-    training = recipe.training.model_copy(update={"epochs": 2, "patience": 0, "checkpoint": "last"})
-    augmentation = recipe.augmentation.model_copy(update={"no_aug_epochs": 0})
-    short = recipe.model_copy(update={"training": training, "schedule": Schedule(), "augmentation": augmentation})
-    nothing = [np.empty(0, dtype=np.int64)] * at_once
-    trial, speeds = TrainingPlan(few, short, setting, nothing), []
-    with shared(few.train) as (images,):
-        assert images is not None
-        try:
-            outcomes = train_members(trial.jobs(images, None, None), executor_for(setting, at_once), "raise")
-        except TrainingError as error:
-            raise TrainingError(f"the budget's trial failed: {error}") from None
-    for outcome in outcomes:
-        assert outcome.trained is not None
-        speeds.append(outcome.trained.history[-1].images_per_second)
-    return Speed(fmean(speeds), at_once)
