@@ -287,7 +287,10 @@ class TrainingOptions:
             "--gpu-share": self.gpu_share,
         }
         if self.executor == "ray":
-            return Cluster(self.address or "auto", self.checkpoint_store, self.gpu_share)
+            store = self.checkpoint_store
+            if store is not None and "://" not in store:
+                store = str(Path(store).resolve())  # nodes have working folders of their own
+            return Cluster(self.address or "auto", store, self.gpu_share)
         for option, value in given.items():
             if value is not None:
                 raise CommitteeError(f"{option} is for a cluster; give --executor ray, too, or leave it away")
