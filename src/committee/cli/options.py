@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from committee.cli import ends
+from committee.cli import ends, placing
 from committee.config.record import Record
 from committee.data.read_options import ReadOptions
 from committee.errors import CommitteeError, torch_needed_said
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from committee.config.recipe import Recipe
     from committee.data.dataset import ImageDataset
     from committee.folders.run_folder import RunFolder
-    from committee.training.cluster import Cluster
     from committee.training.setting import Setting
 
 
@@ -275,28 +274,8 @@ class TrainingOptions:
             command=command_line(),
             reload=reload,
             checkpoint_seconds=self.checkpoint_every,
-            cluster=self.cluster(),
+            cluster=placing.cluster_of(self.executor, self.address, self.checkpoint_store, self.gpu_share),
         )
-
-    def cluster(self) -> Cluster | None:
-        """The cluster to train on; None for this machine.
-
-        Raises:
-            CommitteeError: an option for a cluster is given without one.
-        """
-        from committee.training.cluster import Cluster
-
-        given = {
-            "--address": self.address,
-            "--checkpoint-store": self.checkpoint_store,
-            "--gpu-share": self.gpu_share,
-        }
-        if self.executor == "ray":
-            return Cluster(self.address or "auto", self.checkpoint_store, self.gpu_share)
-        for option, value in given.items():
-            if value is not None:
-                raise CommitteeError(f"{option} is for a cluster; give --executor ray, too, or leave it away")
-        return None
 
 
 def gathered(kind: type[RecipeOptions] | type[TrainingOptions] | type[ReadOptions], name: str) -> Decorator:
@@ -357,43 +336,11 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
         device_option,
         precision,
         checkpoint_every,
-        *cluster_options(),
+        *placing.cluster_options(),
         data_dir_option,
         read_options,
     ]
     return together([*options, gathered(TrainingOptions, "training_options")], function)
-
-
-def cluster_options() -> list[Decorator]:
-    """The options that say on what cluster members are trained."""
-    return [
-        click.option(
-            "--executor",
-            type=click.Choice(["local", "ray"]),
-            default="local",
-            show_default=True,
-            help="Where members are trained: on this machine, or on the nodes of a Ray cluster (docs/clusters.md). "
-            "Changes no result where their processors are of one kind.",
-        ),
-        click.option(
-            "--address",
-            metavar="HOST:PORT",
-            help="The Ray cluster: auto for the one that this machine is a node of, or local for one that is started "
-            "here and ends with the command.  [default: auto]",
-        ),
-        click.option(
-            "--checkpoint-store",
-            metavar="URL",
-            help="Where a cluster's nodes keep checkpoints: a folder that all of them see, or a URL such as "
-            "s3://bucket/folder.  [default: they are sent home, into the run folder]",
-        ),
-        click.option(
-            "--gpu-share",
-            type=click.FloatRange(0, 1, min_open=True),
-            metavar="SHARE",
-            help="Of a node's GPU, what each member gets, such as .25.  [default: members are stacked on whole GPUs]",
-        ),
-    ]
 
 
 def _image_shape(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:

@@ -34,6 +34,14 @@ class CheckpointStore:
     member: str
     start: str = ""
 
+    def check(self) -> None:
+        """See that there is such storage.
+
+        Raises:
+            StorageError: the URL means nothing to fsspec, or its package for that is missing.
+        """
+        self._opened()
+
     def newest(self) -> list[tuple[str, bytes]]:
         """Names and contents of the checkpoints of all starts that are furthest and whole, as many as are kept.
 
@@ -65,8 +73,8 @@ class CheckpointStore:
 
     def clear(self) -> None:
         """Delete the checkpoints of all starts, which are of no use any more; what cannot be deleted stays."""
-        files, place = self._opened()
         with suppress(Exception):  # each kind of storage has errors of its own
+            files, place = self._opened()
             files.rm(place, recursive=True)
 
     def _opened(self) -> tuple[Any, str]:

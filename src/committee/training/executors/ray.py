@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from committee.errors import CommitteeError, counted
+from committee.errors import CommitteeError
 from committee.folders.checkpoint_store import CheckpointStore
 from committee.training.cluster import Cluster, Nodes, connect, first_line, not_on
 from committee.training.executors.processes import MOST_STARTS, ORDINALS
@@ -155,9 +155,11 @@ class Tasks:
         if isinstance(report, Begun):
             start.node = report.name
             if report.unfit:
-                self.unfit.append(report.node)
                 self.waiting.appendleft(start.jobs)
                 job, start.jobs = start.jobs[0], []
+                if report.node in self.unfit:
+                    return
+                self.unfit.append(report.node)
                 yield Remark(job.member, f"the node {report.name} is left out: {report.unfit}", job.model)
             return
         if isinstance(report, Delivered | Failed):
@@ -196,11 +198,12 @@ class Tasks:
 
     def hungry(self) -> Iterator[Remark]:
         """A remark where the cluster has nothing left to train on."""
-        kind = "CPU" if next(iter(self.active.values())).jobs[0].device == "cpu" else "GPU"
-        if not self.ray.cluster_resources().get(kind):
-            job = next(iter(self.active.values())).jobs[0]
-            text = f"{counted(len(self.active), 'task')} of the committee wait: no node with a {kind} is left; they go "
-            yield Remark(job.member, f"{text}on as soon as one joins", job.model)
+        job = next(iter(self.active.values())).jobs[0]
+        kind = "CPU" if job.device == "cpu" else "GPU"
+        able = {node["NodeID"] for node in self.ray.nodes() if node["Alive"] and node["Resources"].get(kind)}
+        if not able.difference(self.unfit):
+            text = f"waits with all others, since no node with a {kind} is left that can train it; they go on when one"
+            yield Remark(job.member, f"{text} joins", job.model)
 
 
 def run(jobs: Sequence[Job], cluster: Cluster, nodes: Nodes, path: str, most: int) -> Generator[Event]:
@@ -214,10 +217,12 @@ def run(jobs: Sequence[Job], cluster: Cluster, nodes: Nodes, path: str, most: in
         most: tasks at once.
 
     Raises:
-        CommitteeError: the cluster cannot be reached, or a file cannot be written or read; what is finished, and the
-            checkpoints, stay.
+        CommitteeError: the cluster or its store cannot be reached, or a file cannot be written or read; what is
+            finished, and the checkpoints, stay.
     """
     ray = connect(cluster.address)
+    if cluster.store:
+        CheckpointStore(cluster.store, "", "").check()
     waiting = deque(tasks_of(jobs, cluster, nodes))
     seconds = min(most, len(waiting)) / REPORTS_A_SECOND
     tasks = Tasks(ray, cluster, path, list(nodes.unfit), waiting, seconds)
