@@ -87,7 +87,7 @@ def simulations() -> None:
             for hours in (math.inf, 24.0, 4.0):
                 for seconds in (120.0, 600.0, 3_600.0):
                     nodes, member = Nodes(count, 2, hours * 3600), Member(seconds)
-                    found = [simulate(members, member, nodes, seed).seconds for seed in range(40)]
+                    found = [simulate(members, member, nodes, seed).seconds for seed in range(20)]
                     distances[members, count, hours, seconds] = makespan(members, member, nodes).seconds / fmean(found)
     worst = max(distances, key=lambda case: abs(distances[case] - 1))
     far = sorted(abs(ratio - 1) for ratio in distances.values())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from committee.cli.main import main
+from committee.cli.main import main, run_stem
 from committee.data.catalog import load_dataset
 from committee.data.dataset import ImageDataset, Labels
 from committee.errors import DataError
@@ -186,3 +186,8 @@ def test_the_page_is_gone_through_by_keyboard(audited: Audited, browser: Browser
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     assert axe.run(page).violations_count == 0
     assert faults == []
+
+
+def test_a_runs_name_says_that_its_labels_are_corrected_ones() -> None:
+    assert run_stem("mnist", "best", corrected=True) == "mnist-corrected-best"
+    assert run_stem("mnist", "best", corrected=False) == "mnist-best"

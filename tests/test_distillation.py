@@ -22,6 +22,7 @@ from committee.errors import RecipeError, RunError
 from committee.folders.run_folder import RunFolder
 from committee.metrics.results import Results
 from committee.nn.images import as_float
+from committee.report.tables import summary_rows
 from committee.runs.distillation import distil, plan_distillation, student_changes
 from committee.training.jobs import EpochDone, Event
 from committee.training.plan import TrainingPlan
@@ -150,3 +151,10 @@ def test_the_command_compares_on_test_images_that_the_teacher_has_opened_and_oth
     call("verify", out)
     call("compare", tmp_path / "teacher", out)
     call("bundle", out, tmp_path / "student.committee")
+    assert "Student, test images" in shown
+    assert "Committee, test images" not in shown
+    call("evaluate", out, "--again")
+    again = RunFolder.finished(out).results
+    assert again.distillation == stored.distillation  # the comparison with its teacher is kept
+    assert len(again.test_openings) == 2
+    assert summary_rows(again)[-1].label == "student"

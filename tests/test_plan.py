@@ -81,7 +81,7 @@ NOTHING_ASSUMED = Assumptions()
 
 def model(recipe: Recipe, assumptions: Assumptions = NOTHING_ASSUMED, images: int = 60_000) -> CostModel:
     sizes = cost.Sizes(images, 10_000, 784, 10, 144_314, 6_228_608)
-    return CostModel(recipe, sizes, COSTS, EndCosts(4.0, 5e-9, 3e-8), 2, 3.0, assumptions=assumptions)
+    return CostModel(recipe, sizes, COSTS, EndCosts(4.0, 5e-9, 3e-8, 350_000_000), 2, 3.0, assumptions=assumptions)
 
 
 def test_forecasts_grow_as_they_should(small_recipe: Recipe) -> None:
@@ -99,6 +99,7 @@ def test_forecasts_grow_as_they_should(small_recipe: Recipe) -> None:
     assert alone.money is None
     assert few.forecast(1_000, 1).first_node_bytes > few.forecast(1_000, 10).node_bytes  # all members' probabilities
     paid = model(small_recipe, Assumptions(price=0.5, watts=100.0)).forecast(10, 3)
+    assert few.forecast(1, 1).first_node_bytes > 350_000_000  # what draws the page is there, too
     assert paid.money == pytest.approx(0.5 * paid.unit_hours)
     assert paid.kilowatt_hours == pytest.approx(0.1 * paid.unit_hours / 2)
     failing = model(small_recipe, Assumptions(mtbf=3_600.0)).forecast(100, 10)

@@ -212,3 +212,5 @@ def test_no_data_set_is_downloaded_to_serve_a_run(
     assert (served.info.coverage, served.info.precision) == (None, 0.9)
     assert [line.partition(":")[0] for line in lines] == ["Note"]
     assert "most similar training images: mnist-5k was not found" in lines[0]
+    assert "COMMITTEE_DATA=DIR" in lines[0]
+    assert "--data-dir" not in lines[0]  # which serve does not have

@@ -73,7 +73,8 @@ for command in (
 @click.option(
     "--out",
     type=folder_type,
-    help="The run folder.  [default: runs/DATA-RECIPE-seedS, with -2, -3, ... if that folder exists]",
+    help="The run folder.  [default: runs/DATA-RECIPE-seedS, or runs/DATA-corrected-RECIPE-seedS with --labels; with "
+    "-2, -3, ... if that folder exists]",
 )
 @click.option("--from", "continued", type=run_type, help="Continue from this finished run, for --epochs more epochs.")
 @click.option("--keep-sealed", is_flag=True, help="Do not open the test images; committee evaluate can later.")
@@ -132,7 +133,7 @@ def train(
         training_options = replace(training_options, seed=before.identity.seed)
     recipe, dataset = recipe_options.load(before), training_options.load(data)
     setting = training_options.setting(data)
-    stem = f"{file_name(dataset.name)}-{file_name(recipe.name)}"
+    stem = run_stem(dataset.name, recipe.name, corrected=training_options.read_options.labels is not None)
     name, deadline = f"{stem}-seed{setting.seed}", math.inf
     if budget is not None:
         name = f"{stem}-{budget:.0f}s-seed{setting.seed}"
@@ -171,6 +172,11 @@ def train(
     using.show(folder, as_json)
     if not folder.manifest.is_complete:
         raise SystemExit(ends.INCOMPLETE)
+
+
+def run_stem(data: str, recipe: str, *, corrected: bool) -> str:
+    """What a run folder's name begins with: the data, whether their labels are corrected (--labels), the recipe."""
+    return f"{file_name(data)}{'-corrected' if corrected else ''}-{file_name(recipe)}"
 
 
 def within(

@@ -114,6 +114,7 @@ def plan(
         say(line)
     say("")
     console().print(forecast_table(report))
+    say("")
     for line in closing_lines(report):
         say(line)
 
@@ -176,7 +177,12 @@ def forecast_table(report: PlanReport) -> Table:
         table.add_column(f"{nodes:,}\nnode{'s' * (nodes > 1)}", justify="right", no_wrap=True)
     for members in sorted({forecast.members for forecast in report.table}):
         row = [forecast for forecast in report.table if forecast.members == members]
-        cells = [plain(duration(each.seconds), f"{hours(each.unit_hours)} h {percent(each.idle, 0)}") for each in row]
+        cells = [
+            plain(duration(each.seconds), "").append_text(
+                plain(f"{hours(each.unit_hours)} h {percent(each.idle, 0)}", style="dim")
+            )
+            for each in row
+        ]
         table.add_row(plain(f"{members:,}"), *cells)
     return table
 

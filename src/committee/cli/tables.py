@@ -47,7 +47,7 @@ HEADINGS = {  # narrow enough for 80 columns together
     "validation_accuracy": "val.\nacc.",
     "test_accuracy": "test\nacc.",
 }
-LABELS = {"standard deviation": "± sd", "committee, out of fold": "out of fold"}
+LABELS = {"standard deviation": "± sd", "committee, out of fold": "out of fold", "student, out of fold": "out of fold"}
 
 
 def members_table(results: Results) -> Table:
@@ -121,17 +121,17 @@ def balanced_line(scores: Scores) -> str:
 
 def closing_lines(results: Results) -> list[str]:
     """What a run reached, a line for each figure."""
-    lines = []
+    lines, whole = [], results.whole.capitalize()
     if results.out_of_fold:
-        lines.append(scores_line("Committee, out of fold", results.out_of_fold))
+        lines.append(scores_line(f"{whole}, out of fold", results.out_of_fold))
     if results.test:
-        lines.append(scores_line("Committee, test images", results.test))
+        lines.append(scores_line(f"{whole}, test images", results.test))
     found = headline_scores(results)
     if found and found[1].is_imbalanced and (line := balanced_line(found[1])):
         lines.append(line)
     if found and no_better_than_guessing(found[1]):
         lines.append(
-            "This committee is not shown to be better than guessing: try more --epochs, smaller batches (--set "
+            f"This {results.whole} is not shown to be better than guessing: try more --epochs, smaller batches (--set "
             "training.batch_size=16), or look at the data with committee data check."
         )
     lines.append(openings_line(results.test_openings))

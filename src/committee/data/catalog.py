@@ -235,11 +235,12 @@ def _place(name: str, entry: Published, data_dir: Path | None, download: bool) -
     except DownloadError as error:
         looked = [*([given] if given else []), cache, *entry.places]
         package = f", install the Debian package {entry.package}" if entry.package else ""
+        named = "--data-dir DIR or the environment variable COMMITTEE_DATA" if download else "COMMITTEE_DATA=DIR"
+        otherwise = ", or try again with a network connection" if download else ""
         raise DownloadError(
             f"{name} was not found in {', '.join(map(str, looked))}{''.join('; ' + other for other in others)}, "
             f"and {'could not be' if download else 'was not'} downloaded ({error}); put its files into a folder and "
-            f"name that folder with --data-dir DIR or the environment variable COMMITTEE_DATA{package}, or try again "
-            "with a network connection"
+            f"name that folder with {named}{package}{otherwise}"
         ) from error
     return cache / "gzip.zip" if entry.transposed else cache
 

@@ -268,6 +268,11 @@ class Results(Record):
         """The members that the run was to have: those that finished, failed or died, and those left out."""
         return len(self.members) + self.left_out
 
+    @property
+    def whole(self) -> str:
+        """What all members together are called: "committee", or "student", which is one network."""
+        return "student" if self.distillation else "committee"
+
 
 # --- studies ----------------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ def summary_rows(results: Results) -> tuple[SummaryRow, ...]:
     return (
         *members,
         *(_mean_and_spread(finished) if len(finished) > 1 else ()),
-        *([_out_of_fold_row(results.out_of_fold, results.out_of_fold_remark)] if results.out_of_fold else ()),
+        *([_out_of_fold_row(results, results.out_of_fold)] if results.out_of_fold else ()),
         _committee_row(results),
     )
 
@@ -103,20 +103,20 @@ def _mean_and_spread(rows: Sequence[SummaryRow]) -> tuple[SummaryRow, SummaryRow
     return SummaryRow("mean", "mean", **means), SummaryRow("spread", "standard deviation", **spreads)
 
 
-def _out_of_fold_row(scores: Scores, remark: str) -> SummaryRow:
+def _out_of_fold_row(results: Results, scores: Scores) -> SummaryRow:
     return SummaryRow(
         "out_of_fold",
-        "committee, out of fold",
+        f"{results.whole}, out of fold",
         validation_loss=scores.log_loss,
         validation_accuracy=scores.accuracy,
-        remark=remark,
+        remark=results.out_of_fold_remark,
     )
 
 
 def _committee_row(results: Results) -> SummaryRow:
     return SummaryRow(
         "committee",
-        "committee",
+        results.whole,
         seconds=results.seconds_training,
         train_loss=results.committee_train.log_loss,
         train_accuracy=results.committee_train.accuracy,

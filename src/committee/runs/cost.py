@@ -178,7 +178,7 @@ def node_bytes(costs: TrainingCosts, sizes: Sizes, workers: int) -> int:
     return costs.base_bytes + each + workers * growing + sizes.images * sizes.image_bytes
 
 
-def end_bytes(costs: TrainingCosts, sizes: Sizes, members: int) -> int:
+def end_bytes(end: EndCosts, sizes: Sizes, members: int) -> int:
     """Own memory of the node that evaluates the run: all members' probabilities, several times."""
     values = members * max(sizes.images, sizes.test_images) * sizes.classes
-    return costs.base_bytes + COMBINED_BYTES * values + sizes.images * sizes.image_bytes
+    return end.page_bytes + COMBINED_BYTES * values + sizes.images * sizes.image_bytes

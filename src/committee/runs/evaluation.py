@@ -28,7 +28,7 @@ from committee.folders.records import CommitteeRecord, ImagesRecord, MemberRecor
 from committee.folders.run_folder import RunFolder
 from committee.metrics.error_analysis import agreement, galleries
 from committee.metrics.familiarity import doubt_of, fit
-from committee.metrics.results import Calibration, Gallery, MemberResult, PartScore, Results, Scores
+from committee.metrics.results import Calibration, Distillation, Gallery, MemberResult, PartScore, Results, Scores
 from committee.metrics.scores import expected_calibration_error, log_loss, score
 from committee.nn.devices import usable
 from committee.rng import numpy_generator
@@ -60,13 +60,16 @@ class EvaluatedPart:
         return score(self.probabilities[images], self.labels[images], class_names) if len(images) else None
 
 
-def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | None) -> Results:
+def evaluate_run(
+    folder: RunFolder, dataset: ImageDataset, *, open_for: str | None, distillation: Distillation | None = None
+) -> Results:
     """Evaluate the members of a run and write everything that follows from them.
 
     Args:
         folder: the run's; its members are trained, its command and training seconds are written.
         dataset: what it was trained on.
         open_for: why the test images are opened, for the record; None keeps them sealed.
+        distillation: how a student compares with its teacher, where that is known.
 
     Raises:
         TrainingError: no member finished.
@@ -108,6 +111,7 @@ def evaluate_run(folder: RunFolder, dataset: ImageDataset, *, open_for: str | No
         test_openings=folder.test_openings,
         seconds_training=seconds,
         seconds_total=round(seconds + time.monotonic() - began, 3),
+        distillation=distillation,
     )
     folder.write_results(results)
     for part in parts:

@@ -132,7 +132,7 @@ class CostModel:
             failures=training.failures,
             died=training.died,
             multiply_adds=members * cost.member_multiply_adds(self.recipe, sizes),
-            first_node_bytes=max(while_training, cost.end_bytes(self.training, sizes, members)),
+            first_node_bytes=max(while_training, cost.end_bytes(self.end, sizes, members)),
             node_bytes=while_training,
             money=None if assumed.price is None else assumed.price * hours,
             kilowatt_hours=watts,

@@ -141,4 +141,5 @@ def evaluate(run: str | Path, dataset: ImageDataset) -> Results:
             f"{run} was trained on other images than {dataset.name} has now; give the data set of the training"
         )
     with folder.locked():
-        return evaluate_run(folder, dataset, open_for="committee evaluate")
+        known = folder.results.distillation  # of a student: what it was compared with stays so
+        return evaluate_run(folder, dataset, open_for="committee evaluate", distillation=known)

@@ -83,11 +83,13 @@ class EndCosts:
         page: seconds for the results, tables, figures and page of two members and a few hundred images.
         combined_value: seconds for one probability of one member, each time that members are combined.
         tempered_value: seconds for one of the committee's probabilities, for each temperature that is fitted.
+        page_bytes: own memory of this process with all that draws the page.
     """
 
     page: float
     combined_value: float
     tempered_value: float
+    page_bytes: int = 0
 
 
 @dataclass
@@ -217,7 +219,7 @@ def end_costs(dataset: ImageDataset, recipe: Recipe, setting: Setting) -> EndCos
     with temporary_folder(50_000_000, "the page of a trial") as folder:
         train_plan(plan, RunFolder(folder / "trial"), on_event=clock)
         page = time.perf_counter() - max(clock.finished.values())
-    return EndCosts(page, *combining_costs(classes))
+    return EndCosts(page, *combining_costs(classes), memory(os.getpid())[1])
 
 
 def combining_costs(classes: int) -> tuple[float, float]:
