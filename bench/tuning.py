@@ -1,16 +1,17 @@
 """B8: `committee tune` against the recipe that it starts from, at equal training cost, and against plain random search.
 
-    python bench/tuning.py textures --draws 0,1,2 --budget 2m --out runs/bench-tuning
+    python bench/tuning.py textures photographs --draws 0,1,2 --trials 20 --out runs/bench-tuning
     python bench/tuning.py --table --out runs/bench-tuning
 
 A draw is another training set, drawn from more images than it has; its test images are others, which nothing looks at
-before the end. For each draw two searches run side by side for the same time, one core each: `committee tune` as it
-comes, and plain random search (every field drawn anew, every trial trained whole, the best one taken). Then `standard`
-and the two winners are trained once more, each a committee of five, and the test images are opened. The table has the
-mean over draws with Student's interval, and the differences draw by draw.
+before the end. For each draw `committee tune` tries so many recipes as it comes (without fresh seeds, which change no
+choice); plain random search (every field drawn anew, every trial trained whole, the best one taken) then gets as many
+trials as the same training cost allows. Last, `standard` and the two winners are trained as committees of five on a
+seed that no search has used, and the test images are opened. The table has the mean over draws with Student's interval
+and the differences draw by draw. Cost is that of `tuning/cost.py`, so that a busy machine changes no figure.
 
-Sets: fashion-10, -50, -250 (Fashion-MNIST, so many images a class), fashion-tail (100 of the first class, ever fewer of
-the next ones, 10 of the last; balanced accuracy), photographs (which of ten colour photographs is a crop from: those
+Sets: fashion-10, -50, -250 (Fashion-MNIST, so many images a class), fashion-tail (60 of the first class, ever fewer of
+the next ones, 6 of the last; balanced accuracy), photographs (which of ten colour photographs is a crop from: those
 that scikit-image and scikit-learn bring), textures (likewise, in grey, turned and enlarged at random), digits
 (scikit-learn's 8x8 ones, 30 a class).
 """
@@ -22,7 +23,8 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from statistics import fmean
@@ -31,19 +33,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from committee import load_dataset, load_recipe, train
+from committee import CommitteeClassifier, load_dataset, load_recipe
 from committee.config import space as spaces
 from committee.config.recipe import Recipe
 from committee.config.recipe_parsing import load as load_recipe_file
-from committee.data.dataset import ImageDataset, LabelledImages, SealedTest
-from committee.metrics.formatting import percent, points, seconds_of
+from committee.data.dataset import ImageDataset, LabelledImages, SealedTest, open_test
+from committee.metrics.formatting import percent, points
 from committee.metrics.intervals import seed_interval
-from committee.metrics.tuning import ObjectiveName
+from committee.metrics.scores import score
+from committee.metrics.tuning import ObjectiveName, TuningResults
 from committee.rng import numpy_generator
 from committee.training.setting import Setting
 from committee.tuning.run import Search, tune
 
 Images = NDArray[np.uint8]
+Figures = dict[str, float]
 SIDE = 24
 COLOUR = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png",
           "retina.jpg", "rocket.jpg", "china.jpg", "flower.jpg")  # fmt: skip
@@ -111,7 +115,7 @@ def crops(names: tuple[str, ...], count: int, draw: int, *, grey: bool) -> Image
     return ImageDataset(f"{kind}-draw{draw}", found[True], SealedTest(found[False]), classes, "sample photographs")
 
 
-def tail(classes: int = 10, most: int = 100, least: int = 10) -> list[int]:
+def tail(classes: int = 10, most: int = 60, least: int = 6) -> list[int]:
     """Ever fewer images of each class, in equal ratios."""
     return [round(most * (least / most) ** (each / (classes - 1))) for each in range(classes)]
 
@@ -121,64 +125,108 @@ SETS: dict[str, tuple[ObjectiveName, Callable[[int, Path | None], ImageDataset]]
     "fashion-50": ("accuracy", lambda draw, data: fashion([50] * 10, draw, data)),
     "fashion-250": ("accuracy", lambda draw, data: fashion([250] * 10, draw, data)),
     "fashion-tail": ("balanced-accuracy", lambda draw, data: fashion(tail(), draw, data)),
-    "photographs": ("accuracy", lambda draw, _: crops(COLOUR, 30, draw, grey=False)),
-    "textures": ("accuracy", lambda draw, _: crops(GREY, 30, draw, grey=True)),
+    "photographs": ("accuracy", lambda draw, _: crops(COLOUR, 10, draw, grey=False)),
+    "textures": ("accuracy", lambda draw, _: crops(GREY, 15, draw, grey=True)),
     "digits": ("accuracy", lambda draw, _: digits(30, draw)),
 }
 
 # --- one draw ---------------------------------------------------------------------------------------------------------
 
 
-def search(name: str, how: str, draw: int, budget: float, cost: float, data_dir: Path | None, out: str) -> None:
-    """One of the two searches of a draw, in a process of its own, on one core."""
-    objective, load = SETS[name]
-    asked = Search(
-        load_recipe("standard"), spaces.load("everything"), objective=objective, budget=budget, cost=cost, fresh=0
-    )
-    if how == "random":
-        asked = replace(asked, search="random", prune="none", finalists=1)
-    tune(load(draw, data_dir), asked, out, Setting(seed=draw, workers=1))
+@dataclass(frozen=True)
+class Draw:
+    """What is compared, on which draw of which set."""
+
+    name: str
+    number: int
+    trials: int
+    cost: float
+    data_dir: Path | None
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where its searches are, and its figures."""
+        return self.out / f"{self.name}-draw{self.number}-cost{self.cost:g}"
 
 
-def scored(recipe: Recipe, dataset: ImageDataset, objective: ObjectiveName, draw: int, out: Path) -> dict[str, float]:
+def spent(results: TuningResults) -> float:
+    """What a search has trained, as a multiple of the starting recipe on all folds."""
+    again = [each.number for each in results.finalists if each.again is not None]
+    costs = {trial.number: trial.cost for trial in results.trials}
+    whole = sum(trial.cost * trial.folds / results.folds for trial in results.trials)
+    return whole + sum(costs[number] for number in again)
+
+
+def tuned(draw: Draw, dataset: ImageDataset, asked: Search) -> TuningResults:
+    """`committee tune` as it comes."""
+    return tune(dataset, asked, draw.folder / "tpe", Setting(seed=draw.number, workers=1))
+
+
+def random_search(draw: Draw, dataset: ImageDataset, asked: Search, budget: float) -> TuningResults:
+    """Plain random search until it has spent as much; the starting recipe is its first trial, too."""
+    plain = replace(asked, search="random", prune="none", finalists=1)
+    trials = max(2, round(budget))
+    while True:
+        asked_now = replace(plain, trials=trials)
+        found = tune(dataset, asked_now, draw.folder / "random", Setting(seed=draw.number, workers=1))
+        if (left := budget - spent(found)) <= 0.3:
+            return found
+        trials += max(1, round(left / (spent(found) / trials)))
+
+
+def scored(recipe: Recipe, dataset: ImageDataset, test: LabelledImages, objective: ObjectiveName, draw: int) -> Figures:
     """The test score of a recipe, trained as a committee of five on a seed that no search has used."""
-    results = train(dataset, recipe, out, Setting(seed=1000 + draw))
-    assert results.test is not None
-    score = results.test.accuracy
+    model = CommitteeClassifier(recipe, random_state=10_000 + draw)
+    began = time.process_time()
+    model.fit(dataset.train.pixels, dataset.train.labels)
+    seconds = time.process_time() - began
+    found = score(model.predict_proba(test.pixels), test.labels, dataset.class_names)
+    value = found.accuracy
     if objective == "balanced-accuracy":
-        assert results.test.balanced is not None
-        score = results.test.balanced.accuracy
-    seconds = sum(member.seconds for member in results.members)
-    return {"score": score, "log_loss": results.test.log_loss, "seconds": seconds, "epochs": recipe.training.epochs}
+        assert found.balanced is not None
+        value = found.balanced.accuracy
+    return {"score": value, "log_loss": found.log_loss, "seconds": seconds, "epochs": recipe.training.epochs}
 
 
-def run_draw(name: str, draw: int, budget: float, cost: float, data_dir: Path | None, out: Path) -> None:
+def run_draw(draw: Draw) -> None:
     """The searches and trainings of a draw; its figures go to a JSON file."""
-    folder = out / f"{name}-draw{draw}-cost{cost:g}"
-    if (folder / "figures.json").exists():
+    if (draw.folder / "figures.json").exists():
         return
-    objective, load = SETS[name]
-    dataset, began = load(draw, data_dir), time.time()
-    context = multiprocessing.get_context("spawn")
-    both = [
-        context.Process(target=search, args=(name, how, draw, budget, cost, data_dir, str(folder / how)))
-        for how in ("tpe", "random")
-    ]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-    standard = load_recipe("standard", [f"training.epochs={round(13 * cost)}"])
-    recipes = {"standard": standard} | {
-        how: load_recipe_file(str(folder / how / "recipe.toml")) for how in ("tpe", "random")
+    objective, load = SETS[draw.name]
+    dataset, began = load(draw.number, draw.data_dir), time.process_time()
+    asked = Search(
+        load_recipe("standard"), spaces.load("everything"), objective=objective, trials=draw.trials, cost=draw.cost,
+        fresh=0,
+    )  # fmt: skip
+    found = {"tpe": tuned(draw, dataset, asked)}
+    found["random"] = random_search(draw, dataset, asked, spent(found["tpe"]))
+    test = open_test(dataset, draw.folder / "test_record.jsonl", "the end of the benchmark")
+    recipes = {"standard": load_recipe("standard", [f"training.epochs={round(13 * draw.cost)}"])} | {
+        how: load_recipe_file(str(draw.folder / how / "recipe.toml")) for how in found
     }
-    figures = {how: scored(recipe, dataset, objective, draw, folder / f"run-{how}") for how, recipe in recipes.items()}
-    for how in ("tpe", "random"):
-        found = json.loads((folder / how / "results.json").read_text())
-        best = next(trial for trial in found["trials"] if trial["number"] == found["winner"])
-        figures[how] |= {"trials": len(found["trials"]), "searched": best["score"]}
-    (folder / "figures.json").write_text(json.dumps({"set": name, "draw": draw, "cost": cost, **figures}))
-    print(name, draw, {how: round(each["score"], 4) for how, each in figures.items()}, round(time.time() - began))
+    figures = {how: scored(recipe, dataset, test, objective, draw.number) for how, recipe in recipes.items()}
+    for how, results in found.items():
+        best = next(trial for trial in results.trials if trial.number == results.winner)
+        figures[how] |= {"trials": len(results.trials), "searched": best.score or 0.0, "spent": spent(results)}
+    line = {"set": draw.name, "draw": draw.number, "cost": draw.cost, **figures}
+    (draw.folder / "figures.json").write_text(json.dumps(line))
+    shown = {how: round(each["score"], 4) for how, each in figures.items()}
+    print(draw.name, draw.number, shown, f"{time.process_time() - began:.0f} s of a core", flush=True)
+
+
+def export(draw: Draw, folder: Path) -> None:
+    """A draw as an NPZ file, for `bench/peers/autokeras_search.py`."""
+    dataset = SETS[draw.name][1](draw.number, draw.data_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    test = open_test(dataset, folder / "test_record.jsonl", "a draw for other programs")
+    np.savez(
+        folder / f"{draw.name}-draw{draw.number}.npz",
+        images=dataset.train.pixels,
+        labels=dataset.train.labels,
+        test_images=test.pixels,
+        test_labels=test.labels,
+    )
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -191,7 +239,7 @@ def table(out: Path) -> None:
         found = json.loads(path.read_text())
         rows.setdefault((found.pop("set"), found.pop("cost")), []).append(found)
     print("| data | draws | `standard` | tuned | random search | tuned - `standard` | tuned - random |"
-          " trials, tuned / random | seconds a committee, `standard` / tuned |")  # fmt: skip
+          " trials, tuned / random | core seconds a committee, `standard` / tuned |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     for (name, cost), draws in rows.items():
         means = [percent(fmean(each[how]["score"] for each in draws)) for how in ("standard", "tpe", "random")]
@@ -217,15 +265,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", metavar="SET", help=", ".join(SETS))
     parser.add_argument("--draws", default="0,1,2", help="numbers with commas")
-    parser.add_argument("--budget", default="2m", type=seconds_of, help="of each of the two searches")
+    parser.add_argument("--trials", default=20, type=int, help="of committee tune")
     parser.add_argument("--cost", default=1.0, type=float, help="of training, as a multiple of standard's")
+    parser.add_argument("--at-once", default=2, type=int, help="draws side by side, a core each")
     parser.add_argument("--data-dir", type=Path, help="where Fashion-MNIST is")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-tuning"))
+    parser.add_argument("--export", type=Path, help="only write the draws as NPZ files into this folder, for others")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     arguments = parser.parse_args()
-    for draw in [] if arguments.table else map(int, arguments.draws.split(",")):
-        for name in arguments.sets:
-            run_draw(name, draw, arguments.budget, arguments.cost, arguments.data_dir, arguments.out)
+    draws = [
+        Draw(name, draw, arguments.trials, arguments.cost, arguments.data_dir, arguments.out)
+        for draw in map(int, arguments.draws.split(","))
+        for name in arguments.sets
+    ]
+    if arguments.export:
+        for each in draws:
+            export(each, arguments.export)
+        return
+    if not arguments.table:
+        with ProcessPoolExecutor(arguments.at_once, multiprocessing.get_context("spawn")) as pool:
+            for _ in pool.map(run_draw, draws):
+                pass
     table(arguments.out)
 
 

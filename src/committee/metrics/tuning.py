@@ -21,8 +21,9 @@ class TrialResult(Record):
         ending: all folds were trained; it lost the race and was stopped; it answers too slowly; it could not be
             trained; another machine is still at it.
         folds: that were trained.
-        score: the mean of the objective's values over the images of these folds, higher is better; None without any.
-        against_start: the score minus the starting recipe's on the same images.
+        score: the mean of the objective's values, higher is better; of a trial that was stopped, that of the trial it
+            lost to plus the difference on the same images; None without any.
+        against_start: the score minus the starting recipe's.
         accuracy, log_loss: on these images.
         seconds: that its members trained, together.
         cost: of its training, as a multiple of the starting recipe's.

@@ -313,7 +313,7 @@ def protocol(results: TuningResults) -> tuple[str, ...]:
         texts.append(
             "After the first fold, the second, and about half of them, a trial ends that is worse than the best one "
             "before it on the same images, by more than chance explains (one-sided, 10 % a look). Its score is then "
-            "the starting recipe's plus the difference on the images that both have answered."
+            "that of the trial it lost to plus the difference on the images that both have answered."
         )
     texts.append(
         f"Training a recipe costs at most {results.cost:g} times what the starting recipe's costs, counted in "

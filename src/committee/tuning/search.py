@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -279,7 +279,7 @@ def _try(searching: Searching, batch: Sequence[FrozenTrial], first: int) -> None
     _race(searching, list(candidates.values()), against)
     for trial in batch:
         candidate = candidates.get(trial.number)
-        _tell(searching, proposals.trial(trial.number), candidate, start, unfit.get(trial.number, ""))
+        _tell(searching, proposals.trial(trial.number), candidate, best[0] if best else start, unfit)
     for candidate in candidates.values():
         evaluations.folder.discard_members(candidate.name)
 
@@ -325,23 +325,31 @@ def _is_too_slow(searching: Searching, recipe: Recipe) -> bool:
     )
 
 
-def _tell(searching: Searching, trial: FrozenTrial, candidate: Candidate | None, start: ImageValues, why: str) -> None:
+def _tell(
+    searching: Searching,
+    trial: FrozenTrial,
+    candidate: Candidate | None,
+    best: ImageValues,
+    unfit: Mapping[int, str],
+) -> None:
     """End a trial with what it has reached.
 
-    A trial that was stopped has answered some images only. Its score is the starting recipe's on all images plus the
-    difference to it on those that both have answered, so that a trial on easy folds is not taken for a good one.
+    A trial that was stopped has answered some images only. Its score is that of the trial that it lost to on all images
+    plus the difference to it on those that both have answered: a trial on easy folds is not taken for a good one.
     """
     proposals, limit = searching.proposals, searching.asked.latency
     over = 0.0 if limit is None else float(trial.user_attrs.get("milliseconds", 0.0)) - limit
     evaluated = searching.evaluations.folder.evaluated(candidate.name) if candidate else None
     score: float | None = None
     if candidate is None or evaluated is None or evaluated.failed:
-        proposals.note(trial.number, folds=0, why=why or (evaluated.why if evaluated else "answers too slowly"))
+        slow = f"one image takes {trial.user_attrs.get('milliseconds', 0.0):.2f} ms"
+        why = unfit.get(trial.number, "") or (evaluated.why if evaluated else slow)
+        proposals.note(trial.number, folds=0, why=why)
     else:
         answers, labels = searching.evaluations.answers(candidate), searching.dataset.train.labels
         known = ~np.isnan(answers[:, 0])
-        difference = float(np.nanmean(searching.values(candidate) - start))
-        score = searching.score(start) + difference
+        values, whole = searching.values(candidate), evaluated.folds == searching.evaluations.folds
+        score = searching.score(values) if whole else searching.score(best) + float(np.nanmean(values - best))
         proposals.note(
             trial.number,
             folds=evaluated.folds,
@@ -349,10 +357,13 @@ def _tell(searching: Searching, trial: FrozenTrial, candidate: Candidate | None,
             why=evaluated.why,
             score=score,
             accuracy=accuracy(answers[known], labels[known]),
-            **{"against start": difference, "log loss": log_loss(answers[known], labels[known])},
+            **{
+                "against start": score - searching.score(searching.values(searching.start)),
+                "log loss": log_loss(answers[known], labels[known]),
+            },
         )
-    whole = evaluated is not None and evaluated.folds == searching.evaluations.folds
-    proposals.tell(trial.number, score, evaluated.folds if evaluated else 0, whole=whole, too_slow_by=over)
+    folds = evaluated.folds if evaluated else 0
+    proposals.tell(trial.number, score, folds, whole=folds == searching.evaluations.folds, too_slow_by=over)
     best = best_of(searching)
     shown = float(best[0].user_attrs["score"]) if best else None
     searching.listener.on_trial(trial_result(searching, proposals.trial(trial.number)), shown)
