@@ -364,6 +364,6 @@ def _tell(
         )
     folds = evaluated.folds if evaluated else 0
     proposals.tell(trial.number, score, folds, whole=folds == searching.evaluations.folds, too_slow_by=over)
-    best = best_of(searching)
-    shown = float(best[0].user_attrs["score"]) if best else None
+    ranked = best_of(searching)
+    shown = float(ranked[0].user_attrs["score"]) if ranked else None
     searching.listener.on_trial(trial_result(searching, proposals.trial(trial.number)), shown)
