@@ -290,6 +290,8 @@ def test_machines_that_share_a_storage_share_their_trials(given: list[str], tmp_
     first, second = (figures(tmp_path / f"machine-{number}")["trials"] for number in (1, 2))
     assert second[:3] == first
     assert len(second) == 6
+    own = {path.name for path in (tmp_path / "machine-2" / "trained").glob("trial-*")}
+    assert own == {"trial-0003", "trial-0004", "trial-0005"}, "it trains none of the other machine's trials"
 
 
 # --- limits and faults ------------------------------------------------------------------------------------------------
