@@ -329,6 +329,7 @@ def test_another_search_does_not_enter_the_folder(finished: Path, given: list[st
     assert found.exit_code == 2
     assert "objective was accuracy, now log-loss" in found.output
     assert call("train", "digits", "--out", finished).exit_code == 2
+    assert "is a search for a recipe, not a run" in call("predict", finished, finished / "figures").output
 
 
 def test_a_torn_last_line_of_the_journal_does_no_harm(finished: Path, given: list[str]) -> None:

@@ -99,6 +99,7 @@ def search_trials(searching: Searching) -> None:
     evaluated = searching.evaluations.folder.evaluated(START_NAME)
     assert evaluated is not None
     searching.evaluations.fold_seconds = evaluated.seconds / searching.evaluations.folds
+    searching.listener.on_stage("Trials")
     while True:
         batch, place = _next_batch(searching)
         if not batch:
