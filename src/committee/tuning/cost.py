@@ -10,7 +10,7 @@ PER_PIXEL = 0.06
 PER_STEP = 500.0
 PER_STEP_AND_THOUSAND_PARAMETERS = {"muon": 14.5}
 OTHERS_PER_STEP_AND_THOUSAND_PARAMETERS = 3.0
-"""Microseconds of a core of Zen 5, read off one-epoch trainings (docs/tuning.md). Only their proportions count here."""
+"""Microseconds of a core of Zen 5, read off short trainings on a busy machine (docs/log.md). Only proportions count."""
 
 
 def epoch_cost(recipe: Recipe, shape: tuple[int, int, int], classes: int, images: int) -> float:
