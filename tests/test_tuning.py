@@ -21,6 +21,7 @@ from committee.config import space as spaces
 from committee.config.toml_files import shipped
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError
+from committee.folders.run_folder import RunFolder
 from committee.folders.tuning_folder import TuningFolder
 from committee.metrics.balanced import auc, balanced_accuracy
 from committee.metrics.repeats import paired_mean
@@ -330,6 +331,12 @@ def test_another_search_does_not_enter_the_folder(finished: Path, given: list[st
     assert "objective was accuracy, now log-loss" in found.output
     assert call("train", "digits", "--out", finished).exit_code == 2
     assert "is a search for a recipe, not a run" in call("predict", finished, finished / "figures").output
+
+
+def test_a_search_does_not_enter_a_runs_folder(run: RunFolder, given: list[str]) -> None:
+    found = call(*given, "--trials", "3", "--out", run.path)
+    assert found.exit_code == 2
+    assert "holds a run or a study" in found.output
 
 
 def test_a_torn_last_line_of_the_journal_does_no_harm(finished: Path, given: list[str]) -> None:

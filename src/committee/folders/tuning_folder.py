@@ -75,8 +75,11 @@ class TuningFolder(Folder):
         Raises:
             RunError: the folder holds another search or training, or other files.
         """
-        if (self.path / "identity.json").exists() and not self.is_tuning:
-            raise RunError(f"{self.path} holds a run or a study; give another folder (--out)")
+        if self.has_begun and not (self.path / "trained").is_dir():  # of something else, or killed in between
+            try:
+                files.read_record(self.path / "identity.json", TuningIdentity)
+            except RunError:
+                raise RunError(f"{self.path} holds a run or a study; give another folder (--out)") from None
         self._check_free(identity, TuningIdentity)
 
     def begin(self, identity: TuningIdentity) -> None:
@@ -88,11 +91,6 @@ class TuningFolder(Folder):
         self.check_free(identity)
         self._begin(identity)
         disk.make_folder(self.path / "trained", within=self.path)
-
-    @property
-    def is_tuning(self) -> bool:
-        """Whether a search has entered the folder."""
-        return (self.path / "trained").is_dir()
 
     @property
     def journal(self) -> Path:
