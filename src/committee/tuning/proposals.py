@@ -169,6 +169,7 @@ class Proposals:
         draws = numpy_generator(self.seed, "tuning", "kept", place).random(len(self.parameters))
         share = KEPT_OF_START if place <= VARIATIONS else KEPT_OF_BEST
         best = {p.name: p.start for p in self.parameters} if place <= VARIATIONS else self._best(place)
+        draws[draws.argmax()] = 1.0  # one field at least is new
         kept = {p.name: best[p.name] for p, draw in zip(self.parameters, draws, strict=True) if draw < share}
         base = RandomSampler(seed) if place <= VARIATIONS else TPESampler(seed=seed, n_startup_trials=1)
         return PartialFixedSampler(kept, base)
