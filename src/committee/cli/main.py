@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import audit, card, distil, ends, export, inspect, plan, serving, studies, using
+from committee.cli import audit, card, distil, ends, export, inspect, plan, serving, studies, tuning, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -49,6 +49,7 @@ for command in (
     *(studies.study, studies.grid, studies.pseudo_labels, studies.studies),
     *(using.predict, using.evaluate, using.compare, using.bundle, using.verify, using.report),
     distil.distil,
+    *(tuning.tune, tuning.spaces),
     *(inspect.data, inspect.recipes, inspect.models),
     export.export,
     serving.serve,

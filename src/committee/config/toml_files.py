@@ -1,4 +1,4 @@
-"""Recipes and studies as TOML files: the shipped ones by name, a user's own by path."""
+"""Recipes, studies and search spaces as TOML files: the shipped ones by name, a user's own by path."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 from committee.config.renames import Table
 from committee.errors import RecipeError, nearest
 
-Kind = Literal["recipe", "study"]
-FOLDERS: dict[Kind, str] = {"recipe": "recipes", "study": "studies"}
+Kind = Literal["recipe", "study", "space"]
+FOLDERS: dict[Kind, str] = {"recipe": "recipes", "study": "studies", "space": "spaces"}
 
 
 def shipped(kind: Kind) -> list[str]:
-    """The names of the recipes or studies that come with the package."""
+    """The names of the recipes, studies or spaces that come with the package."""
     folder = resources.files("committee.config") / FOLDERS[kind]
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 

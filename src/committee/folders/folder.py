@@ -246,6 +246,11 @@ def kind_of(path: Path) -> str:
         whole = path.parents[1] if path.parent.name == "models" else path
         if at_work := holder(whole):
             raise RunError(f"{path} is being trained by {at_work}; wait for it to end")
+        if (path / "trained").is_dir():
+            recipe = shlex.quote(str(path / "recipe.toml"))
+            raise RunError(
+                f"{path} is a search for a recipe, not a run; train its winner: committee train DATA --recipe {recipe}"
+            )
         if (path / "identity.json").exists():
             if (whole / "study.toml").exists():
                 what = f"{path} belongs to" if whole != path else f"{path} is"

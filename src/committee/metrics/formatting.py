@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from committee.metrics.results import Interval
+from committee.metrics.tuning import ObjectiveName
 
 UNITS = {"h": 3600, "m": 60, "s": 1}
 
@@ -36,6 +37,21 @@ def number(count: int) -> str:
 def points(difference: float) -> str:
     """A difference of two fractions in signed percentage points: "+0.12"."""
     return f"{100 * difference:+.2f}"
+
+
+def score_text(objective: ObjectiveName, score: float) -> str:
+    """A score of which higher is better: a percentage, or the log-loss whose sign was turned."""
+    return f"{-score:.4f}\u00a0nats" if objective == "log-loss" else percent(score)
+
+
+def score_difference(objective: ObjectiveName, difference: float) -> str:
+    """A difference of two such scores, above 0 where the first is better: points, or nats less."""
+    return f"{difference:+.4f}" if objective == "log-loss" else points(difference)
+
+
+def score_unit(objective: ObjectiveName) -> str:
+    """What `score_difference` is in."""
+    return "nats less" if objective == "log-loss" else "points"
 
 
 def interval_text(interval: Interval, form: Callable[[float], str] = percent) -> str:

@@ -166,3 +166,29 @@ def _verdict(points: float, p: float, method: str) -> str:
     if method == "exact McNemar":
         return "these two trainings differ"
     return "better" if points > 0 else "worse"
+
+
+def paired_mean(differences: Right) -> tuple[float, Interval, float]:
+    """The mean of differences paired by repeat and by image, its 95 % interval, and the p-value of no difference.
+
+    Over images and repeats together, as in `difference`: repeats of the two that are compared share their seeds and
+    folds, so that their differences are taken before any variance is.
+
+    Args:
+        differences: (repeat, image); without NaN. One repeat says nothing about seeds: then over images alone.
+    """
+    per_image, per_repeat = differences.mean(axis=0), differences.mean(axis=1)
+    mean, (repeats, images) = float(differences.mean()), differences.shape
+    over_images = float(per_image.var(ddof=1)) if images > 1 else 0.0
+    if repeats == 1:
+        variance, freedom = over_images / images, max(images - 1, 1)
+    else:
+        by_repeats = float(per_repeat.var(ddof=1)) / repeats
+        within = float(differences.var(axis=0, ddof=1).mean()) / repeats
+        parts = ((by_repeats, repeats - 1), (max(over_images - within, 0.0) / images, max(images - 1, 1)))
+        variance = max(by_repeats + parts[1][0], over_images / images)
+        below = math.fsum(value**2 / freedom for value, freedom in parts)
+        freedom = max(1, int((by_repeats + parts[1][0]) ** 2 / below)) if below > 0 else 1
+    half = t_quantile(freedom) * math.sqrt(variance)
+    p = t_probability(mean / math.sqrt(variance), freedom) if variance > 0 else float(mean == 0)
+    return mean, Interval(low=mean - half, high=mean + half), p
