@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import audit, card, distil, ends, export, inspect, serving, studies, using
+from committee.cli import audit, card, distil, ends, export, inspect, prepare, serving, studies, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -56,6 +56,7 @@ for command in (
     audit.audit,
 ):
     main.add_command(command)
+inspect.data.add_command(prepare.data_prepare)
 
 
 @main.command()

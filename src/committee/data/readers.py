@@ -36,6 +36,7 @@ from committee.data.formats.image_set import Unreadable, told, with_reasons
 from committee.data.formats.kinds import ANOTHER, IMAGES, image_names, in_words, kinds_of, left_out_note
 from committee.data.formats.opening import open_files
 from committee.data.limits import limits
+from committee.data.prepared import is_prepared, read_prepared
 from committee.data.read_options import AS_IT_IS, ReadOptions, ValueRange
 from committee.errors import DataError, counted
 
@@ -140,7 +141,7 @@ def read_dataset(path: Path, options: ReadOptions = AS_IT_IS) -> ImageDataset:
     """Read the labelled images at a path.
 
     Args:
-        path: a folder, a zip or a file of one of the `FORMATS`.
+        path: a folder, a zip or a file of one of the `FORMATS`, or a folder of prepared data.
         options: what its files do not say.
 
     Raises:
@@ -153,6 +154,8 @@ def read_dataset(path: Path, options: ReadOptions = AS_IT_IS) -> ImageDataset:
         raise DataError(
             f"the shape of an image is its height, width and 1 to 4 channels, got {options.shape}; correct it"
         )
+    if is_prepared(path):
+        return read_prepared(path, options)
     with open_files(path) as files:
         inside = files.without_top_folder()
         raw = _format_of(inside).read_set(inside, options)

@@ -190,9 +190,21 @@ def _stated(record: Record) -> dict[str, JsonValue]:
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """An NPY file, whole or not at all."""
-    content = io.BytesIO()
-    np.save(content, array, allow_pickle=False)
-    disk.write(path, content.getvalue())
+    disk.write_parts(path, array_parts(array))
+
+
+def array_parts(array: NDArray[Any]) -> tuple[bytes, memoryview]:
+    """The content of an NPY file: its header, and the array's own bytes, which are not copied where they lie in order.
+
+    Raises:
+        ValueError: an array of Python objects.
+    """
+    array = np.ascontiguousarray(array)
+    if array.dtype.hasobject:
+        raise ValueError(f"an array of numbers or strings is needed, got {array.dtype}")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return header.getvalue(), array.reshape(-1).view(np.uint8).data
 
 
 def read_array(path: Path) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from committee.data.dataset import Pixels
+from committee.data.shards import looked_at
 
 
 def on_device(pixels: Pixels, device: str) -> Tensor:
@@ -26,6 +27,7 @@ def as_float(pixels: Tensor) -> Tensor:
     """Images (image, height, width, channel) from `on_device` -> float32 (image, channel, height, width), channels
     last in memory; pixel values stay as they are.
     """
+    looked_at(len(pixels))
     if pixels.dtype == torch.int16:
         pixels = pixels.to(torch.int32) & 0xFFFF
     return pixels.to(torch.float32).permute(0, 3, 1, 2)

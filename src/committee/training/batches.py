@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from committee.data.augment import augment
 from committee.data.dataset import Labels, Pixels
+from committee.data.shards import looked_at
 from committee.nn.architectures import Scaling, set_dropout_generator
 from committee.nn.images import as_float, on_device
 from committee.rng import numpy_generator, torch_generator
@@ -38,6 +39,7 @@ def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
     number, total, squares = 0, 0, 0
     for start in range(0, len(train), 1000):
         block = pixels[train[start : start + 1000]].astype(np.int64)
+        looked_at(len(block))
         number, total, squares = number + block.size, total + int(block.sum()), squares + int((block * block).sum())
     mean = total / number
     return Scaling(mean, max(math.sqrt(max(squares / number - mean * mean, 0.0)), 1e-3))

@@ -1,0 +1,175 @@
+"""Images in shards: files of raw pixels, mapped into memory one behind the other, so that they are one array.
+
+Nothing is read until it is looked at, and what has been looked at is given back by `drop_pages`: the memory of a
+process stays small however many images there are. Each shard but the last fills whole pages of memory, so that the
+next one can begin where it ends; where the system cannot map files so, they are copied into one temporary file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from committee.errors import DataError
+
+if TYPE_CHECKING:
+    from committee.data.dataset import LabelledImages, Pixels
+
+SHARD_BYTES = 64 * 2**20
+PAGES = (65536, 16384, 4096)
+"""Sizes of a page of memory that systems have; shards fill whole ones of the largest that does not make them huge."""
+
+BETWEEN_DROPS = 512
+"""Images that are looked at before their pages are given back: one of a random order maps 64 KiB of them and more."""
+
+_FIXED, _PRIVATE, _NO_RESERVE = 0x10, 0x02, 0x4000 if sys.platform == "linux" else 0
+_mapped: weakref.WeakSet[_Mapping] = weakref.WeakSet()
+_looked_at = [0]  # images since the last time
+
+
+class _Mapping(mmap.mmap):
+    """Memory of this process in which files are mapped; it can be referred to weakly."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Images (image, height, width, channel) in files.
+
+    Attributes:
+        files: one behind the other.
+        shape: of all of them together.
+        dtype: "uint8" or "uint16".
+    """
+
+    files: tuple[Path, ...]
+    shape: tuple[int, int, int, int]
+    dtype: str
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one image."""
+        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+
+    def mapped(self) -> Pixels:
+        """All images as one array, mapped copy on write: shared by all processes, never written to.
+
+        Raises:
+            DataError: a file is missing, or has another size.
+        """
+        size = self.shape[0] * self.image_bytes
+        if not size:
+            return cast("Pixels", np.empty(self.shape, self.dtype))
+        sizes = [self._size(file) for file in self.files]
+        if sum(sizes) != size:
+            raise DataError(
+                f"{self.files[0].parent}: shards of {size:,} bytes together are expected, got {sum(sizes):,}; prepare "
+                "the data again"
+            )
+        aligned = all(each % mmap.ALLOCATIONGRANULARITY == 0 for each in sizes[:-1])
+        memory = _side_by_side(self.files, sizes) if aligned and os.name == "posix" else _copied(self.files, size)
+        return cast(
+            "Pixels", np.frombuffer(memory, self.dtype, size // np.dtype(self.dtype).itemsize).reshape(self.shape)
+        )
+
+    def _size(self, file: Path) -> int:
+        try:
+            return file.stat().st_size
+        except OSError as error:
+            raise DataError(f"{file}: a shard is expected ({error.strerror}); prepare the data again") from error
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Images and labels that lie in files already, for other processes to map.
+
+    Attributes:
+        pixels: the images' files.
+        labels: an NPY file, (image,) int64.
+        held: the arrays of this process that they are mapped to; None in another one.
+    """
+
+    pixels: Shards
+    labels: Path
+    held: tuple[Pixels, NDArray[np.int64]] | None = None
+
+    def hold(self, images: LabelledImages) -> bool:
+        """Whether these images are in the files, and not others that were made of them."""
+        return self.held is not None and images.pixels is self.held[0] and images.labels is self.held[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pixels": self.pixels, "labels": self.labels, "held": None}
+
+
+def images_per_shard(image_bytes: int, shard_bytes: int = SHARD_BYTES) -> int:
+    """How many images fill about so many bytes, and whole pages of memory."""
+    for page in PAGES:
+        step = page // math.gcd(page, image_bytes)
+        if step * image_bytes <= shard_bytes:
+            break
+    return max(shard_bytes // (step * image_bytes), 1) * step
+
+
+def looked_at(images: int) -> None:
+    """Count images that were looked at, in whatever array; after so many, the pages of mapped shards are given back."""
+    if _mapped:
+        _looked_at[0] += images
+        if _looked_at[0] >= BETWEEN_DROPS:
+            drop_pages()
+
+
+def drop_pages() -> None:
+    """Give back the memory of all mapped shards of this process; what is looked at again is mapped again.
+
+    The pages stay in the system's cache as long as it has room for them.
+    """
+    _looked_at[0] = 0
+    for memory in list(_mapped):
+        if hasattr(mmap, "MADV_DONTNEED"):
+            memory.madvise(mmap.MADV_DONTNEED)
+
+
+def _side_by_side(files: Sequence[Path], sizes: Sequence[int]) -> _Mapping:
+    """Files mapped one behind the other into one piece of memory, which goes with the result."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = _Mapping(-1, sum(sizes), flags=flags | _NO_RESERVE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    place = ctypes.CDLL(None, use_errno=True).mmap
+    place.restype = ctypes.c_void_p
+    place.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    for file, size in zip(files, sizes, strict=True):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            found = place(start, size, mmap.PROT_READ | mmap.PROT_WRITE, _PRIVATE | _FIXED | _NO_RESERVE, descriptor, 0)
+        finally:
+            os.close(descriptor)
+        if found != start:
+            raise DataError(
+                f"{file}: the shard cannot be mapped into memory ({os.strerror(ctypes.get_errno())}); put the data on "
+                "a disk of this machine"
+            )
+        start += size
+    if hasattr(mmap, "MADV_RANDOM"):
+        memory.madvise(mmap.MADV_RANDOM)
+    _mapped.add(memory)
+    return memory
+
+
+def _copied(files: Sequence[Path], size: int) -> mmap.mmap:
+    """The contents of files in one temporary file, which is mapped and goes with the result."""
+    with tempfile.TemporaryFile() as whole:
+        for file in files:
+            whole.write(file.read_bytes())
+        whole.flush()
+        return mmap.mmap(whole.fileno(), size, access=mmap.ACCESS_COPY)
