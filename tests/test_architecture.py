@@ -126,7 +126,7 @@ PASSING_ON = {"list", "tuple", "sorted", "reversed", "zip", "enumerate", "map", 
 
 AVERAGING_ALLOWED = {
     ("nn/inference.py", "of_batch"): "the views of one member: an image and its mirror image",
-    ("metrics/familiarity.py", "doubt_of"): "no prediction, but how much members doubt theirs",
+    ("metrics/familiarity.py", "_doubt"): "no prediction, but how much members doubt theirs",
     ("export/graph.py", "members"): "the views of one member, in an exported graph",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -15,17 +16,22 @@ import pytest
 from click.testing import CliRunner
 
 import committee
+from committee.cli import counting
 from committee.cli.main import main
 from committee.config import recipe_parsing as recipes
-from committee.data import shards
+from committee.data import shards, to_classify
 from committee.data.catalog import load_dataset
 from committee.data.check import quick_notes
+from committee.data.convert import png
 from committee.data.dataset import ImageDataset, open_test
+from committee.data.read_options import ReadOptions
+from committee.data.row_source import Source
 from committee.data.shards import Shards, images_per_shard
 from committee.data.summary import describe
+from committee.ensemble.committee import in_pieces
 from committee.errors import DataError
 from committee.folders.run_folder import RunFolder
-from committee.runs.preparing import prepare
+from committee.runs.preparing import prepare, source_of
 from committee.training.shared_images import shared
 
 SMALL = 4096  # bytes of a shard: 64 images of 8x8
@@ -112,7 +118,7 @@ def test_a_killed_preparation_goes_on(prepared: Path, tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from committee.data.catalog import load_dataset
-from committee.runs.preparing import prepare
+from committee.runs.preparing import prepare, source_of
 from committee.training.shared_images import shared
 def stop(done, total):
     if done == 9:
@@ -238,3 +244,113 @@ print(most - before)
         [sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True, env={**os.environ}
     )
     assert float(done.stdout) < 150, "MB"  # without giving pages back it is 200 and more
+
+
+# --- Parquet in, Parquet out ------------------------------------------------------------------------------------------
+
+
+def write_tables(digits: ImageDataset, folder: Path, kind: str) -> Path:
+    """The digits as Parquet: two shards and a test file; or one file, split here; or with parts and groups in it."""
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    folder.mkdir()
+    images = [{"bytes": png(pixels)} for pixels in digits.train.pixels[:400]]
+    labels = [digits.class_names[label] for label in digits.train.labels[:400]]
+
+    def table(start: int, stop: int, **more: list[str]) -> object:
+        return arrow.table({"image": images[start:stop], "label": labels[start:stop], **more})
+
+    if kind == "shards":
+        for number, (start, stop) in enumerate(((0, 150), (150, 320))):
+            parquet.write_table(table(start, stop), folder / f"train-0000{number}-of-00002.parquet", row_group_size=64)
+        parquet.write_table(table(320, 400), folder / "test.parquet")
+    elif kind == "one file":
+        parquet.write_table(table(0, 400), folder / "data.parquet", row_group_size=100)
+    else:
+        split = [("train", "validation", "test")[i % 3] for i in range(400)]
+        whole = table(0, 400, split=split, writer=[f"w{i % 40}" for i in range(400)])
+        parquet.write_table(whole, folder / "data.parquet", row_group_size=100)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["shards", "one file", "parts and groups"])
+def test_parquet_is_read_a_piece_at_a_time(kind: str, digits: ImageDataset, tmp_path: Path) -> None:
+    """By processes side by side, to the same data set as at once."""
+    source = write_tables(digits, tmp_path / "source", kind)
+    options = ReadOptions(groups="writer" if kind == "parts and groups" else None)
+    found = source_of(str(source), None, options)
+    assert isinstance(found, Source)
+    prepare(found, tmp_path / "out", workers=2 if kind == "shards" else 1, shard_bytes=SMALL)
+    before, after = load_dataset(source, groups=options.groups), load_dataset(tmp_path / "out")
+    assert after.part_digests() == before.part_digests()
+    assert after.train.groups_digest() == before.train.groups_digest()
+    assert np.array_equal(after.train.pixels, before.train.pixels)
+    assert np.array_equal(after.train.labels, before.train.labels)
+    assert (after.notes, after.class_names, after.name) == (before.notes, before.class_names, before.name)
+    assert before.train.names is not None
+    assert after.train.names is not None
+    assert [after.train.names[i] for i in range(250)] == [before.train.names[i] for i in range(250)]
+
+
+def test_pieces_of_files_that_have_changed_are_not_kept(digits: ImageDataset, tmp_path: Path) -> None:
+    source, out = write_tables(digits, tmp_path / "source", "one file"), tmp_path / "out"
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for change in (False, True):
+        if change:
+            os.utime(source / "data.parquet", ns=(1, 1))
+        with pytest.raises(DataError if change else KeyboardInterrupt, match="have changed since" if change else None):
+            prepare(source_of(str(source), None, ReadOptions()), out, shard_bytes=SMALL, on_shard=stop)
+
+
+def test_images_of_several_sizes_are_asked_for_one(digits: ImageDataset, tmp_path: Path) -> None:
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    images = [png(pixels) for pixels in digits.train.pixels[:200]]
+    images[150:] = [png(pixels[1:]) for pixels in digits.train.pixels[150:200]]
+    table = arrow.table({"image": images, "label": digits.train.labels[:200]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    source = source_of(str(tmp_path / "a.parquet"), None, ReadOptions())
+    with pytest.raises(DataError, match=r"images of one form are expected.* \(8x8x1, uint8\).* with --image-size and"):
+        prepare(source, tmp_path / "other", shard_bytes=SMALL)
+    whole = source_of(str(tmp_path / "a.parquet"), None, ReadOptions(image_size=8))
+    record = prepare(whole, tmp_path / "eight", shard_bytes=SMALL)
+    assert record.digest == load_dataset(tmp_path / "a.parquet", image_size=8).digest()
+
+
+@pytest.mark.parametrize("source", ["parquet", "prepared", "files"])
+def test_predictions_stream_into_parquet(
+    source: str, run: RunFolder, digits: ImageDataset, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of a few images give the rows that all at once give, unreadable ones at the end."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    paths = {"parquet": write_tables(digits, tmp_path / "source", "shards"), "prepared": prepared}
+    given = paths.get(source, tmp_path / "files")
+    if source == "files":
+        given.mkdir()
+        for number in range(30):
+            (given / f"{number:02d}.png").write_bytes(png(digits.train.pixels[number]))
+        (given / "17.png").write_bytes(b"no image")
+        (given / "18.png").write_bytes(png(255 - digits.train.pixels[0].repeat(9, 0)))
+    monkeypatch.setattr(to_classify, "AT_ONCE", 7)
+    monkeypatch.setattr(counting, "SECONDS_PER_LINE", 1e9)
+    answers = [tmp_path / "a.parquet", tmp_path / "a.csv"]
+    command = ["predict", str(run.path), str(given), "--coverage", ".9", "--out"]
+    ends = [CliRunner().invoke(main, [*command, str(out)]) for out in answers]
+    assert [end.exit_code for end in ends] == [3 if source == "files" else 0] * 2, ends[0].output
+    assert ends[0].output == ends[1].output
+    with answers[1].open(encoding="utf-8", newline="") as file:
+        expected = list(csv.DictReader(file))
+    found = parquet.read_table(answers[0])
+    assert found.column_names == list(expected[0])
+    assert parquet.ParquetFile(answers[0]).num_row_groups > 1
+    for name in found.column_names:
+        cells = ["" if cell is None else str(cell) for cell in found[name].to_pylist()]
+        assert cells == [row[name] for row in expected], name
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+def test_a_committee_of_few_members_shares_the_images_out() -> None:
+    assert in_pieces(1000, 2) == [slice(0, 512), slice(512, 1000)]
+    assert in_pieces(20, 2) == [slice(0, 20)]
+    assert in_pieces(129, 1) == [slice(0, 129)]

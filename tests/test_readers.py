@@ -24,8 +24,9 @@ from committee.data.dataset import open_test
 from committee.data.formats import mapped
 from committee.data.formats.kinds import IMAGES
 from committee.data.read_options import ReadOptions
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
 from committee.data.summary import ClassCount, DatasetSummary, describe, sample_pictures
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 Part = tuple[NDArray[Any], NDArray[Any]]

@@ -73,6 +73,28 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview], *, synced: bool
             discard(unfinished)
 
 
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A block that fills a hidden neighbour of a file, which then takes its place; nothing is left where it fails.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    with failures_said(path):
+        try:
+            yield unfinished
+            file = os.open(unfinished, os.O_RDWR | getattr(os, "O_BINARY", 0))
+            try:
+                _sync(file, path)
+            finally:
+                os.close(file)
+            os.replace(unfinished, path)
+            _sync_folder(path.parent)
+        finally:
+            discard(unfinished)
+
+
 def make_folder(folder: Path, *, within: Path | None = None) -> None:
     """A folder with all above it, each synced into the one that holds it.
 

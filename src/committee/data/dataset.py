@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from committee import disk
 from committee.data.read_options import ValueRange
-from committee.data.shards import ImageFiles, looked_at
+from committee.data.shards import ImageFiles
 from committee.errors import DataError, counted
 from committee.names import visible
+from committee.pages import looked_at
 from committee.rng import numpy_generator
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]

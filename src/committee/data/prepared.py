@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,20 @@ def _part(folder: Path, record: PreparedRecord, name: str) -> LabelledImages:
     groups = _column(folder / GROUPS, part.images) if GROUPS in part.files else None
     assert files.held is not None
     return LabelledImages(*files.held, _names(folder, part), groups, files)
+
+
+def prepared_images(path: Path, part: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The images of a part, "train" or "test", to be classified, with their place for messages; labels are ignored.
+
+    Raises:
+        DataError: as `read_prepared`.
+    """
+    record = read_record(path)
+    if part == "train":  # which comes first
+        verify(path, record)
+    if images := getattr(record, part).images:
+        shards = tuple(path / part / name for name in getattr(record, part).shards)
+        yield f"{path}/{part}", Shards(shards, (images, *record.shape), f"uint{record.bits}").mapped()
 
 
 def _names(folder: Path, part: PreparedPart) -> Names | None:

@@ -7,21 +7,28 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from committee.data.dataset import ImageDataset, LabelledImages, Labels, Names, Pixels
 from committee.data.read_options import ValueRange
 
 Part = Literal["train", "test"]
-Rows = Callable[[Part, int, int], Pixels]
+Read = Callable[[Part, NDArray[np.int64]], Pixels]
 
 
 @dataclass(frozen=True)
 class SourcePart:
-    """One part without its pixels; as in `LabelledImages`."""
+    """One part without its pixels.
+
+    Attributes:
+        labels, names, groups: as in `LabelledImages`.
+        rows: (image,), ascending: by which the source finds its images.
+    """
 
     labels: Labels
     names: Names | None
     groups: Labels | None
+    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class Source:
         shape: height, width, channels.
         dtype: of the pixels.
         train, test: all else about their images.
-        rows: (part, first, behind the last) -> these images (image, height, width, channel); other processes may be
-            handed it where `stamp` is not empty.
+        read: a part, some of its `rows` one behind the other -> these images (image, height, width, channel); other
+            processes may be handed it where `stamp` is not empty.
         stamp: what the files were when this was made, so that pieces of an interrupted preparation are known to be of
             the same files; "" where the pixels are at hand, and can be compared.
         notes_after: notes that follow those on the labels, which only all images together show; None where `notes` has
@@ -51,7 +58,7 @@ class Source:
     dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
     train: SourcePart
     test: SourcePart
-    rows: Rows
+    read: Read
     stamp: str = ""
     notes_after: tuple[str, ...] | None = None
 
@@ -69,10 +76,12 @@ def of_dataset(dataset: ImageDataset, test: LabelledImages) -> Source:
     """
     parts = {"train": dataset.train, "test": test}
 
-    def rows(part: Part, start: int, stop: int) -> Pixels:
-        return cast(Pixels, np.ascontiguousarray(parts[part].pixels[start:stop]))
+    def read(part: Part, rows: NDArray[np.int64]) -> Pixels:
+        return cast(Pixels, np.ascontiguousarray(parts[part].pixels[rows[0] : rows[-1] + 1]))
 
-    train, tested = (SourcePart(each.labels, each.names, each.groups) for each in parts.values())
+    train, tested = (
+        SourcePart(each.labels, each.names, each.groups, np.arange(len(each.labels))) for each in parts.values()
+    )
     dtype = cast("np.dtype[np.uint8]", dataset.train.pixels.dtype)
     return Source(
         dataset.name,
@@ -85,5 +94,5 @@ def of_dataset(dataset: ImageDataset, test: LabelledImages) -> Source:
         dtype,
         train,
         tested,
-        rows,
+        read,
     )

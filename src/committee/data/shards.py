@@ -1,6 +1,6 @@
 """Images in shards: files of raw pixels, mapped into memory one behind the other, so that they are one array.
 
-Nothing is read until it is looked at, and what has been looked at is given back by `drop_pages`: the memory of a
+Nothing is read until it is looked at, and what has been looked at is given back (`committee.pages`): the memory of a
 process stays small however many images there are. Each shard but the last fills whole pages of memory, so that the
 next one can begin where it ends; where the system cannot map files so, they are copied into one temporary file.
 """
@@ -13,7 +13,6 @@ import mmap
 import os
 import sys
 import tempfile
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.errors import DataError
+from committee.pages import Mapping, watched
 
 if TYPE_CHECKING:
     from committee.data.dataset import LabelledImages, Pixels
@@ -31,16 +31,7 @@ SHARD_BYTES = 64 * 2**20
 PAGES = (65536, 16384, 4096)
 """Sizes of a page of memory that systems have; shards fill whole ones of the largest that does not make them huge."""
 
-BETWEEN_DROPS = 512
-"""Images that are looked at before their pages are given back: one of a random order maps 64 KiB of them and more."""
-
 _FIXED, _PRIVATE, _NO_RESERVE = 0x10, 0x02, 0x4000 if sys.platform == "linux" else 0
-_mapped: weakref.WeakSet[_Mapping] = weakref.WeakSet()
-_looked_at = [0]  # images since the last time
-
-
-class _Mapping(mmap.mmap):
-    """Memory of this process in which files are mapped; it can be referred to weakly."""
 
 
 @dataclass(frozen=True)
@@ -121,29 +112,10 @@ def images_per_shard(image_bytes: int, shard_bytes: int = SHARD_BYTES) -> int:
     return max(shard_bytes // (step * image_bytes), 1) * step
 
 
-def looked_at(images: int) -> None:
-    """Count images that were looked at, in whatever array; after so many, the pages of mapped shards are given back."""
-    if _mapped:
-        _looked_at[0] += images
-        if _looked_at[0] >= BETWEEN_DROPS:
-            drop_pages()
-
-
-def drop_pages() -> None:
-    """Give back the memory of all mapped shards of this process; what is looked at again is mapped again.
-
-    The pages stay in the system's cache as long as it has room for them.
-    """
-    _looked_at[0] = 0
-    for memory in list(_mapped):
-        if hasattr(mmap, "MADV_DONTNEED"):
-            memory.madvise(mmap.MADV_DONTNEED)
-
-
-def _side_by_side(files: Sequence[Path], sizes: Sequence[int]) -> _Mapping:
+def _side_by_side(files: Sequence[Path], sizes: Sequence[int]) -> Mapping:
     """Files mapped one behind the other into one piece of memory, which goes with the result."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    memory = _Mapping(-1, sum(sizes), flags=flags | _NO_RESERVE)
+    memory = Mapping(-1, sum(sizes), flags=flags | _NO_RESERVE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     place = ctypes.CDLL(None, use_errno=True).mmap
     place.restype = ctypes.c_void_p
@@ -162,8 +134,7 @@ def _side_by_side(files: Sequence[Path], sizes: Sequence[int]) -> _Mapping:
         start += size
     if hasattr(mmap, "MADV_RANDOM"):
         memory.madvise(mmap.MADV_RANDOM)
-    _mapped.add(memory)
-    return memory
+    return watched(memory)
 
 
 def _copied(files: Sequence[Path], size: int) -> mmap.mmap:

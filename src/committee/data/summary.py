@@ -12,8 +12,8 @@ from pydantic import ConfigDict
 from committee.config.record import Record
 from committee.data.dataset import CHUNK, ImageDataset, Pixels
 from committee.data.read_options import ReadOptions, ValueRange
-from committee.data.shards import looked_at
 from committee.errors import counted
+from committee.pages import looked_at
 
 
 class ClassCount(Record):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from committee.data.dataset import Pixels
-from committee.data.shards import looked_at
+from committee.pages import looked_at, room
 
 
 def on_device(pixels: Pixels, device: str) -> Tensor:
@@ -45,7 +45,7 @@ def concatenated(parts: Iterable[Tensor], rows: int) -> Tensor:
     """
     result, filled = torch.empty(0), 0
     for part in parts:
-        result = torch.empty(rows, *part.shape[1:]) if not filled else result
+        result = torch.from_numpy(room((rows, *part.shape[1:]), np.float32)) if not filled else result
         result[filled : filled + len(part)] = part
         filled += len(part)
     return result

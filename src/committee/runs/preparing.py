@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee import disk
-from committee.data.catalog import load_dataset
-from committee.data.dataset import Hashes, ImageDataset, LabelledImages, digest_of, image_hashes, open_test
+from committee.data import catalog
+from committee.data.dataset import Hashes, ImageDataset, LabelledImages, Labels, digest_of, image_hashes, open_test
 from committee.data.formats.contradictions import notes_on_labels
+from committee.data.parquet_source import parquet_source
 from committee.data.prepared import (
     BEGUN,
     GROUPS,
@@ -43,11 +44,12 @@ from committee.data.prepared import (
     record_digest,
 )
 from committee.data.read_options import ReadOptions
-from committee.data.row_source import Part, Source, SourcePart, of_dataset
-from committee.data.shards import SHARD_BYTES, Shards, drop_pages, images_per_shard
+from committee.data.row_source import Part, Read, Source, SourcePart, of_dataset
+from committee.data.shards import SHARD_BYTES, Shards, images_per_shard
 from committee.errors import DataError
 from committee.folders.files import write_array
 from committee.folders.lock import locked
+from committee.pages import drop_pages
 
 PARTS: tuple[Part, Part] = ("train", "test")
 TEST_RECORD = ".test_record.jsonl"
@@ -61,13 +63,13 @@ class Piece:
     Attributes:
         file: its place.
         part: of the images.
-        start, stop: positions in the part.
+        rows, labels: (image,), of its images, as in `SourcePart`.
     """
 
     file: Path
     part: Part
-    start: int
-    stop: int
+    rows: NDArray[np.int64]
+    labels: Labels
 
     @property
     def facts(self) -> Path:
@@ -96,7 +98,10 @@ def source_of(data: str, data_dir: Path | None, options: ReadOptions) -> ImageDa
     Raises:
         DataError: this is neither a name nor a path, or the data are not usable.
     """
-    return load_dataset(data, data_dir=data_dir, **dict(options))
+    is_path = data not in catalog.NAMES and Path(data).exists() and options.labels is None
+    return (parquet_source(Path(data), options) if is_path else None) or catalog.load_dataset(
+        data, data_dir=data_dir, **dict(options)
+    )
 
 
 def prepare(
@@ -128,9 +133,10 @@ def prepare(
             source = of_dataset(source, open_test(source, folder / TEST_RECORD, f"written to {folder}"))
         begin(folder, source, shard_bytes)
         pieces = pieces_of(folder, source, shard_bytes)
+        writer = Writer(source.read, source.class_names, source.dtype, compares=not source.stamp)
         with executor(workers if source.stamp else 1) as pool:
             run = map if pool is None else pool.map
-            for done, _ in enumerate(run(Writer(source), pieces), 1):
+            for done, _ in enumerate(run(writer, pieces), 1):
                 on_shard(done, len(pieces))
         return finish(folder, source, pieces)
 
@@ -183,10 +189,14 @@ def pieces_of(folder: Path, source: Source, shard_bytes: int) -> list[Piece]:
     step = images_per_shard(image, shard_bytes)
     return [
         Piece(
-            folder / part / f"{start // step:05d}.pixels", part, start, min(start + step, len(source.part(part).labels))
+            folder / part / f"{start // step:05d}.pixels",
+            part,
+            own.rows[start : start + step],
+            own.labels[start : start + step],
         )
         for part in PARTS
-        for start in range(0, len(source.part(part).labels), step)
+        for own in (source.part(part),)
+        for start in range(0, len(own.labels), step)
     ]
 
 
@@ -195,9 +205,18 @@ def pieces_of(folder: Path, source: Source, shard_bytes: int) -> list[Piece]:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes shards of a source, in whatever process."""
+    """Writes shards, in whatever process.
 
-    source: Source
+    Attributes:
+        read, class_names, dtype: as in `Source`.
+        compares: whether a shard that is there is compared with the images that belong there; else the source is known
+            to be the same.
+    """
+
+    read: Read
+    class_names: tuple[str, ...]
+    dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
+    compares: bool
 
     def __call__(self, piece: Piece) -> None:
         """Write a shard and its facts, unless both are there already.
@@ -206,20 +225,18 @@ class Writer:
             DataError: the images cannot be read.
             StorageError: a file cannot be written.
         """
-        source = self.source
         before = facts_of(piece)
-        whole = before is not None and digest(piece.file) == before.stored.sha256
-        if whole and source.stamp:
+        is_whole = before is not None and digest(piece.file) == before.stored.sha256
+        if is_whole and not self.compares:
             return
-        pixels = source.rows(piece.part, piece.start, piece.stop)
-        content = np.ascontiguousarray(pixels).astype(source.dtype.newbyteorder("<"), copy=False).data.cast("B")
+        pixels = self.read(piece.part, piece.rows)
+        content = np.ascontiguousarray(pixels).astype(self.dtype.newbyteorder("<"), copy=False).data.cast("B")
         sha256 = hashlib.sha256(content).hexdigest()
-        if whole and before is not None and before.stored.sha256 == sha256:
+        if is_whole and before is not None and before.stored.sha256 == sha256:
             return
         disk.discard(piece.facts)
         disk.write(piece.file, content)
-        labels = source.part(piece.part).labels[piece.start : piece.stop]
-        hashes = image_hashes(LabelledImages(pixels, labels), source.class_names)
+        hashes = image_hashes(LabelledImages(pixels, piece.labels), self.class_names)
         blank = (pixels == pixels[:, :1, :1]).all((1, 2, 3))
         buffer = io.BytesIO()
         np.savez(buffer, sha256=np.array(sha256), hashes=hashes, blank=blank)
@@ -235,7 +252,7 @@ def facts_of(piece: Piece) -> Facts | None:
             facts = Facts(stored, found["hashes"], found["blank"])
     except (OSError, ValueError, KeyError, EOFError):
         return None
-    return facts if len(facts.hashes) == piece.stop - piece.start else None
+    return facts if len(facts.hashes) == len(piece.rows) else None
 
 
 def digest(file: Path) -> str:

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from committee.data.augment import augment
 from committee.data.dataset import Labels, Pixels
-from committee.data.shards import looked_at
 from committee.nn.architectures import Scaling, set_dropout_generator
 from committee.nn.images import as_float, on_device
+from committee.pages import looked_at
 from committee.rng import numpy_generator, torch_generator
 from committee.training.state import EpochUnderWay, Task
 from committee.training.teaching import Lesson
