@@ -13,9 +13,10 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -46,7 +47,7 @@ from committee.data.prepared import (
 from committee.data.read_options import ReadOptions
 from committee.data.row_source import Part, Read, Source, SourcePart, of_dataset
 from committee.data.shards import SHARD_BYTES, Shards, images_per_shard
-from committee.errors import DataError
+from committee.errors import DataError, StorageError
 from committee.folders.files import write_array
 from committee.folders.lock import locked
 from committee.pages import drop_pages
@@ -263,21 +264,31 @@ def digest(file: Path) -> str:
 
 @contextmanager
 def executor(workers: int) -> Iterator[Executor | None]:
-    """Processes that end with this one; None for one worker, which is this process."""
+    """Processes that end with this one; None for one worker, which is this process.
+
+    Raises:
+        StorageError: one of them was ended from outside.
+    """
     if workers <= 1:
         yield None
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_work) as pool:
         try:
             yield pool
+        except BrokenExecutor as error:
+            raise StorageError(
+                "a process that was writing shards was ended, as happens where memory runs out; give the same command "
+                "again with fewer --workers, which keeps the shards that are there"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _end_with_parent() -> None:
-    """End this process as soon as its parent has ended, whatever way that was."""
+def _begin_work() -> None:
+    """Leave Ctrl-C to the parent, and end as soon as that has ended, whatever way it was."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     sentinel = parent.sentinel
