@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import committee
@@ -31,6 +32,7 @@ from committee.data.summary import describe
 from committee.ensemble.committee import in_pieces
 from committee.errors import DataError
 from committee.folders.run_folder import RunFolder
+from committee.nn.images import as_float, on_device, taken
 from committee.runs.preparing import prepare, source_of
 from committee.training.shared_images import shared
 
@@ -197,6 +199,23 @@ def test_what_is_known_holds_for_the_same_images_alone(digits: ImageDataset, pre
     assert other.part_digests() == expected.part_digests() != dataset.part_digests()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_images_of_a_random_order_are_read_from_the_right_place(dtype: str, tmp_path: Path) -> None:
+    """By themselves, since mapping their surroundings takes longer; whatever shard they are in."""
+    whole = np.random.default_rng(0).integers(0, 2**16, (64 * 5 + 9, 8, 8, 1)).astype(dtype)
+    for number in range(6):
+        (tmp_path / f"{number}.pixels").write_bytes(whole[64 * number : 64 * (number + 1)].tobytes())
+    files = tuple(sorted(tmp_path.glob("*.pixels")))
+    mapped = Shards(files, whole.shape, dtype).mapped()
+    images, order = on_device(mapped, "cpu"), torch.randperm(len(whole))
+    assert shards.reader_at(images.data_ptr()) is not None
+    assert torch.equal(taken(images, order), images[order])
+    assert np.array_equal(as_float(taken(images, order))[:, 0], whole[order.numpy(), :, :, 0].astype(np.float32))
+    os.truncate(files[5], 5 * 64)
+    with pytest.raises(OSError, match="ends early"):
+        taken(images, order)
+
+
 def test_shards_fill_whole_pages() -> None:
     for side in (7, 8, 27, 28, 95, 96):
         for channels in (1, 3):
@@ -222,7 +241,7 @@ import sys
 import numpy as np, torch
 from pathlib import Path
 from committee.data.shards import Shards
-from committee.nn.images import as_float, on_device
+from committee.nn.images import as_float, on_device, taken
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
@@ -233,7 +252,7 @@ order = torch.from_numpy(np.random.default_rng(0).permutation(len(images))[:40_0
 as_float(images[:64])
 before = most = resident()
 for chosen in [*order.split(100), *torch.arange(len(images)).split(64)]:
-    as_float(images[chosen])
+    as_float(taken(images, chosen))
     most = max(most, resident())
 print(most - before)
 """

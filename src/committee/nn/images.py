@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from committee.data.dataset import Pixels
+from committee.data.shards import reader_at
 from committee.pages import looked_at, room
 
 
@@ -21,6 +22,21 @@ def on_device(pixels: Pixels, device: str) -> Tensor:
     if pixels.dtype == np.uint16:
         pixels = pixels.view(np.int16)  # type: ignore[assignment]
     return torch.from_numpy(pixels).to(device)
+
+
+def taken(images: Tensor, chosen: Tensor) -> Tensor:
+    """images[chosen], whether they are in memory or in mapped shards, of which single images are read.
+
+    Args:
+        images: (image, height, width, channel), from `on_device`.
+        chosen: (position,), on the same device.
+    """
+    reader = reader_at(images.data_ptr()) if images.device.type == "cpu" else None
+    if reader is None:
+        return images[chosen]
+    result = torch.empty((len(chosen), *images.shape[1:]), dtype=images.dtype)
+    reader.read(chosen.tolist(), result.numpy().view(np.uint8).reshape(len(chosen), -1))
+    return result
 
 
 def as_float(pixels: Tensor) -> Tensor:

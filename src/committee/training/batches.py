@@ -16,7 +16,7 @@ from torch.nn import functional
 from committee.data.augment import augment
 from committee.data.dataset import Labels, Pixels
 from committee.nn.architectures import Scaling, set_dropout_generator
-from committee.nn.images import as_float, on_device
+from committee.nn.images import as_float, on_device, taken
 from committee.pages import looked_at
 from committee.rng import numpy_generator, torch_generator
 from committee.training.state import EpochUnderWay, Task
@@ -165,7 +165,7 @@ def epoch_batches(
     pseudo = pseudo_batches(task, epoch, done) if task.pseudo else None
     all_weights = None if task.weights is None else torch.from_numpy(task.weights).to(task.device)
     for chosen in torch.split(positions, labelled) if len(positions) else ():
-        pixels, labels = images[chosen], targets[chosen]
+        pixels, labels = taken(images, chosen), targets[chosen]
         weights = None if all_weights is None else all_weights[chosen]
         if pseudo:
             pseudo_pixels, pseudo_labels = next(pseudo)
