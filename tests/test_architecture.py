@@ -92,6 +92,7 @@ def test_few_places_open_the_sealed_images() -> None:
         "data/convert.py": 1,  # written into another format
         "runs/check.py": 1,  # committee data check, which trains and chooses nothing
         "runs/evaluation.py": 1,
+        "runs/preparing.py": 1,  # written into shards, sealed again there
         "studies/run.py": 2,  # the end of a study; the published protocol
         "studies/training.py": 1,  # transductive pseudo-labels
         "studies/self_training.py": 1,  # likewise
@@ -124,7 +125,7 @@ QUESTIONS = {"isnan", "isfinite", "isin", "equal"}
 PASSING_ON = {"list", "tuple", "sorted", "reversed", "zip", "enumerate", "map", "filter", "iter", "next", "abs"}
 
 AVERAGING_ALLOWED = {
-    ("metrics/familiarity.py", "doubt_of"): "no prediction, but how much members doubt theirs",
+    ("metrics/familiarity.py", "_doubt"): "no prediction, but how much members doubt theirs",
 }
 
 

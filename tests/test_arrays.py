@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from committee.data import catalog
 from committee.data.formats.arrays import role_of
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 Digits = tuple[NDArray[np.uint8], NDArray[np.int64]]

@@ -19,7 +19,8 @@ from PIL import Image
 from committee.data import catalog
 from committee.data.dataset import ImageDataset
 from committee.data.read_options import ReadOptions
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 Images = NDArray[np.uint8]

@@ -96,7 +96,7 @@ def test_nothing_is_overwritten_or_left_half_written(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("committee.data.convert._write", full)
+    monkeypatch.setattr("committee.data.convert.write_part", full)
     with pytest.raises(DataError, match="b: the folder cannot be written"):
         to_parquet(dataset, tmp_path / "b")
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]

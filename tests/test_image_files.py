@@ -26,7 +26,8 @@ from committee.data.formats.decode import decode, probe
 from committee.data.formats.files import Files
 from committee.data.formats.opening import open_files
 from committee.data.read_options import ReadOptions
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 SHADES = {"cat": 40, "dog": 200}

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from committee.data import catalog
 from committee.data.dataset import ImageDataset
 from committee.data.read_options import ReadOptions
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 Digits = tuple[NDArray[np.uint8], NDArray[np.int64]]

@@ -24,8 +24,9 @@ from committee.data.dataset import open_test
 from committee.data.formats import mapped
 from committee.data.formats.kinds import IMAGES
 from committee.data.read_options import ReadOptions
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
 from committee.data.summary import ClassCount, DatasetSummary, describe, sample_pictures
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 Part = tuple[NDArray[Any], NDArray[Any]]
@@ -774,7 +775,7 @@ def test_a_data_set_shows_itself_in_a_line_and_hashes_its_images_once(
     assert repr(dataset.train) == "<LabelledImages: 300 images, 8x8x1, uint8>"
     assert repr(dataset.test) == "<SealedTest: 100 images>"
     hashed: list[int] = []
-    once = data._image_hashes
-    monkeypatch.setattr(data, "_image_hashes", lambda part, names: hashed.append(len(part)) or once(part, names))
+    once = data.image_hashes
+    monkeypatch.setattr(data, "image_hashes", lambda part, names: hashed.append(len(part)) or once(part, names))
     assert describe(dataset) == describe(dataset)
     assert hashed == [300, 100]

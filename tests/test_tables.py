@@ -21,9 +21,10 @@ from committee.data.formats import csv_numbers
 from committee.data.formats.csv_files import read_csv
 from committee.data.formats.opening import open_files
 from committee.data.read_options import ReadOptions
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
 from committee.data.splits import validation_positions
 from committee.data.summary import describe
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 Part = tuple[NDArray[Any], NDArray[Any]]

@@ -16,8 +16,9 @@ from committee.cli.main import main
 from committee.data import catalog
 from committee.data.dataset import ImageDataset, open_test
 from committee.data.read_options import ReadOptions, ValueRange
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
 from committee.data.summary import DatasetSummary, describe
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 Part = tuple[NDArray[Any], NDArray[Any]]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from committee.config.study import load as load_study
     from committee.data.catalog import load_dataset
     from committee.data.dataset import ImageDataset
-    from committee.data.readers import read_images
+    from committee.data.to_classify import read_images
     from committee.ensemble.classifier import Classifier, load
     from committee.ensemble.committee import Committee
     from committee.errors import CommitteeError
@@ -51,7 +51,7 @@ _PLACES = {
     "load_dataset": "data.catalog",
     "load_recipe": "config.recipe_parsing:load",
     "load_study": "config.study:load",
-    "read_images": "data.readers",
+    "read_images": "data.to_classify",
     "run_study": "studies.run",
     "train": "runs.run",
 }

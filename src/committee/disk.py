@@ -11,13 +11,15 @@ import contextlib
 import errno
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from committee.errors import StorageError
 
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What file systems answer that lack an operation, such as fsync on some network shares."""
+
+BLOCK = 16 * 2**20  # bytes of a file that are copied at once
 
 REMEDIES = {
     errno.ENOSPC: "free some space and give the same command again",
@@ -34,13 +36,18 @@ class DurabilityNote(UserWarning):
     """A file system cannot do what a power cut would ask of it."""
 
 
-def write(path: Path, content: bytes, *, synced: bool = True) -> None:
+def write(path: Path, content: bytes | memoryview, *, synced: bool = True) -> None:
+    """A file, whole or not at all; see `write_parts`, which it is with one part."""
+    write_parts(path, (content,), synced=synced)
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview], *, synced: bool = True) -> None:
     """A file, whole or not at all.
 
     Args:
         path: the file; an older one is replaced. Its folder must be there: one that was moved away while a training
             runs must not come back in part.
-        content: all of it.
+        parts: its content, one behind the other; each is asked for when the one before is written.
         synced: whether it must survive a power cut; what is written often and kept elsewhere, too, need not.
 
     Raises:
@@ -52,16 +59,38 @@ def write(path: Path, content: bytes, *, synced: bool = True) -> None:
     with failures_said(path):
         unfinished = path.with_name(f".{path.name}.part")
         try:
-            _put(unfinished, content, synced)
+            _put(unfinished, parts, synced)
             try:
                 os.replace(unfinished, path)
             except OSError as error:
                 if error.errno not in UNSUPPORTED:
                     raise
                 _note(f"{path.parent} is on a file system that cannot rename files")
-                _put(path, content, synced)
+                _copy(unfinished, path, synced)
             if synced:
                 _sync_folder(path.parent)
+        finally:
+            discard(unfinished)
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A block that fills a hidden neighbour of a file, which then takes its place; nothing is left where it fails.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    with failures_said(path):
+        try:
+            yield unfinished
+            file = os.open(unfinished, os.O_RDWR | getattr(os, "O_BINARY", 0))
+            try:
+                _sync(file, path)
+            finally:
+                os.close(file)
+            os.replace(unfinished, path)
+            _sync_folder(path.parent)
         finally:
             discard(unfinished)
 
@@ -150,12 +179,18 @@ def _make_folder(folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
-def _put(path: Path, content: bytes, synced: bool) -> None:
+def _copy(source: Path, path: Path, synced: bool) -> None:
+    with source.open("rb") as content:
+        _put(path, iter(lambda: content.read(BLOCK), b""), synced)
+
+
+def _put(path: Path, parts: Iterable[bytes | memoryview], synced: bool) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(file, left) :]
+        for part in parts:
+            left = memoryview(part)
+            while left:
+                left = left[os.write(file, left) :]
         if synced:
             _sync(file, path)
     finally:

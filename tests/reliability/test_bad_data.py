@@ -22,7 +22,8 @@ from scale import cases, record_figure
 from writers import LABELS, PIXELS, idx, png, put, table
 
 from committee.data.read_options import ReadOptions
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 SECONDS, MEGABYTES = 2.0, 512.0

@@ -21,7 +21,8 @@ from scale import record_figure
 from writers import LABELS, PIXELS, class_folders, gif, npy, png, put, table, text_lines
 
 from committee.data.limits import VARIABLE
-from committee.data.readers import read_dataset, read_images
+from committee.data.readers import read_dataset
+from committee.data.to_classify import read_images
 from committee.errors import DataError
 
 SECONDS, MEGABYTES = 1.0, 64.0

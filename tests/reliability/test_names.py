@@ -49,6 +49,7 @@ from committee.names import csv_cell, csv_text, file_name, json_text, markdown, 
 from committee.report import image_plots, plots, run_page, study_page, study_plots, style
 from committee.report.check_page import check_page, rows
 from committee.report.formatting import shown_command
+from committee.runs.prediction_stream import write_predictions
 from committee.runs.predictions import Predictions, write
 from committee.training.jobs import Failed
 from committee.training.state import StepProgress
@@ -473,7 +474,7 @@ def test_predictions_are_valid_and_safe_in_every_format(tmp_path: Path, capsys: 
     write(found, "table", None)
     assert hidden(capsys.readouterr().out, "\n") == set()
     parquet = pytest.importorskip("pyarrow.parquet")
-    write(found, "parquet", tmp_path / "a.parquet")
+    write_predictions(found, tmp_path / "a.parquet")
     stored = parquet.read_table(tmp_path / "a.parquet")
     kept = [name.encode(errors="backslashreplace").decode() for name in NAMES]
     assert stored["prediction"].to_pylist() == [*kept, None]

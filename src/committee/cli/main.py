@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from committee import __version__
-from committee.cli import audit, card, distil, ends, export, inspect, plan, serving, studies, tuning, using
+from committee.cli import audit, card, distil, ends, export, inspect, plan, prepare, serving, studies, tuning, using
 from committee.cli.options import (
     Group,
     RecipeOptions,
@@ -58,6 +58,7 @@ for command in (
     plan.plan,
 ):
     main.add_command(command)
+inspect.data.add_command(prepare.data_prepare)
 
 
 @main.command()

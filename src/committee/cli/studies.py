@@ -167,7 +167,7 @@ def pseudo_labels(
     reports. Where one of them lacks members, the exit code is 3.
     """
     from committee.cli import progress, tables
-    from committee.data.readers import read_images
+    from committee.data.to_classify import read_images
     from committee.folders.study_folder import SelfTrainingFolder
     from committee.studies import self_training
 

@@ -28,8 +28,10 @@ from committee.errors import CommitteeError, counted
 from committee.terminal import console, say
 
 if TYPE_CHECKING:
-    from committee.data.prepare import How
+    from committee.data.prepare import How, Preparation
+    from committee.ensemble.classifier import Classifier
     from committee.folders.run_folder import RunFolder
+    from committee.metrics.conformal import NotSure
 
 
 def show(folder: RunFolder, as_json: bool) -> None:
@@ -106,6 +108,8 @@ def predict(
     answers that are not certain enough are marked as none. Both are calibrated on the out-of-fold images of RUN; an
     exported committee has those that committee export was asked for.
 
+    A Parquet file (--out answers.parquet) is written as images are read, so that there may be any number of them.
+
     Images that cannot be read are listed on standard error and at the end of files; the others are classified, and the
     exit code is 3.
     """
@@ -118,6 +122,10 @@ def predict(
     if not is_exported(run):
         ends.note_missing_kernels(committee.device)
     preparation = committee.preparation(prepare)
+    if form == "parquet" and out is not None:
+        unsure = not_sure_of(run, committee, coverage, precision, by_class=by_class)
+        stream_into(out, run, committee, paths, preparation, unsure)
+        return
     images = committee.read_images(paths, preparation)
     for note in images.notes:
         say(f"Note: {note}", err=True)
@@ -130,6 +138,41 @@ def predict(
         say(f"Note: {note}", err=True)
     if images.unreadable:
         say(*tell_of_unreadable(images.unreadable, len(images.names)), err=True)
+        raise SystemExit(ends.INCOMPLETE)
+
+
+def stream_into(
+    out: Path,
+    run: Path,
+    committee: Classifier,
+    paths: Sequence[Path],
+    preparation: Preparation,
+    unsure: NotSure | None,
+) -> None:
+    """Any number of images into a Parquet file."""
+    from committee.cli.counting import counting
+    from committee.ensemble.classifier import is_exported
+    from committee.runs.prediction_stream import predict_into
+
+    def note(text: str) -> None:
+        say(f"Note: {text}", err=True)
+
+    with disk.failures_said(out), counting("images") as on_images:
+        written = predict_into(
+            out,
+            committee,
+            committee.stream_images(paths, preparation),
+            preparation,
+            unsure,
+            on_images=on_images,
+            on_note=note,
+        )
+    if not is_exported(run):
+        ends.note_missing_members(run)
+    for remark in written.remarks:
+        note(remark)
+    if written.unreadable:
+        say(*tell_of_unreadable(written.unreadable, written.images), err=True)
         raise SystemExit(ends.INCOMPLETE)
 
 

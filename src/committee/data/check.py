@@ -213,14 +213,19 @@ def quick_notes(dataset: ImageDataset) -> tuple[str, ...]:
     in the notes from reading.
     """
     found = list(leak_note(dataset.test_images_also_in_train(), len(dataset.test)))
-    marks = _joined(image_marks(dataset.train), dataset.test.marks)
-    if blank := int(marks.constant.sum()):
+    known = dataset.already_known
+    if blank := known.blank if known else blank_images(dataset):
         text = KINDS["blank"]
         found.append(f"{blank:,} {text.one if blank == 1 else text.many}; committee data check shows them")
     small = list(_small_classes(dataset))
     if small:
         found.append(line("small class", small))
     return tuple(found)
+
+
+def blank_images(dataset: ImageDataset) -> int:
+    """How many images of both parts have a single colour."""
+    return int(image_marks(dataset.train).constant.sum()) + int(dataset.test.marks.constant.sum())
 
 
 def _small_classes(dataset: ImageDataset) -> Iterator[Finding]:

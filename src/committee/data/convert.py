@@ -59,7 +59,7 @@ def to_parquet(dataset: ImageDataset, folder: Path, known_as: str = "") -> list[
         if len(dataset.test):
             parts["test"] = open_test(dataset, unfinished / ".test_record.jsonl", f"written to {folder}")
         for part, images in parts.items():
-            _write(images, dataset.class_names, unfinished / f"{part}.parquet")
+            write_part(images, dataset.class_names, unfinished / f"{part}.parquet")
         written = [_described(unfinished / f"{part}.parquet") for part in parts]
         grouped = dataset.train.groups is not None
         metadata = croissant(describe(dataset), written, published=PUBLISHED.get(known_as), grouped=grouped)
@@ -78,7 +78,7 @@ def _described(file: Path) -> ParquetFile:
     return ParquetFile(file.stem, file.stat().st_size, sha256)
 
 
-def _write(images: LabelledImages, class_names: tuple[str, ...], file: Path) -> None:
+def write_part(images: LabelledImages, class_names: tuple[str, ...], file: Path) -> None:
     """One part, some images at a time."""
     arrow, parquet = (require(name, extra="parquet", purpose="Writing") for name in ("pyarrow", "pyarrow.parquet"))
     features: dict[str, Any] = {"image": {"_type": "Image"}}

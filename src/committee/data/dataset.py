@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from committee import disk
 from committee.data.read_options import ValueRange
+from committee.data.shards import ImageFiles
 from committee.errors import DataError, counted
 from committee.names import visible
+from committee.pages import looked_at
 from committee.rng import numpy_generator
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -62,15 +64,22 @@ class LabelledImages:
         names: of the images; None where their position here says it all.
         groups: (image,), int64: images of one group (a patient, a writer, a board) stay on one side of every split;
             None where each image is on its own.
+        files: where these images lie already, for other processes to map; None where they lie nowhere as they are.
     """
 
     pixels: Pixels
     labels: Labels
     names: Names | None = None
     groups: Labels | None = None
+    files: ImageFiles | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def in_files(self) -> ImageFiles | None:
+        """The files that hold just these images and labels; None where there are none."""
+        return self.files if self.files is not None and self.files.hold(self) else None
 
     def __repr__(self) -> str:
         form = "x".join(map(str, self.pixels.shape[1:]))
@@ -145,6 +154,25 @@ class SealedTest:
         return image_marks(self._images)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What has been found out about a data set's images before, so that they need not be looked at again.
+
+    Attributes:
+        digest, train_digest, test_digest: as the methods of `ImageDataset` give them.
+        test_images_also_in_train: likewise.
+        blank: images of a single colour, in both parts.
+        of: the training and the test images that this is about.
+    """
+
+    digest: str
+    train_digest: str
+    test_digest: str
+    test_images_also_in_train: int
+    blank: int
+    of: tuple[LabelledImages, SealedTest]
+
+
 @dataclass(frozen=True, repr=False)
 class ImageDataset:
     """A data set of small labelled images.
@@ -158,6 +186,7 @@ class ImageDataset:
         notes: remarks for the report, such as how the test part was split off.
         warnings: what every output of a training on this data set must say, such as that it has seen test images.
         value_range: the numbers that became black and white; None where the files hold pixels.
+        known: what is known of these images already, or of those that they were made of.
     """
 
     name: str
@@ -168,6 +197,7 @@ class ImageDataset:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     value_range: ValueRange | None = None
+    known: Known | None = None
 
     def __repr__(self) -> str:
         form = "x".join(map(str, self.image_shape))
@@ -187,25 +217,37 @@ class ImageDataset:
         """The largest value a pixel can have: 255 for 8 bits, 65535 for 16."""
         return int(np.iinfo(self.train.pixels.dtype).max)
 
+    @property
+    def already_known(self) -> Known | None:
+        """What is known of just these images; None where they have to be looked at."""
+        known = self.known
+        return known if known is not None and known.of[0] is self.train and known.of[1] is self.test else None
+
     def digest(self) -> str:
         """SHA-256 of the images of both parts with their class names; order, split and file format do not matter."""
+        if known := self.already_known:
+            return known.digest
         train, test = self._hashes
-        return _digest(np.concatenate([train, test]))
+        return digest_of(np.concatenate([train, test]))
 
     def part_digests(self) -> tuple[str, str]:
         """The digests of the training and of the test images."""
+        if known := self.already_known:
+            return known.train_digest, known.test_digest
         train, test = self._hashes
-        return _digest(train), _digest(test)
+        return digest_of(train), digest_of(test)
 
     def test_images_also_in_train(self) -> int:
         """How many test images have the pixels and the class name of a training image; blank ones do not count."""
+        if known := self.already_known:
+            return known.test_images_also_in_train
         train, test = self._hashes
         return int((np.isin(test, train) & ~self.test.marks.constant).sum())
 
     @cached_property
     def _hashes(self) -> tuple[Hashes, Hashes]:
         """Hashes of the training and of the test images with their class names, computed once."""
-        return _image_hashes(self.train, self.class_names), _image_hashes(self.test._images, self.class_names)
+        return image_hashes(self.train, self.class_names), image_hashes(self.test._images, self.class_names)
 
 
 def open_test(dataset: ImageDataset, record: Path, purpose: str, **details: Any) -> LabelledImages:
@@ -235,6 +277,7 @@ def image_marks(images: LabelledImages) -> ImageMarks:
     for start in range(0, len(pixels), CHUNK):
         some = pixels[start : start + CHUNK]
         constant[start : start + CHUNK] = (some == some[:, :1, :1]).all((1, 2, 3))
+        looked_at(CHUNK)
     return ImageMarks(keys, keys + (images.labels + 1).astype(np.uint64) * of_labels, constant)
 
 
@@ -255,10 +298,11 @@ def image_keys(pixels: Pixels) -> NDArray[np.uint64]:
             octets = np.pad(octets, ((0, 0), (0, size * 8 - octets.shape[1])))
         words = octets.view(np.uint64)
         keys[start : start + CHUNK] = (words ^ (words >> np.uint64(32))) @ weights
+        looked_at(CHUNK)
     return keys
 
 
-def _image_hashes(images: LabelledImages, class_names: Sequence[str]) -> Hashes:
+def image_hashes(images: LabelledImages, class_names: Sequence[str]) -> Hashes:
     """The SHA-256 of each image with its class name: (image,)."""
     shape = "x".join(map(str, images.pixels.shape[1:])) + f":{images.pixels.dtype.name}"
     heads = [hashlib.sha256(f"{shape}:{name}\0".encode(errors="surrogatepass")) for name in class_names]
@@ -270,8 +314,9 @@ def _image_hashes(images: LabelledImages, class_names: Sequence[str]) -> Hashes:
     return hashes.view("S32")[:, 0]
 
 
-def _digest(hashes: Hashes) -> str:
-    return hashlib.sha256(np.sort(hashes).tobytes()).hexdigest()
+def digest_of(hashes: Hashes) -> str:
+    """SHA-256 of images by their hashes (image,), in whatever order."""
+    return hashlib.sha256(np.sort(hashes).data).hexdigest()
 
 
 def checked_images(pixels: Pixels, labels: Labels, class_names: Sequence[str], where: str) -> LabelledImages:

@@ -150,7 +150,7 @@ class Original(NamedTuple):
 
 @dataclass(frozen=True)
 class Preparation:
-    """What gives images the form of the training images; `committee.data.readers.read_images` calls it.
+    """What gives images the form of the training images; `committee.data.to_classify.read_images` calls it.
 
     Attributes:
         image_shape, pixel_range: of the training images.

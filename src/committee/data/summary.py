@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from committee.config.record import Record
-from committee.data.dataset import ImageDataset, Pixels
+from committee.data.dataset import CHUNK, ImageDataset, Pixels
 from committee.data.read_options import ReadOptions, ValueRange
 from committee.errors import counted
+from committee.pages import looked_at
 
 
 class ClassCount(Record):
@@ -160,5 +162,14 @@ def sample_pictures(dataset: ImageDataset, per_class: int = 12) -> tuple[Pixels,
         positions = np.flatnonzero(labels == c)
         samples[c, : min(per_class, len(positions))] = pixels[positions[:per_class]]
         if len(positions):
-            means[c] = np.rint(pixels[positions].mean(axis=0, dtype=np.float64))
+            means[c] = np.rint(_sum(pixels, positions) / len(positions))
     return samples, means
+
+
+def _sum(pixels: Pixels, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The sum of images (height, width, channel), some at a time; it is exact, as whole numbers are."""
+    total = np.zeros(pixels.shape[1:])
+    for start in range(0, len(positions), CHUNK):
+        total += pixels[positions[start : start + CHUNK]].sum(axis=0, dtype=np.float64)
+        looked_at(CHUNK)
+    return total

@@ -6,7 +6,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from committee.data.dataset import Pixels
 from committee.data.prepare import How, Preparation
 from committee.data.read_options import ValueRange
-from committee.data.readers import ImagesRead, read_images
+from committee.data.to_classify import ImagesRead, read_images, stream_images
 from committee.errors import DataError
 from committee.folders.records import ImagesRecord
 
@@ -122,6 +122,21 @@ class Classifier(ABC):
             pixel_range=self.pixel_range,
             value_range=self.value_range,
             prepare=prepare if isinstance(prepare, Preparation) else self.preparation(prepare),
+        )
+
+    def stream_images(self, paths: Sequence[str | Path], preparation: Preparation) -> Iterator[ImagesRead]:
+        """The same, some thousands of images at a time; see `committee.data.to_classify.stream_images`.
+
+        Args:
+            paths: as in `read_images`.
+            preparation: what brings images into form; it notes what they were like.
+        """
+        return stream_images(
+            paths,
+            image_shape=self.image_shape,
+            pixel_range=self.pixel_range,
+            value_range=self.value_range,
+            prepare=preparation,
         )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from committee.ensemble.temperature import temper
 from committee.folders.records import Combination
+from committee.pages import by_blocks
 
 Floats = NDArray[np.floating[Any]]
 
@@ -51,7 +52,9 @@ class CombinationRule:
     def predict(self, probabilities: Floats, members: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """The members' probabilities combined and calibrated: what the committee predicts. Shapes as in `combine`."""
         combined = self.combine(probabilities, members)
-        return combined if self.temperature == 1.0 else temper(combined, self.temperature)
+        if self.temperature == 1.0:
+            return combined
+        return by_blocks(lambda a, b: temper(combined[a:b], self.temperature), combined.shape, np.float64)
 
 
 def combine(probabilities: Floats, how: str = "mean", weights: Floats | None = None) -> NDArray[np.float64]:
@@ -66,6 +69,11 @@ def combine(probabilities: Floats, how: str = "mean", weights: Floats | None = N
     Returns:
         (image, class) float64; rows sum to 1, or are NaN.
     """
+    return by_blocks(lambda a, b: _combined(probabilities[:, a:b], how, weights), probabilities.shape[1:], np.float64)
+
+
+def _combined(probabilities: Floats, how: str, weights: Floats | None) -> NDArray[np.float64]:
+    """`combine` of some images."""
     allowed = ~np.isnan(probabilities[:, :, 0])
     share = allowed.astype(np.float64)
     if how == "weighted" and weights is not None:

@@ -26,7 +26,7 @@ from committee.metrics.familiarity import doubt_of, measured
 from committee.nn import devices
 from committee.nn.architectures import build
 from committee.nn.devices import single_threaded
-from committee.nn.forward import Forward, inference_of, steps_of
+from committee.nn.forward import INFERENCE_BATCH_SIZE, Forward, inference_of, steps_of
 from committee.nn.inference import member_probabilities
 from committee.nn.together import forward_together
 from committee.nn.views import Views
@@ -83,8 +83,8 @@ class Committee(Classifier):
     def member_probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Each member's probabilities: (image, height, width, channel) -> (member, image, class) float32.
 
-        Members work side by side, one on each core. The figures of an image depend neither on the number of cores nor
-        on the other images.
+        Members work side by side, one on each core, and fewer members than cores share the images out. The figures of
+        an image depend neither on the number of cores nor on the other images.
 
         Raises:
             DataError: images of another shape or bit depth than the members were trained on.
@@ -94,9 +94,9 @@ class Committee(Classifier):
         if len(pixels) == 0:
             return np.empty((len(self.networks), 0, len(self.class_names)), dtype=np.float32)
 
-        def predicted(forward: Forward) -> NDArray[np.float32]:
+        def predicted(forward: Forward, some: slice = slice(None)) -> NDArray[np.float32]:
             torch.set_flush_denormal(True)  # a setting of each thread; as in training
-            return member_probabilities(forward, pixels, self.device, self.views)
+            return member_probabilities(forward, pixels[some], self.device, self.views)
 
         with single_threaded():
             few = self.device == "cpu" and len(pixels) < FEW_IMAGES
@@ -105,8 +105,11 @@ class Committee(Classifier):
             elif few or self.device != "cpu":
                 members = [predicted(forward) for forward in self.forwards]
             else:
+                pieces = in_pieces(len(pixels), -(-devices.cores() // len(self.forwards)))
+                work = [(forward, piece) for forward in self.forwards for piece in pieces]
                 with ThreadPoolExecutor(devices.cores()) as pool:
-                    members = list(pool.map(predicted, self.forwards))
+                    done = list(pool.map(predicted, *zip(*work, strict=True)))
+                members = [joined(done[start : start + len(pieces)]) for start in range(0, len(done), len(pieces))]
         for place, probabilities in enumerate(members):
             if not np.isfinite(probabilities).all():  # as of finite weights that are much too large
                 raise RunError(
@@ -139,6 +142,18 @@ class Committee(Classifier):
         """What is pickled: everything but the functions, which are made again when they are needed."""
         made = ("forwards", "together", "steps")
         return {name: value for name, value in self.__dict__.items() if name not in made}
+
+
+def in_pieces(images: int, pieces: int) -> list[slice]:
+    """Slices of so many images, about so many; each but the last of whole batches."""
+    size = -(-images // pieces)
+    size = -(-size // INFERENCE_BATCH_SIZE) * INFERENCE_BATCH_SIZE
+    return [slice(start, min(start + size, images)) for start in range(0, images, size)]
+
+
+def joined(pieces: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Pieces (image, class) one behind the other."""
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def load(run: str | Path, *, device: str = "auto") -> Committee:

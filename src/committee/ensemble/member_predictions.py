@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from committee.config.recipe import CommitteeSection
-from committee.data.dataset import Labels
+from committee.data.dataset import Labels, spread
 from committee.ensemble.combine import CombinationRule
 from committee.ensemble.temperature import extrapolate, temperatures_by_size
 from committee.ensemble.weights import fit_weights
 from committee.folders.member_folder import MemberFolder, Positions, TrainedMember
 from committee.metrics.results import Scores, SizeTemperature
 from committee.metrics.scores import score
+from committee.pages import drop_pages, room, rows
 from committee.rng import numpy_generator
 
 
@@ -36,13 +37,13 @@ class MemberPredictions:
     @classmethod
     def for_training_images(cls, members: Sequence[TrainedMember | MemberFolder]) -> MemberPredictions:
         """What trained members predict for the training images."""
-        probabilities = np.stack([member.train_probabilities for member in members])
+        probabilities = stacked([member.train_probabilities for member in members])
         return cls(probabilities, tuple(member.validation for member in members))
 
     @classmethod
     def for_test_images(cls, members: Sequence[MemberFolder]) -> MemberPredictions:
         """What members have predicted for the opened test images."""
-        return cls(np.stack([member.test_probabilities for member in members]))
+        return cls(stacked([member.test_probabilities for member in members]))
 
     def of(self, members: Sequence[int]) -> MemberPredictions:
         """Those of some of the members."""
@@ -54,7 +55,8 @@ class MemberPredictions:
         """(member, image, class) with rows of NaN where a member trained on the image."""
         if self.validation is None:
             return self.probabilities
-        honest = np.full_like(self.probabilities, np.nan)
+        honest = room(self.probabilities.shape, self.probabilities.dtype)
+        honest.fill(np.nan)
         for member, positions in enumerate(self.validation):
             honest[member, positions] = self.probabilities[member, positions]
         return honest
@@ -80,7 +82,17 @@ class MemberPredictions:
     def scores(self, labels: Labels, class_names: Sequence[str], rule: CombinationRule) -> Scores | None:
         """The committee's scores on the images that may be predicted; None where there are none."""
         images = self.predictable
-        return score(self.combined(rule)[images], labels[images], class_names) if len(images) else None
+        return score(rows(self.combined(rule), images), labels[images], class_names) if len(images) else None
+
+    def some(self, most: int) -> tuple[MemberPredictions, Positions]:
+        """Those for so many of the images that may be predicted, spread evenly, and their positions; for all images
+        where these are no more: enough for what is fitted or drawn.
+        """
+        images = self.predictable
+        if len(images) <= most:
+            return self, np.arange(self.probabilities.shape[1])
+        chosen = images[spread(len(images), most)]
+        return MemberPredictions(self.honest[:, chosen]), chosen
 
     def fit_rule(
         self, labels: Labels, section: CommitteeSection
@@ -102,3 +114,14 @@ class MemberPredictions:
         by_size = temperatures_by_size(self.honest, labels, rule.combine, numpy_generator("temperature", members))
         temperature = extrapolate(by_size, members) if by_size else 1.0
         return CombinationRule(rule.how, rule.weights, temperature), by_size
+
+
+def stacked(members: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(member, image, class) of members' probabilities (image, class); of one member without a copy."""
+    if len(members) == 1:
+        return members[0][None]
+    result = room((len(members), *members[0].shape), members[0].dtype)
+    for place, probabilities in enumerate(members):
+        result[place] = probabilities
+        drop_pages()
+    return result

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from committee.data.dataset import spread
 from committee.ensemble.classifier import Classifier
 from committee.ensemble.onnx_committee import OnnxCommittee
 from committee.ensemble.temperature import temper
@@ -18,6 +19,10 @@ from committee.metrics.results import SizeTemperature
 
 if TYPE_CHECKING:
     from committee.folders.run_folder import RunFolder
+
+
+MOST_CALIBRATED = 200_000
+"""Out-of-fold images that calibrate, spread evenly over all."""
 
 
 def not_sure(
@@ -44,7 +49,7 @@ def not_sure(
 
 
 def calibration(folder: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Out-of-fold images: the committee's probabilities (image, class) and the labels (image,).
+    """Out-of-fold images, `MOST_CALIBRATED` at most: the committee's probabilities (image, class), the labels (image,).
 
     An image is predicted by the members that did not train on it, tempered by `like_new`. The whole committee, whose
     new answers are judged by these, has more members: it errs less, and its probabilities of the true class are higher,
@@ -53,7 +58,7 @@ def calibration(folder: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.int6
     Raises:
         CommitteeError: every member trained on every image.
     """
-    probabilities, labels = folder.out_of_fold_probabilities.astype(np.float64), folder.train_labels
+    probabilities, labels = folder.out_of_fold_probabilities, folder.train_labels
     known = ~np.isnan(probabilities[:, 0])
     if not known.any():
         raise CommitteeError(
@@ -63,8 +68,12 @@ def calibration(folder: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.int6
     sizes = np.zeros(len(labels), np.int64)
     for member in folder.committee.members:
         sizes[folder.member(member).validation] += 1
-    rule = folder.committee
-    return like_new(probabilities[known], sizes[known], rule.temperature_by_size, rule.temperature), labels[known]
+    rule, images = folder.committee, np.flatnonzero(known)
+    images = images[spread(len(images), MOST_CALIBRATED)]
+    tempered = like_new(
+        probabilities[images].astype(np.float64), sizes[images], rule.temperature_by_size, rule.temperature
+    )
+    return tempered, labels[images]
 
 
 def like_new(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import mmap
 import os
 import stat
 import zipfile
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError
 
-from committee import disk
+from committee import disk, pages
 from committee.config.record import Record
 from committee.config.renames import Table
 from committee.errors import RunError
@@ -190,20 +191,36 @@ def _stated(record: Record) -> dict[str, JsonValue]:
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """An NPY file, whole or not at all."""
-    content = io.BytesIO()
-    np.save(content, array, allow_pickle=False)
-    disk.write(path, content.getvalue())
+    disk.write_parts(path, array_parts(array))
+
+
+def array_parts(array: NDArray[Any]) -> tuple[bytes, memoryview]:
+    """The content of an NPY file: its header, and the array's own bytes, which are not copied where they lie in order.
+
+    Raises:
+        ValueError: an array of Python objects.
+    """
+    array = np.ascontiguousarray(array)
+    if array.dtype.hasobject:
+        raise ValueError(f"an array of numbers or strings is needed, got {array.dtype}")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return header.getvalue(), array.reshape(-1).view(np.uint8).data
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """The array of an NPY file.
+    """The array of an NPY file; a large one is mapped.
 
     Raises:
         RunError: it is missing or damaged; see `committee.folders.parsing.array_header`.
     """
     with opened(path) as (file, size):
         stored = parsing.array_header(file, size, path)
-        array: NDArray[Any] = np.fromfile(file, stored.kind, math.prod(stored.shape))
+        count, start = math.prod(stored.shape), file.tell()
+        if count * np.dtype(stored.kind).itemsize >= pages.LARGE:
+            memory = pages.watched(pages.Mapping(file.fileno(), size, access=mmap.ACCESS_COPY))
+            return np.frombuffer(memory, stored.kind, count, start).reshape(stored.shape)
+        array: NDArray[Any] = np.fromfile(file, stored.kind, count)
         return array.reshape(stored.shape)
 
 
@@ -226,9 +243,11 @@ def read_probabilities(path: Path) -> NDArray[Any]:
     array = read_array(path)
     if array.ndim != 2 or array.dtype.kind != "f":
         raise parsing.damaged(path, f"probabilities (image, class) are expected, got {array.shape} of {array.dtype}")
-    empty = np.isnan(array).all(axis=1)
-    if not ((array[~empty] >= 0) & (array[~empty] <= 1 + 1e-3)).all():
-        raise parsing.damaged(path, "values that are no probabilities")
+    for start in range(0, len(array), pages.BLOCK):
+        some = array[start : start + pages.BLOCK]
+        empty = np.isnan(some).all(axis=1)
+        if not ((some[~empty] >= 0) & (some[~empty] <= 1 + 1e-3)).all():
+            raise parsing.damaged(path, "values that are no probabilities")
     return array
 
 

@@ -109,8 +109,8 @@ def _contents_digest(content: Mapping[str, JsonValue]) -> str:
 
 def record_of(path: Path) -> FileRecord:
     """Size and digest of a file."""
-    content = path.read_bytes()
-    return FileRecord(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    with path.open("rb") as content:
+        return FileRecord(bytes=path.stat().st_size, sha256=hashlib.file_digest(content, "sha256").hexdigest())
 
 
 def _sha256(content: Mapping[str, JsonValue]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from committee.data.dataset import Names
 from committee.metrics.results import Agreement, Gallery, Picture
+from committee.pages import by_blocks, rows
 
 Probabilities = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
@@ -83,15 +84,20 @@ class PredictedPart:
         return np.flatnonzero(np.isfinite(self.probabilities).all(axis=1))
 
     @cached_property
+    def of_predicted(self) -> Probabilities:
+        """(predicted image, class)."""
+        return rows(self.probabilities, self.predicted.astype(np.int64, copy=False))
+
+    @cached_property
     def confidence(self) -> NDArray[np.floating[Any]]:
         """(predicted image,): the probability of the predicted class."""
-        confidence: NDArray[np.floating[Any]] = self.probabilities[self.predicted].max(axis=1)
+        confidence: NDArray[np.floating[Any]] = self.of_predicted.max(axis=1)
         return confidence
 
     @cached_property
     def is_correct(self) -> NDArray[np.bool_]:
         """(predicted image,): whether the predicted class is the label."""
-        return np.asarray(self.probabilities[self.predicted].argmax(axis=1) == self.labels[self.predicted])
+        return np.asarray(self.of_predicted.argmax(axis=1) == self.labels[self.predicted])
 
     @cached_property
     def errors(self) -> Labels:
@@ -180,8 +186,12 @@ def first_errors(images: PredictedPart, limit: int) -> Choice:
 
 def least_certain(images: PredictedPart, limit: int) -> Choice:
     """The images whose two most probable classes are nearly equally probable."""
-    top_two = np.sort(images.probabilities[images.predicted], axis=1)[:, -2:]
-    margin = top_two[:, 1] - top_two[:, 0]
+
+    def margins(start: int, stop: int) -> Probabilities:
+        top_two = np.sort(images.of_predicted[start:stop], axis=1)[:, -2:]
+        return np.asarray(top_two[:, 1] - top_two[:, 0])
+
+    margin = by_blocks(margins, images.predicted.shape, images.probabilities.dtype)
     return Choice(
         "least_certain",
         "The least certain images",

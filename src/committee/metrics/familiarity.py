@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 
 from committee.config.record import Record
 from committee.data.dataset import Pixels, spread
+from committee.pages import by_blocks
 
 Floats = NDArray[np.floating[Any]]
 
@@ -242,6 +243,10 @@ def doubt_of(probabilities: Floats) -> Floats:
     The mean over members of -log of their largest probability, in nats; rows of NaN are left out, and an image of which
     no member has any other row is NaN.
     """
+    return by_blocks(lambda a, b: _doubt(probabilities[:, a:b]), probabilities.shape[1:2], np.float64)
+
+
+def _doubt(probabilities: Floats) -> Floats:
     doubts = -np.log(np.maximum(probabilities.max(axis=2).astype(np.float64), 1e-12))
     known = ~np.isnan(doubts)
     count = known.sum(axis=0)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from committee.metrics.balanced import balanced_scores
 from committee.metrics.intervals import wilson
 from committee.metrics.results import ClassRow, ReliabilityBin, Scores
+from committee.pages import by_blocks
 
 Probabilities = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
@@ -87,9 +88,13 @@ def brier_score(probabilities: Probabilities, labels: Labels) -> float:
     the score that is usual there.
     """
     _check(probabilities, labels)
-    values = probabilities.astype(np.float64)
-    of_label = values[np.arange(len(labels)), labels]
-    return float((np.square(values).sum(axis=1) - 2 * of_label + 1).mean())
+
+    def of(start: int, stop: int) -> NDArray[np.float64]:
+        values = probabilities[start:stop].astype(np.float64)
+        of_label = values[np.arange(len(values)), labels[start:stop]]
+        return np.asarray(np.square(values).sum(axis=1) - 2 * of_label + 1)
+
+    return float(by_blocks(of, labels.shape, np.float64).mean())
 
 
 def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> float:

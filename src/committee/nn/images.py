@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from committee.data.dataset import Pixels
+from committee.data.shards import reader_at
+from committee.pages import looked_at, room
 
 
 def on_device(pixels: Pixels, device: str) -> Tensor:
@@ -22,10 +24,26 @@ def on_device(pixels: Pixels, device: str) -> Tensor:
     return torch.from_numpy(pixels).to(device)
 
 
+def taken(images: Tensor, chosen: Tensor) -> Tensor:
+    """images[chosen], whether they are in memory or in mapped shards, of which single images are read.
+
+    Args:
+        images: (image, height, width, channel), from `on_device`.
+        chosen: (position,), on the same device.
+    """
+    reader = reader_at(images.data_ptr()) if images.device.type == "cpu" else None
+    if reader is None:
+        return images[chosen]
+    result = torch.empty((len(chosen), *images.shape[1:]), dtype=images.dtype)
+    reader.read(chosen.tolist(), result.numpy().view(np.uint8).reshape(len(chosen), -1))
+    return result
+
+
 def as_float(pixels: Tensor) -> Tensor:
     """Images (image, height, width, channel) from `on_device` -> float32 (image, channel, height, width), channels
     last in memory; pixel values stay as they are.
     """
+    looked_at(len(pixels))
     if pixels.dtype == torch.int16:
         pixels = pixels.to(torch.int32) & 0xFFFF
     return pixels.to(torch.float32).permute(0, 3, 1, 2)
@@ -43,7 +61,7 @@ def concatenated(parts: Iterable[Tensor], rows: int) -> Tensor:
     """
     result, filled = torch.empty(0), 0
     for part in parts:
-        result = torch.empty(rows, *part.shape[1:]) if not filled else result
+        result = torch.from_numpy(room((rows, *part.shape[1:]), np.float32)) if not filled else result
         result[filled : filled + len(part)] = part
         filled += len(part)
     return result

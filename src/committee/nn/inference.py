@@ -9,7 +9,7 @@ from torch import Tensor
 
 from committee.data.dataset import Pixels
 from committee.nn.forward import Forward, inference_batch_size
-from committee.nn.images import as_float, concatenated, on_device
+from committee.nn.images import as_float, concatenated, on_device, taken
 from committee.nn.views import Views, seen
 
 
@@ -58,4 +58,4 @@ def predict_logits(forward: Forward, images: Tensor, positions: NDArray[np.int64
         (position, class) float32, on the CPU.
     """
     batches = torch.split(torch.from_numpy(positions).to(images.device), inference_batch_size(images.device.type))
-    return concatenated((forward(as_float(images[chosen])) for chosen in batches), len(positions))
+    return concatenated((forward(as_float(taken(images, chosen))) for chosen in batches), len(positions))

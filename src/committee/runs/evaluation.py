@@ -31,8 +31,14 @@ from committee.metrics.familiarity import doubt_of, fit
 from committee.metrics.results import Calibration, Distillation, Gallery, MemberResult, PartScore, Results, Scores
 from committee.metrics.scores import expected_calibration_error, log_loss, score
 from committee.nn.devices import usable
+from committee.pages import rows
 from committee.rng import numpy_generator
 from committee.training.jobs import part_score, with_member
+
+MOST_FITTED = 200_000
+"""Out-of-fold images, spread evenly over all, on which weights and temperature are fitted and which show how members
+agree and how committees of fewer do; scores are always of all.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class EvaluatedPart:
     def scores(self, class_names: Sequence[str]) -> Scores | None:
         """The committee's scores on the images that may be predicted; None where there are none."""
         images = self.predictions.predictable
-        return score(self.probabilities[images], self.labels[images], class_names) if len(images) else None
+        return score(rows(self.probabilities, images), self.labels[images], class_names) if len(images) else None
 
 
 def evaluate_run(
@@ -94,6 +100,7 @@ def evaluate_run(
     parts = [train] if test is None else [train, test]
     rng = numpy_generator("size curve", len(used))
     out_of_fold = train.scores(names)
+    some, chosen = predictions.some(MOST_FITTED)
     seconds = folder.seconds_training
     results = Results(
         members=tuple(member_result(record, used, test) for record in records),
@@ -104,9 +111,9 @@ def evaluate_run(
         out_of_fold_remark=out_of_fold_remark(recipe, predictions),
         test=test.scores(names) if test else None,
         calibration=calibration(folder, rule, test),
-        size_curve_out_of_fold=size_curve(predictions.honest, train.labels, rule.combine, rng),
+        size_curve_out_of_fold=size_curve(some.honest, train.labels[chosen], rule.combine, rng),
         size_curve_test=size_curve(test.predictions.honest, test.labels, rule.predict, rng) if test else (),
-        agreement=agreement((test or train).predictions.honest, on=(test or train).name),
+        agreement=agreement((test.predictions if test else some).honest, on=(test or train).name),
         galleries=write_pictures(folder, dataset, parts),
         test_openings=folder.test_openings,
         seconds_training=seconds,
@@ -131,7 +138,8 @@ def write_rule(
     folder: RunFolder, recipe: Recipe, used: Sequence[int], predictions: MemberPredictions, labels: Labels
 ) -> CombinationRule:
     """Decide out of fold how the members that finished become one, and write it down."""
-    rule, by_size = predictions.fit_rule(labels, recipe.committee)
+    some, chosen = predictions.some(MOST_FITTED)
+    rule, by_size = some.fit_rule(labels[chosen], recipe.committee)
     record = CommitteeRecord(
         members=tuple(used),
         combination=rule.how,
@@ -221,15 +229,15 @@ def write_pictures(folder: RunFolder, dataset: ImageDataset, parts: Sequence[Eva
 def write_misclassified(folder: RunFolder, part: EvaluatedPart, class_names: Sequence[str]) -> None:
     """Every misclassified image of a part, the most confident first, with the image's file."""
     images = part.predictions.predictable
-    choices = part.probabilities[images].argmax(axis=1)
+    choices = rows(part.probabilities, images).argmax(axis=1)
     wrong = np.flatnonzero(choices != part.labels[images])
     most_confident_first = wrong[np.argsort(-part.probabilities[images[wrong]].max(axis=1), kind="stable")]
-    names, rows = part.images.names, []
+    names, table = part.images.names, []
     for position, choice in zip(images[most_confident_first], choices[most_confident_first], strict=True):
         own, label = part.probabilities[position], part.labels[position]
         file = names[position] if names else ""
-        rows.append((int(position), class_names[label], class_names[choice], own[label], own[choice], file))
-    folder.write_misclassified(part.name, rows)
+        table.append((int(position), class_names[label], class_names[choice], own[label], own[choice], file))
+    folder.write_misclassified(part.name, table)
 
 
 def write_report(folder: RunFolder, *, page_only: bool) -> None:

@@ -1,8 +1,7 @@
-"""A committee's predictions for new images, as a table, JSON, CSV or Parquet."""
+"""A committee's predictions for new images, as a table, JSON or CSV; as Parquet, see `prediction_stream`."""
 
 from __future__ import annotations
 
-import io
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from committee import disk
 from committee.config.record import Record
 from committee.data.dataset import Pixels
-from committee.data.prepare import Preparation
+from committee.data.prepare import Original, Preparation
 from committee.ensemble.classifier import Answers, Classifier
-from committee.errors import CommitteeError, counted, require
+from committee.errors import CommitteeError, counted
 from committee.metrics.conformal import NotSure
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.metrics.formatting import percent
-from committee.names import csv_cell, csv_text, json_text, unicode_text, visible
+from committee.names import csv_cell, csv_text, json_text, visible
 from committee.terminal import console, plain, show
 
 FILE_FORMS = ("csv", "json", "parquet")
@@ -113,10 +112,6 @@ def of_answers(
 ) -> Predictions:
     """A committee's answers about images (image, height, width, channel) as predictions."""
     sets, abstention = (unsure.sets, unsure.abstention) if unsure else (None, None)
-    choices = answers.probabilities.argmax(axis=1)
-    disagreement = (answers.members.argmax(axis=2) != choices).mean(axis=0)
-    if len(answers.members) == 1:
-        disagreement = np.full(len(names), np.nan)
     found, reason, known = np.empty(0, np.int64), "", committee.images.familiarity
     if known is not None:
         found = known.unlike(answers.familiar)
@@ -125,13 +120,43 @@ def of_answers(
         names,
         committee.class_names,
         answers.probabilities,
-        disagreement,
+        disagreement_of(answers),
         answers.familiar,
         found,
         reason,
         sets=sets.sets(answers.probabilities) if sets else None,
         abstain=abstention.abstains(answers.probabilities) if abstention else None,
     )
+
+
+def disagreement_of(answers: Answers) -> NDArray[np.float64]:
+    """(image,): the fraction of members whose choice differs from the committee's; NaN where there is a single one."""
+    if len(answers.members) == 1:
+        return np.full(len(answers.probabilities), np.nan)
+    differs = answers.members.argmax(axis=2) != answers.probabilities.argmax(axis=1)
+    return np.asarray(differs.mean(axis=0))
+
+
+@dataclass(frozen=True)
+class Said:
+    """What there is to say of images that were predicted.
+
+    Attributes:
+        images, prepared, empty, unlike: how many there are; were prepared; showed no writing then; are unlike the
+            training images.
+        empty_names, unlike_names: the first of those.
+        unlike_originals: what images unlike the training images were like, all of them or many.
+        reason: why most of these are.
+    """
+
+    images: int
+    prepared: int
+    empty: int
+    empty_names: Sequence[str]
+    unlike: int
+    unlike_names: Sequence[str]
+    unlike_originals: Sequence[Original]
+    reason: str
 
 
 def remarks(predictions: Predictions, preparation: Preparation) -> list[str]:
@@ -141,36 +166,52 @@ def remarks(predictions: Predictions, preparation: Preparation) -> list[str]:
         predictions: of all images that were read.
         preparation: what read them.
     """
-    originals, notes = preparation.originals, []
-    images = counted(len(originals), "image")
-    if prepared := sum(each.prepared for each in originals):
+    originals = preparation.originals
+    empty = [name for name, each in zip(predictions.names, originals, strict=True) if each.is_empty]
+    said = Said(
+        images=len(originals),
+        prepared=sum(each.prepared for each in originals),
+        empty=len(empty),
+        empty_names=empty[:3],
+        unlike=len(predictions.unlike),
+        unlike_names=[predictions.names[i] for i in predictions.unlike[:3]],
+        unlike_originals=[originals[i] for i in predictions.unlike],
+        reason=predictions.reason,
+    )
+    return remarks_of(said, preparation)
+
+
+def remarks_of(said: Said, preparation: Preparation) -> list[str]:
+    """What must be said about images, as sentences."""
+    images, notes = counted(said.images, "image"), []
+    if said.prepared:
         how = "" if preparation.how == "digits" else "; --prepare as-is takes them as they are"
         notes.append(
-            f"{prepared:,} of {images} {'was' if prepared == 1 else 'were'} prepared: what is written there got the "
-            f"size, place and brightness of the training images{how}"
+            f"{said.prepared:,} of {images} {'was' if said.prepared == 1 else 'were'} prepared: what is written there "
+            f"got the size, place and brightness of the training images{how}"
         )
-    if empty := [name for name, each in zip(predictions.names, originals, strict=True) if each.is_empty]:
-        notes.append(f"no writing was found in {_listed(empty)}")
+    if said.empty:
+        notes.append(f"no writing was found in {_listed(said.empty_names, said.empty)}")
     writing = preparation.how == "as-is" and preparation.writing is not None
     remedy = ", and leave out --prepare as-is, which takes writing as it is" if writing else ""
-    if found := [originals[i] for i in predictions.unlike]:
-        sizes = Counter((each.height, each.width) for each in found if not each.prepared)
+    if said.unlike:
+        sizes = Counter((each.height, each.width) for each in said.unlike_originals if not each.prepared)
         ((height, width), _), *_ = sizes.most_common(1) or [((0, 0), 0)]
         theirs = preparation.image_shape
         large = max(height, width) > 2.5 * max(theirs[:2])
         size = f", {height}x{width} pixels where those had {theirs[0]}x{theirs[1]}" if large else ""
         notes.append(
-            f"{len(found):,} of {images} {'looks' if len(found) == 1 else 'look'} unlike the training images: "
-            f"{'mostly ' if len(found) > 1 else ''}{predictions.reason}{size} "
-            f"({_listed([predictions.names[i] for i in predictions.unlike])}); do not rely on answers less than "
+            f"{said.unlike:,} of {images} {'looks' if said.unlike == 1 else 'look'} unlike the training images: "
+            f"{'mostly ' if said.unlike > 1 else ''}{said.reason}{size} "
+            f"({_listed(said.unlike_names, said.unlike)}); do not rely on answers less than "
             f"1\u00a0% familiar{remedy}"
         )
     return notes
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The first names."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+def _listed(names: Sequence[str], count: int) -> str:
+    """The first names of so many."""
+    return ", ".join(names[:3]) + (f" and {count - 3:,} more" if count > 3 else "")
 
 
 def form_of(form: str | None, out: Path | None) -> str:
@@ -193,17 +234,14 @@ def form_of(form: str | None, out: Path | None) -> str:
 
 
 def write(predictions: Predictions, form: str, out: Path | None) -> None:
-    """Write predictions to a file, or to standard output, in the format that `form_of` gave.
+    """Write predictions to a file, or to standard output, in the format that `form_of` gave, but not as Parquet.
 
     Raises:
         CommitteeError: the file cannot be written.
-        MissingExtraError: Parquet without pyarrow.
     """
     with disk.failures_said(out or "standard output"):
         if form == "table":
             _print_table(predictions)
-        elif form == "parquet" and out is not None:
-            _write_parquet(predictions, out)
         else:
             text = {"csv": _csv, "json": _json}[form](predictions)
             if out is None:
@@ -290,16 +328,3 @@ def _json(predictions: Predictions) -> str:
     unasked = {name for name, value in (("set", predictions.sets), ("abstain", predictions.abstain)) if value is None}
     records = [record.model_dump(exclude=unasked) for record in (*predictions.records(), *broken)]
     return json_text(records, indent=1) + "\n"
-
-
-def _unicode(cell: object) -> object:
-    return unicode_text(cell) if isinstance(cell, str) else cell
-
-
-def _write_parquet(predictions: Predictions, out: Path) -> None:
-    arrow = require("pyarrow", extra="parquet", purpose="Writing Parquet")
-    parquet = require("pyarrow.parquet", extra="parquet", purpose="Writing Parquet")
-    content = io.BytesIO()
-    columns = {unicode_text(name): [_unicode(cell) for cell in cells] for name, cells in _flat(predictions).items()}
-    parquet.write_table(arrow.table(columns), content)
-    disk.write(out, content.getvalue())

@@ -16,7 +16,8 @@ from torch.nn import functional
 from committee.data.augment import Mixed, augment, mix
 from committee.data.dataset import Labels, Pixels
 from committee.nn.architectures import Scaling, set_dropout_generator
-from committee.nn.images import as_float, on_device
+from committee.nn.images import as_float, on_device, taken
+from committee.pages import looked_at
 from committee.rng import numpy_generator, torch_generator
 from committee.training.state import EpochUnderWay, Task
 from committee.training.teaching import Lesson
@@ -38,6 +39,7 @@ def scaling_of(pixels: Pixels, train: NDArray[np.int64], kind: str) -> Scaling:
     number, total, squares = 0, 0, 0
     for start in range(0, len(train), 1000):
         block = pixels[train[start : start + 1000]].astype(np.int64)
+        looked_at(len(block))
         number, total, squares = number + block.size, total + int(block.sum()), squares + int((block * block).sum())
     mean = total / number
     return Scaling(mean, max(math.sqrt(max(squares / number - mean * mean, 0.0)), 1e-3))
@@ -165,7 +167,7 @@ def epoch_batches(
     pseudo = pseudo_batches(task, epoch, done) if task.pseudo else None
     all_weights = None if task.weights is None else torch.from_numpy(task.weights).to(task.device)
     for chosen in torch.split(positions, labelled) if len(positions) else ():
-        pixels, labels = images[chosen], targets[chosen]
+        pixels, labels = taken(images, chosen), targets[chosen]
         weights = None if all_weights is None else all_weights[chosen]
         if pseudo:
             pseudo_pixels, pseudo_labels = next(pseudo)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from committee import pages
 from committee.config.recipe import Recipe
 from committee.data.dataset import LabelledImages, Labels
 from committee.errors import RunError, StorageError
@@ -289,8 +290,8 @@ def finished(job: Job, task: Task, network: TrainedNetwork, images: LabelledImag
         first_epoch=job.first_epoch,
         best_epoch=network.best_epoch,
         seconds=round(sum(epoch.seconds for epoch in network.history), 3),
-        train=part_score(probabilities[task.train], images.labels[task.train]),
-        validation=part_score(probabilities[task.validation], images.labels[task.validation]),
+        train=part_score(probabilities, images.labels, task.train),
+        validation=part_score(probabilities, images.labels, task.validation),
     )
     trained = TrainedMember(record, network.history, weights, job.validation, probabilities)
     if job.folder:
@@ -305,8 +306,12 @@ def failed(job: Job, error: NonFiniteLossError) -> Failed:
     return Failed(job.member, f"{error}; a lower optimiser.lr may help", job.model)
 
 
-def part_score(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> PartScore | None:
-    """One member's score on a part of the images; None where the part is empty."""
+def part_score(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], positions: NDArray[np.int64] | None = None
+) -> PartScore | None:
+    """One member's score on a part of the images, those at the positions; None where the part is empty."""
+    if positions is not None:
+        probabilities, labels = pages.rows(probabilities, positions), labels[positions]
     if len(labels) == 0:
         return None
     return PartScore(images=len(labels), loss=log_loss(probabilities, labels), accuracy=accuracy(probabilities, labels))

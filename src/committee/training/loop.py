@@ -26,7 +26,7 @@ from committee.errors import counted
 from committee.folders.records import EpochRecord
 from committee.nn.architectures import build
 from committee.nn.forward import Gradients, inference_forward, training_forward, training_gradients
-from committee.nn.images import as_float, on_device
+from committee.nn.images import as_float, on_device, taken
 from committee.nn.inference import predict_logits
 from committee.rng import torch_generator
 from committee.training.batches import epoch_batches, epoch_start, generators_at, scaling_of, whitening_filters
@@ -291,7 +291,7 @@ def estimate_statistics(network: nn.Module, images: Tensor, task: Task, epoch: i
     forward = training_forward(network, task.device, task.precision)
     positions = torch.from_numpy(task.train).to(task.device)
     for chosen in positions.tensor_split(max(len(task.train) // task.batch_size(epoch), 1)):
-        forward(as_float(images[chosen]))
+        forward(as_float(taken(images, chosen)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import JsonValue
 
 from committee.data.formats.arrow_sizes import message_bytes, parquet_sizes
 from committee.data.formats.files import Files
+from committee.data.formats.mapped import content_of
 from committee.data.limits import SMALL, limits
 from committee.errors import require
 
@@ -29,6 +31,7 @@ class Opened:
         batches: columns -> their cells in batches.
         packed: bytes of the file.
         where: the file, for messages.
+        rows: how many there are.
     """
 
     schema: Any
@@ -36,6 +39,7 @@ class Opened:
     batches: Callable[[list[str]], Iterator[Any]]
     packed: int
     where: str
+    rows: int
 
 
 def open_table(files: Files, name: str, arrow: Any, *, parquet: bool) -> Opened:
@@ -46,17 +50,22 @@ def open_table(files: Files, name: str, arrow: Any, *, parquet: bool) -> Opened:
         ValueError: it is damaged.
     """
     where, packed = files.label(name), files.packed(name)
-    content = files.read(name)
+    content = content_of(files, name)
     if parquet:
         reader = require("pyarrow.parquet", extra="parquet", purpose="Reading Parquet files")
-        file = reader.ParquetFile(arrow.BufferReader(content))
+        file = reader.ParquetFile(arrow.BufferReader(arrow.py_buffer(content)))
         _check_shape(file.metadata.num_rows, file.metadata.num_columns, where)
         sizes = parquet_sizes(content, file.metadata)
         limits().check_unpacked(sizes.unpacked, packed, where)
         rows = min(_ROWS, max(1, 2 * SMALL // max(sizes.dictionary, 1)))
         schema = file.schema_arrow
         return Opened(
-            schema, _hub_features(schema), lambda names: file.iter_batches(rows, columns=names), packed, where
+            schema,
+            _hub_features(schema),
+            lambda names: file.iter_batches(rows, columns=names),
+            packed,
+            where,
+            file.metadata.num_rows,
         )
     table = _arrow_table(content, packed, where, arrow)
     _check_shape(table.num_rows, table.num_columns, where)
@@ -66,6 +75,7 @@ def open_table(files: Files, name: str, arrow: Any, *, parquet: bool) -> Opened:
         lambda names: iter(table.select(names).to_batches(_ROWS)),
         packed,
         where,
+        table.num_rows,
     )
 
 
@@ -74,13 +84,13 @@ def _check_shape(rows: int, columns: int, where: str) -> None:
     limits().check("columns", columns, where, "columns", "give smaller images")
 
 
-def _arrow_table(content: bytes, packed: int, where: str, arrow: Any) -> Any:
+def _arrow_table(content: bytes | mmap.mmap, packed: int, where: str, arrow: Any) -> Any:
     """The batches of an Arrow file, each checked before it is unpacked, and its offsets before anything follows them.
 
     A file is a stream with a directory behind it (Arrow Columnar Format, "IPC File Format"); so both are read alike.
     """
     ipc = require("pyarrow.ipc", extra="parquet", purpose="Reading Arrow files")
-    stream = arrow.py_buffer(content)[8 if content.startswith(b"ARROW1\0\0") else 0 :]
+    stream = arrow.py_buffer(content)[8 if content[:8] == b"ARROW1\0\0" else 0 :]
     total = 0
     for message in ipc.MessageReader.open_stream(stream):
         total += message_bytes(message)

@@ -6,6 +6,7 @@ by. Sources: parquet.thrift of the Parquet format, Thrift's compact protocol; Me
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ class _Chunk(IntEnum):
 _DICTIONARY, _BATCH = 2, 3
 """Kinds of Arrow's messages."""
 
+Content = bytes | mmap.mmap
+"""A file, read or mapped."""
+
 _Numbers = dict[tuple[int, ...], int]
 
 
@@ -46,7 +50,7 @@ class ParquetSizes:
     dictionary: int
 
 
-def parquet_sizes(content: bytes, metadata: Any) -> ParquetSizes:
+def parquet_sizes(content: Content, metadata: Any) -> ParquetSizes:
     """What the pages of a Parquet file unpack to.
 
     Args:
@@ -73,17 +77,17 @@ def parquet_sizes(content: bytes, metadata: Any) -> ParquetSizes:
     return ParquetSizes(unpacked, dictionary)
 
 
-def _footer(content: bytes) -> _Numbers:
+def _footer(content: Content) -> _Numbers:
     """The whole numbers of a Parquet file's footer."""
     size = int.from_bytes(content[-8:-4], "little")
-    if not content.endswith(b"PAR1") or size > len(content) - 8:
+    if content[-4:] != b"PAR1" or size > len(content) - 8:
         raise ValueError("no footer")
     numbers: _Numbers = {}
     _struct(content, len(content) - 8 - size, (), numbers)
     return numbers
 
 
-def _pages(content: bytes, chunk: Mapping[_Chunk, int]) -> Iterator[tuple[bool, int]]:
+def _pages(content: Content, chunk: Mapping[_Chunk, int]) -> Iterator[tuple[bool, int]]:
     """For each page of a column chunk whether it is a dictionary, and the bytes that it unpacks to."""
     first, data = chunk[_Chunk.DICTIONARY_AT], chunk[_Chunk.DATA_AT]
     at = first if 0 < first < data else data
@@ -102,7 +106,7 @@ def _pages(content: bytes, chunk: Mapping[_Chunk, int]) -> Iterator[tuple[bool, 
         yield _DICTIONARY_VALUES in header, size
 
 
-def _varint(content: bytes, at: int) -> tuple[int, int]:
+def _varint(content: Content, at: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 70:
         byte = content[at]
@@ -114,12 +118,12 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number without an end")
 
 
-def _zigzag(content: bytes, at: int) -> tuple[int, int]:
+def _zigzag(content: Content, at: int) -> tuple[int, int]:
     value, at = _varint(content, at)
     return (value >> 1) ^ -(value & 1), at
 
 
-def _struct(content: bytes, at: int, path: tuple[int, ...], found: _Numbers) -> int:
+def _struct(content: Content, at: int, path: tuple[int, ...], found: _Numbers) -> int:
     """Where a struct of Thrift's compact protocol ends; its whole numbers are put into `found`."""
     if len(path) > _DEEPEST:
         raise ValueError("a header too deep")
@@ -137,7 +141,7 @@ def _struct(content: bytes, at: int, path: tuple[int, ...], found: _Numbers) -> 
     return at + 1
 
 
-def _value(content: bytes, at: int, kind: int, path: tuple[int, ...], found: _Numbers) -> int:
+def _value(content: Content, at: int, kind: int, path: tuple[int, ...], found: _Numbers) -> int:
     """Where a value of a field or a list ends; a whole number is put into `found`."""
     if kind in _BOOLEANS:
         return at
@@ -158,7 +162,7 @@ def _value(content: bytes, at: int, kind: int, path: tuple[int, ...], found: _Nu
     raise ValueError(f"a field of the type {kind}, which footers and headers of pages do not have")
 
 
-def _list(content: bytes, at: int, path: tuple[int, ...], found: _Numbers) -> int:
+def _list(content: Content, at: int, path: tuple[int, ...], found: _Numbers) -> int:
     """Where a list ends; its values have their places in the list at the end of their paths."""
     kind, length = content[at] & 15, content[at] >> 4
     at += 1
@@ -204,7 +208,7 @@ def _unpacked(body: Any, at: int) -> int:
     return max(0, _number(body[at : at + 8].to_pybytes(), 0, "<q")) if 0 <= at <= body.size - 8 else 0
 
 
-def _number(content: bytes, at: int, kind: str) -> int:
+def _number(content: Content, at: int, kind: str) -> int:
     if at < 0:
         raise IndexError
     return int(struct.unpack_from(kind, content, at)[0])
@@ -214,7 +218,7 @@ def _number(content: bytes, at: int, kind: str) -> int:
 class _Table:
     """A table of FlatBuffers: where it stands in the bytes of a message."""
 
-    content: bytes
+    content: Content
     at: int
 
     def _place(self, field: int) -> int:

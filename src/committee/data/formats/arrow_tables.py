@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,11 @@ _PANDAS_INDEX = "__index_level_"
 _FEW_PIXELS = 4
 
 
+Images = list[bytes] | NDArray[Any]
+ImageReader = Callable[[Opened, list[str], Any], Images]
+"""An opened file, the columns of its images, the package pyarrow -> its images, or what shall stand for them."""
+
+
 @dataclass(frozen=True)
 class ImageTable:
     """What matters in a Parquet or Arrow file.
@@ -43,8 +50,8 @@ class ImageTable:
         notes: remarks for people.
     """
 
-    images: list[bytes] | NDArray[Any]
-    places: list[str]
+    images: Images
+    places: Sequence[str]
     label: str | None
     labels: NDArray[Any] | None
     class_names: tuple[str, ...] | None
@@ -54,8 +61,34 @@ class ImageTable:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Places(Sequence[str]):
+    """The places of a file's rows, for messages; made when they are asked for."""
+
+    where: str
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        """A row's place, rows counted from 1."""
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(self.rows))]
+        return f"{self.where} row {range(self.rows)[row] + 1}"
+
+
 def read_table(
-    files: Files, name: str, options: ReadOptions, part: str | None = "train", like: str | None = None
+    files: Files,
+    name: str,
+    options: ReadOptions,
+    part: str | None = "train",
+    like: str | None = None,
+    read: ImageReader | None = None,
 ) -> ImageTable:
     """Read one Parquet or Arrow file without decoding its images.
 
@@ -68,6 +101,8 @@ def read_table(
         options: the column of labels, where the user says it.
         part: "train", "val" or "test"; None where labels are not asked for.
         like: the column of labels in the file before; None where there was none.
+        read: an opened file, the columns of its images and the package pyarrow -> what shall stand for the images; None
+            reads all of them.
 
     Raises:
         DataError: this is no such file, it has no images, several columns may be the labels, or a row has no image or
@@ -75,11 +110,7 @@ def read_table(
         MissingExtraError: the package pyarrow is not installed.
     """
     where = files.label(name)
-    require("pyarrow.compute", extra="parquet", purpose="Reading Parquet and Arrow files")
-    arrow = require("pyarrow", extra="parquet", purpose="Reading Parquet and Arrow files")
-    kind = "a Parquet file" if name.lower().endswith(".parquet") else "an Arrow file"
-    try:
-        opened = open_table(files, name, arrow, parquet=kind == "a Parquet file")
+    with _opened(files, name) as (opened, arrow):
         together = group_column(options.groups, opened.schema.names)
         apart = None if together is None else str(opened.schema.names[together])
         split, parts = _parts(opened, arrow)
@@ -88,23 +119,18 @@ def read_table(
         if label is None and part is not None and not (part == "test" and like is not None):
             label = _label_column(images_and_labels, options.label, part, where, arrow)
         columns = _image_columns(images_and_labels, label, where, arrow)
-        images, labels = _cells(opened, columns, label, where, arrow)
+        images = (read or images_of)(opened, columns, arrow)
+        labels = _labels(opened, label, arrow)
         groups = _groups(opened, apart, where, arrow)
         others = [each for each in opened.schema.names if each not in (*columns, label, split)]
         known = options.groups is not None or groups is not None
         notes = () if known else column_note(others, lambda c: values_of(opened, others[c], arrow))
-    except DataError:
-        raise
-    except (arrow.ArrowException, *FAULTS) as error:
-        raise DataError(
-            f"{where}: {kind} is expected, got something else ({reason(error)}); copy or download it again"
-        ) from error
     class_names = opened.features.get(label or "", {}).get("names")
     class_names = class_names if isinstance(class_names, list) else None
     limits().check("classes", len(class_names or ()), where, "classes", "correct its schema")
     return ImageTable(
         images,
-        [f"{where} row {row}" for row in range(1, len(images) + 1)],
+        Places(where, opened.rows),
         label,
         None if label is None else _label_array(labels, from_hub=bool(class_names)),
         tuple(map(str, class_names)) if class_names else None,
@@ -113,6 +139,44 @@ def read_table(
         parts,
         notes,
     )
+
+
+@contextmanager
+def _opened(files: Files, name: str) -> Iterator[tuple[Opened, Any]]:
+    """An opened file and the package pyarrow; what goes wrong in the block is said of the file."""
+    where = files.label(name)
+    require("pyarrow.compute", extra="parquet", purpose="Reading Parquet and Arrow files")
+    arrow = require("pyarrow", extra="parquet", purpose="Reading Parquet and Arrow files")
+    kind = "a Parquet file" if name.lower().endswith(".parquet") else "an Arrow file"
+    try:
+        yield open_table(files, name, arrow, parquet=kind == "a Parquet file"), arrow
+    except DataError:
+        raise
+    except (arrow.ArrowException, *FAULTS) as error:
+        raise DataError(
+            f"{where}: {kind} is expected, got something else ({reason(error)}); copy or download it again"
+        ) from error
+
+
+def images_to_classify(files: Files, name: str) -> Iterator[tuple[str, Images]]:
+    """The images of a file, encoded ones and plain pixels some rows at a time, with the place of the first one.
+
+    Raises:
+        DataError: as `read_table`.
+    """
+    with _opened(files, name) as (opened, arrow):
+        split, _ = _parts(opened, arrow)
+        columns = _image_columns(_without(opened, split), None, opened.where, arrow)
+        places, row = Places(opened.where, opened.rows), 0
+        batches = batches_of(opened, columns, arrow)
+        first = next(batches, [])
+        if isinstance(first, list):
+            for batch in chain([first], batches):
+                if len(batch):
+                    yield places[row], batch
+                row += len(batch)
+        else:
+            yield opened.where, images_of(opened, columns, arrow)
 
 
 def _without(opened: Opened, column: str | None) -> Opened:
@@ -254,21 +318,48 @@ def _label_column(opened: Opened, given: str | None, part: str, where: str, arro
     return speaking[0] if speaking else None
 
 
-def _cells(
-    opened: Opened, columns: list[str], label: str | None, where: str, arrow: Any
-) -> tuple[list[bytes] | NDArray[Any], list[Any]]:
-    """The images and the labels, read in batches.
+def _labels(opened: Opened, label: str | None, arrow: Any) -> list[Any]:
+    """The labels, read in batches; none without a column of them.
+
+    Raises:
+        DataError: a cell is empty.
+    """
+    labels: list[Any] = []
+    row = 0
+    for batch in opened.batches([label]) if label else ():
+        cells = decoded(batch.column(label), opened, arrow)
+        _check_no_holes(cells, label or "", row, opened.where, arrow)
+        is_list = _is_list(cells.type, arrow)
+        labels += (
+            list(_numbers({label or "": cells}, [label or ""], row, opened, arrow)) if is_list else cells.to_pylist()
+        )
+        row += batch.num_rows
+    return labels
+
+
+def images_of(opened: Opened, columns: list[str], arrow: Any) -> Images:
+    """All images."""
+    found = list(batches_of(opened, columns, arrow))
+    if not found or isinstance(found[0], list):
+        return [content for batch in found for content in batch]
+    values = np.concatenate(found)
+    kind = opened.schema.field(columns[0]).type
+    shape = grid_shape([name.lower() for name in columns]) if len(columns) > 1 else getattr(kind, "shape", None)
+    return values.reshape(len(values), *shape) if shape else values
+
+
+def batches_of(opened: Opened, columns: list[str], arrow: Any) -> Iterator[Images]:
+    """The images in batches of rows: encoded ones, or numbers (image, ...).
 
     Raises:
         DataError: a cell is empty, images differ in size, or they unpack to more bytes than the limits allow.
     """
-    contents: list[bytes] = []
-    arrays: list[NDArray[Any]] = []
-    labels: list[Any] = []
+    where = opened.where
     encoded = len(columns) == 1 and _holds_bytes(opened.schema.field(columns[0]).type, arrow)
     total = row = 0
-    for batch in opened.batches([*columns, *([label] if label else [])]):
-        cells = {name: decoded(batch.column(name), opened, arrow) for name in (*columns, *([label] if label else []))}
+    first: tuple[int, ...] | None = None
+    for batch in opened.batches(columns):
+        cells = {name: decoded(batch.column(name), opened, arrow) for name in columns}
         for name in cells:
             _check_no_holes(cells[name], name, row, where, arrow)
         if encoded:
@@ -281,27 +372,16 @@ def _cells(
                 limits().check("encoded", int(lengths[longest]), place, "bytes of an image", "shrink it")
             total += int(lengths.sum())
             limits().check_unpacked(total, opened.packed, where)
-            contents += images.to_pylist()
+            yield images.to_pylist()
         elif batch.num_rows:
-            arrays.append(_numbers(cells, columns, row, opened, arrow))
-            total += arrays[-1].nbytes
+            values = _numbers(cells, columns, row, opened, arrow)
+            total += values.nbytes
             limits().check_unpacked(total, opened.packed, where)
-            if arrays[-1].shape[1:] != arrays[0].shape[1:]:
+            first = first or values.shape[1:]
+            if values.shape[1:] != first:
                 raise _uneven(row, where)
-        if label:
-            kind = cells[label].type
-            labels += (
-                list(_numbers(cells, [label], row, opened, arrow))
-                if _is_list(kind, arrow)
-                else (cells[label].to_pylist())
-            )
+            yield values
         row += batch.num_rows
-    if encoded or not arrays:
-        return contents, labels
-    values = np.concatenate(arrays)
-    kind = opened.schema.field(columns[0]).type
-    shape = grid_shape([name.lower() for name in columns]) if len(columns) > 1 else getattr(kind, "shape", None)
-    return values.reshape(len(values), *shape) if shape else values, labels
 
 
 def _check_no_holes(cells: Any, column: str, before: int, where: str, arrow: Any) -> None:

@@ -100,13 +100,13 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
         number = wanted_channels({array.shape[3] for array in pixels}, options.channels)
         pixels = [with_channels(array, number, place) for array, place in zip(pixels, where, strict=True)]
     pixels, size_notes = _same_form(pixels, parts, options.image_size)
-    labels, raw_names = _encoded(parts, raw.class_names)
+    labels, raw_names = encoded_labels(parts, raw.class_names)
     class_names = tuple(map(unicode_text, raw_names))
     images = [
         replace(checked_images(array, encoded, class_names, part.where), names=_names(part, whole=len(parts) == 1))
         for array, encoded, part in zip(pixels, labels, parts, strict=True)
     ]
-    _check_classes(images, parts, class_names)
+    check_classes(images, parts, class_names)
     label_notes = notes_on_labels(images, class_names)
     images, group_notes = with_groups(
         images, [part.files for part in parts], [part.groups for part in parts], options.groups
@@ -116,8 +116,7 @@ def assemble(raw: RawSet, *, name: str, source: str, options: ReadOptions) -> Im
         train, test = images
     else:
         train, test = _split(images[0], raw.train.where)
-        fifth = f"a stratified fifth ({counted(len(test), 'image')}, the same for every seed)"
-        notes = (*notes, f"no test part was given: {fifth} was sealed as the test part")
+        notes = (*notes, split_note(len(test)))
     return ImageDataset(name, train, SealedTest(test), class_names, source, notes, value_range=values)
 
 
@@ -171,26 +170,40 @@ def _names(part: RawPart, *, whole: bool) -> Names | None:
     return Names(part.files or part.where, np.arange(len(part.values))) if part.files or whole else None
 
 
+def split_note(test_images: int) -> str:
+    """A note that so many images became the test part."""
+    fifth = f"a stratified fifth ({counted(test_images, 'image')}, the same for every seed)"
+    return f"no test part was given: {fifth} was sealed as the test part"
+
+
 def _split(images: LabelledImages, where: str) -> tuple[LabelledImages, LabelledImages]:
-    """A training part and a test part.
+    """A training part and a test part."""
+    kept, chosen = sealed_positions(images.labels, images.groups, where)
+    train, test = split_rows(images.pixels, kept, chosen)
+    return images.with_pixels(cast(Pixels, train), kept), images.with_pixels(cast(Pixels, test), chosen)
+
+
+def sealed_positions(labels: Labels, groups: Labels | None, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the training and of the test images of data without a test part, ascending.
 
     The draw depends on the labels alone, not on any seed of a training: what is sealed once stays sealed.
+
+    Raises:
+        DataError: there are too few images, or groups.
     """
-    chosen = stratified_part(images.labels, TEST_FRACTION, numpy_generator(0, "split", "test"), images.groups)
+    chosen = stratified_part(labels, TEST_FRACTION, numpy_generator(0, "split", "test"), groups)
     if not len(chosen):
-        present, number = len(np.unique(images.labels)), len(images)
-        if images.groups is not None:
+        present, number = len(np.unique(labels)), len(labels)
+        if groups is not None:
             raise DataError(
-                f"{where}: {counted(len(np.unique(images.groups)), 'group')} of images cannot be split into a training "
+                f"{where}: {counted(len(np.unique(groups)), 'group')} of images cannot be split into a training "
                 "and a test part that both have every class; give more groups, or a test part"
             )
         raise DataError(
             f"{where}: {number} images of {present} classes are too few to split off a test part; "
             f"give at least two images of each class ({2 * present} images), or a test part"
         )
-    kept = np.setdiff1d(np.arange(len(images)), chosen, assume_unique=True)
-    train, test = split_rows(images.pixels, kept, chosen)
-    return images.with_pixels(cast(Pixels, train), kept), images.with_pixels(cast(Pixels, test), chosen)
+    return np.setdiff1d(np.arange(len(labels)), chosen, assume_unique=True), chosen
 
 
 def as_pixels(array: NDArray[Any], where: str, pixel_range: int = 255, values: ValueRange | None = None) -> Pixels:
@@ -273,7 +286,7 @@ def _same_form(
     return [resized(array, target) for array in pixels], list(dict.fromkeys(notes))
 
 
-def _encoded(parts: Sequence[RawPart], given: tuple[str, ...] | None) -> tuple[list[Labels], tuple[str, ...]]:
+def encoded_labels(parts: Sequence[RawPart], given: tuple[str, ...] | None) -> tuple[list[Labels], tuple[str, ...]]:
     """Labels as positions in the class names, and these: the names given, or else the sorted values of the labels."""
     _check_number(given or (), parts[0].where)
     flat = [_flat_labels(part) for part in parts]
@@ -344,7 +357,7 @@ def as_integers(names: NDArray[np.str_]) -> NDArray[Any]:
     return np.array(numbers, dtype=np.int64)[inverse]
 
 
-def _check_classes(images: Sequence[LabelledImages], parts: Sequence[RawPart], class_names: tuple[str, ...]) -> None:
+def check_classes(images: Sequence[LabelledImages], parts: Sequence[RawPart], class_names: tuple[str, ...]) -> None:
     """Every class of the test part must have training images, and there must be two classes at least."""
     counts = images[0].counts(len(class_names))
     for count, tested, name in zip(counts, images[-1].counts(len(class_names)), class_names, strict=True):

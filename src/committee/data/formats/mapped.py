@@ -8,6 +8,7 @@ import mmap
 import os
 import tempfile
 import zlib
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -27,6 +28,21 @@ def _plain_file(file: BinaryIO, expected: int) -> str:
     if not isinstance(raw, io.FileIO) or not isinstance(raw.name, (str, os.PathLike)):
         return ""
     return os.fspath(raw.name) if os.fstat(raw.fileno()).st_size - file.tell() >= expected else ""
+
+
+def content_of(files: Files, name: str) -> bytes | mmap.mmap:
+    """The bytes of a file: a large one that lies uncompressed in a folder is memory-mapped, others are read.
+
+    Raises:
+        DataError: as `Files.read`.
+    """
+    if not name.endswith((".gz", ".bz2")) and (size := files.size(name)) >= MAPPED_BYTES:
+        limits().check("bytes", size, files.label(name), "bytes of a file", "give a part of it")
+        with files.open(name) as file:
+            if path := _plain_file(file, size):
+                with Path(path).open("rb") as own:
+                    return mmap.mmap(own.fileno(), 0, access=mmap.ACCESS_READ)
+    return files.read(name)
 
 
 def is_mapped(array: NDArray[Any]) -> bool:
