@@ -1,6 +1,6 @@
 """The version, and since which one the weights are the same."""
 
-version = "0.9.0"
+version = "0.10.0"
 
 trains_like = "0.8.0"
 """The oldest version that trains the same members bit for bit; part of a run's identity. Set it to `version` whenever a
