@@ -188,7 +188,7 @@ def test_data_augment_draws_what_the_recipe_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("recipes", ["best", "ensemble-cnn", "fast", "standard"]),
+        ("recipes", ["best", "clothes", "ensemble-cnn", "fast", "few", "standard"]),
         ("studies", ["conv-committee", "ladder", "variants", "variants-grid"]),
     ],
 )

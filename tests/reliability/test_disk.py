@@ -361,7 +361,7 @@ def test_a_run_that_is_moved_away_ends_and_nothing_of_it_comes_back(
             return moved
 
         with monkeypatch.context() as patch:
-            for name in ("write", "make_folder"):
+            for name in ("write_parts", "make_folder"):
                 patch.setattr(disk, name, moving(getattr(disk, name), turn * cases(29, 4), folder, away, calls))
             result = train(folder)
         assert away.exists(), f"call {turn}: {result.output}"

@@ -179,7 +179,7 @@ def forecast_table(report: PlanReport) -> Table:
         row = [forecast for forecast in report.table if forecast.members == members]
         cells = [
             plain(duration(each.seconds), "").append_text(
-                plain(f"{hours(each.unit_hours)} h {percent(each.idle, 0)}", style="dim")
+                plain(f"{hours(each.unit_hours)} h", percent(each.idle, 0), style="dim")
             )
             for each in row
         ]
