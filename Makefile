@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not alone"  # two processes, a file's tests in one of them
-	$(BIN)/python -m pytest -m alone tests/test_budget.py tests/test_plan.py
+	$(BIN)/python -m pytest -m alone tests/reliability/test_memory.py tests/test_budget.py tests/test_plan.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench

@@ -1,4 +1,4 @@
-"""B8: `committee tune` against the recipe that it starts from, at equal training cost, and against plain random search.
+"""B9: `committee tune` against the recipe that it starts from, at equal training cost, and against plain random search.
 
     python bench/tuning.py textures photographs --draws 0,1,2 --trials 20 --out runs/bench-tuning
     python bench/tuning.py --table --out runs/bench-tuning

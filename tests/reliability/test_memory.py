@@ -33,6 +33,7 @@ def resident() -> int:
     return pages * 4096
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_flat_however_many_images_are_predicted(digits: ImageDataset) -> None:
     train = digits.train.pixels
