@@ -20,7 +20,7 @@ from committee.ensemble.export_record import ExportRecord
 from committee.export import other_runtimes
 from committee.export.converted_committee import FORMATS, ROOM, WEIGHTS, Format, command, opened, run
 from committee.export.graph import ExportedCommittee, onnx_bytes, program_of
-from committee.export.onnx_file import in_float32, record_of
+from committee.export.onnx_file import in_float32, of_training, record_of
 from committee.export.proof import Answering, Proven, prove
 from committee.export.proof_file import write_proof
 from committee.folders.run_folder import RunFolder
@@ -72,9 +72,8 @@ def convert(
         trained = replace(trained, images=trained.images.model_copy(update={"familiarity": None}))
     reference = in_float32(trained)
     record = record_of(folder, reference).model_copy(update={"not_sure": unsure})
-    other = trained.answer if trained.precision != "float32" else None
     module = ExportedCommittee(reference, unsure)
-    return converted(module, record, reference.answer, other, dataset.train.pixels, ending, python)
+    return converted(module, record, reference.answer, of_training(trained), dataset.train.pixels, ending, python)
 
 
 def converted(

@@ -16,7 +16,7 @@ from committee.ensemble.onnx_committee import from_bytes
 from committee.errors import require
 from committee.export.corners import corners
 from committee.export.graph import OPSET, ExportedCommittee, onnx_bytes
-from committee.export.proof import ALONE, Proven, alone, chosen, chunks, prove
+from committee.export.proof import ALONE, Answering, Proven, alone, chosen, chunks, prove
 from committee.export.proof_file import write_proof
 from committee.export.quantize import cost, quantized
 from committee.folders.folder import kind_of
@@ -109,10 +109,14 @@ def proven(
 ) -> Exported:
     """A graph with its record, once it has been proven; see `committee.export.proof.prove`."""
     exported = from_bytes(with_record(graph, record), "the export")
-    other = trained if trained is not None and trained.precision != "float32" else None
-    found = prove(exported, graph, reference.answer, other.answer if other else None, pixels, progress)
+    found = prove(exported, graph, reference.answer, of_training(trained), pixels, progress)
     record = record.model_copy(update={"proof": found.proof})
     return Exported(with_record(graph, record), record, found)
+
+
+def of_training(trained: Committee | None) -> Answering | None:
+    """How members answer in the precision of their training, where that is not the reference's."""
+    return trained.answer if trained is not None and trained.precision != "float32" else None
 
 
 def in_float32(committee: Committee) -> Committee:

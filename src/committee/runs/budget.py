@@ -17,8 +17,8 @@ from committee.config.recipe import Recipe
 from committee.data.dataset import ImageDataset
 from committee.errors import RecipeError, counted
 from committee.folders.run_folder import RunFolder
-from committee.runs.cost import Sizes, member_seconds, sizes_of, views
-from committee.runs.trial import TrainingCosts, training_costs
+from committee.runs.cost import Sizes, member_seconds, sizes_of
+from committee.runs.trial import TrainingCosts, training_costs, views
 from committee.training.setting import Setting
 
 PLANNED_SHARE = 0.9  # of the budget; the rest is for a machine that becomes slower than in the trial

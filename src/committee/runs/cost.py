@@ -17,8 +17,7 @@ from committee.data.dataset import ImageDataset
 from committee.ensemble.size_curve import curve_sizes
 from committee.ensemble.temperature import some_sizes
 from committee.nn.summary import layer_table, totals
-from committee.nn.views import Views
-from committee.runs.trial import EndCosts, TrainingCosts
+from committee.runs.trial import EndCosts, TrainingCosts, views
 from committee.training.jobs import CHECKPOINT_COST
 from committee.training.loop import STATISTICS_STEPS
 
@@ -81,11 +80,6 @@ def sizes_of(dataset: ImageDataset, recipe: Recipe) -> Sizes:
 def validation_share(recipe: Recipe) -> float:
     """The share of the training images that a member does not train on."""
     return {"folds": 1 / recipe.holdout.folds, "none": 0.0}.get(recipe.holdout.kind, recipe.holdout.fraction)
-
-
-def views(recipe: Recipe) -> float:
-    """How many views of an image a member's prediction takes, roughly."""
-    return Views(recipe.committee.tta, recipe.committee.tta_confidence).cost
 
 
 def work_of(recipe: Recipe, images: int) -> Work:

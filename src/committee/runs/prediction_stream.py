@@ -24,7 +24,7 @@ from committee.errors import require
 from committee.metrics.conformal import NotSure
 from committee.metrics.familiarity import UNFAMILIAR, doubt_of, measured
 from committee.names import json_text, unicode_text
-from committee.runs.predictions import Predictions, Said, disagreement_of, remarks_of
+from committee.runs.predictions import Predictions, Said, predictions_of, remarks_of
 
 MOST_LOOKED_AT = 100_000  # images that may be unlike the training images, of which it is said why
 LISTED = 3
@@ -164,23 +164,6 @@ def ahead(values: Iterator[T]) -> Iterator[T]:
         while (value := waiting.result()) is not end:
             waiting = pool.submit(next, values, end)
             yield value  # type: ignore[misc]
-
-
-def predictions_of(
-    committee: Classifier, names: Sequence[str], answers: Answers, unsure: NotSure | None
-) -> Predictions:
-    """Answers as predictions, of which it is not said yet whether images are unlike."""
-    sets, abstention = (unsure.sets, unsure.abstention) if unsure else (None, None)
-    return Predictions(
-        names,
-        committee.class_names,
-        answers.probabilities,
-        disagreement_of(answers),
-        answers.familiar,
-        np.empty(0, np.int64),
-        sets=sets.sets(answers.probabilities) if sets else None,
-        abstain=abstention.abstains(answers.probabilities) if abstention else None,
-    )
 
 
 def write_predictions(predictions: Predictions, out: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,19 +111,26 @@ def of_answers(
     committee: Classifier, names: Sequence[str], pixels: Pixels, answers: Answers, unsure: NotSure | None = None
 ) -> Predictions:
     """A committee's answers about images (image, height, width, channel) as predictions."""
+    predictions, known = predictions_of(committee, names, answers, unsure), committee.images.familiarity
+    if known is None:
+        return predictions
+    found = known.unlike(answers.familiar)
+    reason = known.reason(measured(pixels[found], doubt_of(answers.members[:, found]))) if len(found) else ""
+    return replace(predictions, unlike=found, reason=reason)
+
+
+def predictions_of(
+    committee: Classifier, names: Sequence[str], answers: Answers, unsure: NotSure | None
+) -> Predictions:
+    """Answers as predictions, of which it is not said yet whether images are unlike."""
     sets, abstention = (unsure.sets, unsure.abstention) if unsure else (None, None)
-    found, reason, known = np.empty(0, np.int64), "", committee.images.familiarity
-    if known is not None:
-        found = known.unlike(answers.familiar)
-        reason = known.reason(measured(pixels[found], doubt_of(answers.members[:, found]))) if len(found) else ""
     return Predictions(
         names,
         committee.class_names,
         answers.probabilities,
         disagreement_of(answers),
         answers.familiar,
-        found,
-        reason,
+        np.empty(0, np.int64),
         sets=sets.sets(answers.probabilities) if sets else None,
         abstain=abstention.abstains(answers.probabilities) if abstention else None,
     )

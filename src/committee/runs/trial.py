@@ -25,6 +25,7 @@ from committee.ensemble.temperature import fit_temperature
 from committee.errors import TrainingError
 from committee.folders.run_folder import RunFolder
 from committee.nn.summary import layer_table, totals
+from committee.nn.views import Views
 from committee.rng import numpy_generator
 from committee.runs.process_memory import memory, tree
 from committee.runs.run import train_plan
@@ -151,7 +152,6 @@ def _costs(
     """The costs, each the mean over the sizes of kernels."""
     histories = [outcome.trained.history for outcome in outcomes if outcome.trained]
     second = [history[1] for history in histories]
-    views = 2 if recipe.committee.tta == "horizontal_flip" else 1
     of_first = range(min(at_once, len(histories)))
 
     def mean(values: list[float]) -> float:
@@ -166,12 +166,17 @@ def _costs(
         image=mean([1 / epoch.images_per_second for epoch in second]),
         plain_image=mean([1 / history[-1].images_per_second for history in histories]),
         statistics_image=mean([seconds / images for seconds in statistics]),
-        predicted_image=mean([seconds / images / views for seconds in predicting]),
+        predicted_image=mean([seconds / images / views(recipe) for seconds in predicting]),
         start=max(fmean(clock.first_epoch[member] - clock.began - second[member].seconds for member in of_first), 0.0),
         written_byte=written_byte(),
         base_bytes=sum(own) - sum(workers),
         worker_bytes=round(fmean(workers)) if workers else 0,
     )
+
+
+def views(recipe: Recipe) -> float:
+    """How many views of an image a member's prediction takes, roughly."""
+    return Views(recipe.committee.tta, recipe.committee.tta_confidence).cost
 
 
 def shortened(recipe: Recipe, epochs: int, no_aug_epochs: int = 0) -> Recipe:
